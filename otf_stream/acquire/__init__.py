@@ -1,0 +1,1 @@
+"""The wire: from the microscope's PC to the session store."""

@@ -1,0 +1,1 @@
+"""Hooks that hand a microscope's frames to a publisher."""

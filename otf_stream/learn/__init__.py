@@ -1,0 +1,1 @@
+"""What is learned from one stack: denoiser, training pairs, deblurring network."""

@@ -1,0 +1,1 @@
+"""The forward model of the microscope, as pure functions over arrays."""

@@ -1,0 +1,1 @@
+"""From raw planes and a network to an isotropic volume."""

@@ -1,0 +1,1 @@
+"""The parts composed: worker, budget, supervisor."""

@@ -1,0 +1,1 @@
+"""Everything on disk: session stores, their journals, recorded stacks."""
