@@ -1,0 +1,80 @@
+"""What a service is told, in one declarative object: from a TOML file, from flags, or from both.
+
+A flag given on the command line wins over the file, the file over the default.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+MethodName = Literal["auto", "finetune", "richardson-lucy", "interpolate"]
+DeviceName = Literal["auto", "cpu", "cuda"]
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; the message names it, its limit and the remedy."""
+
+
+class ServiceConfig(BaseModel):
+    """How ``otf-stream serve`` runs.
+
+    Parameters
+    ----------
+    data
+        Folder of the session stores.
+    listen
+        Where microscopes connect, as ``tcp://HOST:PORT``.
+    budget_s
+        Seconds from the first plane of a stack to its restored volume.
+    tail_s
+        Seconds granted after the last plane in any case.
+    method, device, seed
+        How stacks are restored.
+    threads
+        Processor cores of the worker; all where not given.
+    disk_reserve_gb
+        Planes are held back at their senders while less than this is free on the disk.
+    silence_s
+        A session from which nothing was heard for so long is closed, and restored from what is there.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: Path = Path("otf-data")
+    listen: Annotated[str, Field(pattern=r"^tcp://[^:]+:(\d{1,5}|\*)$")] = "tcp://127.0.0.1:8421"
+    budget_s: Annotated[float, Field(gt=0)] = 300.0
+    tail_s: Annotated[float, Field(ge=0)] = 60.0
+    method: MethodName = "auto"
+    device: DeviceName = "auto"
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    threads: Annotated[int, Field(ge=1)] | None = None
+    disk_reserve_gb: Annotated[float, Field(ge=0)] = 2.0
+    silence_s: Annotated[float, Field(gt=0)] = 120.0
+
+    @classmethod
+    def load(cls, path: Path | None, **flags: Any) -> Self:
+        """Read a TOML file, if given, and lay ``flags`` that are not None over it.
+
+        Raises
+        ------
+        ConfigError
+            If the file cannot be read or parsed, or a setting is unknown or out of range.
+        """
+        settings: dict[str, Any] = {}
+        if path is not None:
+            try:
+                settings = tomllib.loads(path.read_text(encoding="utf-8"))
+            except OSError as error:
+                raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+            except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+                raise ConfigError(f"{path} is not valid TOML: {error}") from error
+        settings |= {name: value for name, value in flags.items() if value is not None}
+        try:
+            return cls.model_validate(settings)
+        except ValidationError as error:
+            lines = [f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()]
+            raise ConfigError("; ".join(lines) + f"; the settings are {', '.join(cls.model_fields)}") from error

@@ -1,0 +1,89 @@
+"""The lateral planes that training draws from: a bounded pool that grows while planes arrive.
+
+Patches are gathered on the device with one indexing operation a batch; a crop at a time in Python would cost more
+than the network does.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+_CAPACITY = 48 * 2**20  # pixels: 192 MiB of float32, some 50 planes of 1000 × 1000
+
+
+class PlanePool:
+    """Planes of one stack on the computing device, in normalised intensity.
+
+    Parameters
+    ----------
+    smallest
+        Planes smaller than this along y or x are mirrored at their edges, so that patches fit.
+    """
+
+    def __init__(self, device: torch.device, *, smallest: int, capacity: int = _CAPACITY) -> None:
+        self._device = device
+        self._smallest = smallest
+        self._capacity = capacity
+        self._planes: Tensor | None = None
+        self._seen = 0
+
+    def __len__(self) -> int:
+        return 0 if self._planes is None else len(self._planes)
+
+    @property
+    def planes(self) -> Tensor:
+        """The planes, ``(n, 1, y, x)``."""
+        if self._planes is None:
+            raise ValueError("no plane has been added to the pool yet; add one before drawing patches")
+        return self._planes
+
+    def add(self, planes: Tensor, generator: torch.Generator) -> None:
+        """Add ``planes``, ``(n, 1, y, x)``. Past the capacity each may replace one; all are equally likely to stay."""
+        planes = _mirrored(planes.to(self._device), self._smallest)
+        room = max(self._capacity // planes[0].numel(), 1)
+        if self._planes is None:
+            self._planes = planes[:0]
+        fitting = max(room - len(self._planes), 0)
+        self._planes = torch.cat([self._planes, planes[:fitting]])
+        self._seen += min(fitting, len(planes))
+        for plane in planes[fitting:]:
+            self._seen += 1
+            slot = int(torch.randint(self._seen, (), generator=generator, device=generator.device))
+            if slot < room:
+                self._planes[slot] = plane
+
+    def patches(self, n: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+        """Draw random patches, each mirrored and turned at random.
+
+        Returns
+        -------
+        Tensor
+            ``(n, 1, height, width)``, float32, ``height`` and ``width`` at most the smallest side of a plane.
+        """
+        pool = self.planes
+        depth, _, rows, columns = pool.shape
+        side = max(height, width)
+
+        def draw(high: int) -> Tensor:
+            return torch.randint(high, (n, 1, 1), generator=generator, device=self._device)
+
+        which, top, left = draw(depth), draw(rows - side + 1), draw(columns - side + 1)
+        a = torch.arange(side, device=self._device)
+        flip_y, flip_x, turn = draw(2), draw(2), draw(2)
+        i = torch.where(flip_y > 0, side - 1 - a, a)[:, 0, :, None]
+        j = torch.where(flip_x > 0, side - 1 - a, a)[:, 0, None, :]
+        i, j = torch.where(turn > 0, j.transpose(1, 2), i), torch.where(turn > 0, i.transpose(1, 2), j)
+        return pool[which, 0, top + i, left + j][:, None, :height, :width].contiguous()
+
+
+def _mirrored(planes: Tensor, smallest: int) -> Tensor:
+    """Mirror planes at their lower and right edges until both sides are ``smallest``."""
+    while min(planes.shape[-2:]) < smallest:
+        grow = [max(min(smallest - n, n - 1), 0) for n in planes.shape[-2:]]
+        if not any(grow):  # a side of one pixel has nothing to mirror
+            grow = [max(smallest - n, 0) for n in planes.shape[-2:]]
+            return functional.pad(planes, (0, grow[1], 0, grow[0]), mode="replicate")
+        planes = functional.pad(planes, (0, grow[1], 0, grow[0]), mode="reflect")
+    return planes

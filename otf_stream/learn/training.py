@@ -1,0 +1,144 @@
+"""One way to train a network whose time is bounded by a clock.
+
+The learning rate follows *progress*, a number from 0 to 1 that the caller takes from a step count or from the
+time that is left, so that training always ends annealed. A running mean of the weights is what gets used: it is good
+at any moment, also when the end comes early.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from otf_stream.learn.compute import Compute
+from otf_stream.learn.nafnet import NAFNet, StackAttention
+
+Pairs = Callable[[], tuple[Tensor, Tensor]]
+"""Draws one batch: input and target, ``(n, 1, y, x)`` each."""
+
+_WARM_UP = 0.03
+_AVERAGING = 0.99
+
+
+class Trainer:
+    """Trains a network on batches from ``pairs``.
+
+    Parameters
+    ----------
+    network
+        Trained in place.
+    pairs
+        Draws the batches.
+    compute
+        Device and precision.
+    learning_rate
+        The highest, reached after the warm-up.
+    """
+
+    def __init__(self, network: NAFNet, pairs: Pairs, compute: Compute, *, learning_rate: float) -> None:
+        self._compute = compute
+        self._pairs = pairs
+        self._network = channels_last(network.to(compute.device)).train()
+        self._mean = copy.deepcopy(self._network)
+        self._peak = learning_rate
+        self._optimiser = torch.optim.AdamW(
+            self._network.parameters(), lr=learning_rate, betas=(0.9, 0.95), weight_decay=1e-4
+        )
+        self.steps = 0
+        self.losses: list[float] = []
+
+    def step(self, progress: float) -> float:
+        """Take one step and return its loss.
+
+        Parameters
+        ----------
+        progress
+            From 0 at the first step to 1 at the last.
+        """
+        for group in self._optimiser.param_groups:
+            group["lr"] = self._peak * _schedule(progress)
+        degraded, clean = self._pairs()
+        with self._compute.autocast():
+            restored = self._network(degraded.contiguous(memory_format=torch.channels_last))
+        loss = functional.mse_loss(restored.float(), clean)
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self._network.parameters(), 1.0)
+        self._optimiser.step()
+        self.steps += 1
+        keep = min(_AVERAGING, self.steps / (self.steps + 9))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self._mean.parameters()), list(self._network.parameters()), 1 - keep)
+        self.losses.append(float(loss.detach()))
+        return self.losses[-1]
+
+    def network(self, batches: int = 8) -> NAFNet:
+        """Return a copy of the averaged network, ready for inference.
+
+        Parameters
+        ----------
+        batches
+            How many batches measure the statistics of the channel attention.
+        """
+        network: NAFNet = copy.deepcopy(self._mean)
+        for module in network.modules():
+            if isinstance(module, StackAttention):
+                module.forget()
+        with torch.no_grad(), self._compute.autocast():
+            for _ in range(batches):
+                network(self._pairs()[0].contiguous(memory_format=torch.channels_last))
+        network.eval()
+        return network
+
+
+def channels_last(network: NAFNet) -> NAFNet:
+    """Lay the weights of ``network`` out for channels-last activations."""
+    # torch's own annotation of Module.to lacks the keyword.
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
+
+
+def apply_network(network: NAFNet, images: Tensor, compute: Compute) -> Tensor:
+    """Run a network over whole images of any size.
+
+    Edges are mirrored up to the next multiple that the network asks for, and by a few pixels more, so that
+    no edge of the image lies at an edge of the convolution.
+
+    Parameters
+    ----------
+    images
+        ``(n, 1, y, x)``, float32, normalised.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of ``images``, float32.
+    """
+    height, width = images.shape[-2:]
+    margin = network.multiple
+    padding = [margin, margin + -width % network.multiple, margin, margin + -height % network.multiple]
+    padded = _reflect(images, padding).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode(), compute.autocast():
+        restored: Tensor = network(padded).float()
+    return restored[..., margin : margin + height, margin : margin + width]
+
+
+def _reflect(images: Tensor, padding: list[int]) -> Tensor:
+    """Pad by ``(left, right, top, bottom)`` with mirrored pixels; sides too short for that repeat their edge."""
+    left, right, top, bottom = padding
+    height, width = images.shape[-2:]
+    fits = max(left, right) < width and max(top, bottom) < height
+    return functional.pad(images, (left, right, top, bottom), mode="reflect" if fits else "replicate")
+
+
+def _schedule(progress: float) -> float:
+    """Linear warm-up, then half a cosine down to 2 % of the peak."""
+    if progress < _WARM_UP:
+        return max(progress / _WARM_UP, 0.05)
+    fraction = min((progress - _WARM_UP) / (1 - _WARM_UP), 1.0)
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * fraction))

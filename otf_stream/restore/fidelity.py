@@ -1,0 +1,59 @@
+"""Whether the restored volume still says what the raw planes said.
+
+Two figures that need no ground truth. *Flux*: the light in the volume against the light in the interpolated stack.
+*Residual*: the volume, blurred and sampled again, against the raw planes, in standard deviations of the camera's
+noise; 1 is perfect agreement, what lies above it the network has added or lost.
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from otf_stream.optics.noise import NoiseModel
+from otf_stream.restore.methods import Grid
+
+
+class Fidelity:
+    """Adds up both figures over regions.
+
+    Parameters
+    ----------
+    grid
+        Of the stack.
+    noise
+        Of the camera.
+    sigma
+        Standard deviation of the axial blur, in voxels.
+    """
+
+    def __init__(self, grid: Grid, noise: NoiseModel, sigma: float) -> None:
+        self._grid = grid
+        self._noise = noise
+        self._sigma = sigma
+        self._light = self._expected = 0.0
+        self._squares = 0.0
+        self._pixels = 0
+
+    def add(self, raw: Tensor, restored: Tensor) -> None:
+        """Add a region: raw planes ``(z, y, x)`` and restored voxels ``(z', y, x)``, counts, without halo."""
+        planes, voxels = raw.flatten(1), restored.flatten(1)
+        background = self._noise.offset
+        self._light += float((voxels.mean(1) - background).sum()) * voxels.shape[1]
+        interpolated = self._grid.interpolation(raw.device) @ planes.mean(1, keepdim=True)
+        self._expected += float((interpolated - background).sum()) * planes.shape[1]
+        imaged = self._grid.imaging(self._sigma, raw.device) @ voxels
+        variance = self._noise.variance(imaged).clamp(min=1e-12)
+        self._squares += float(((imaged - planes).square() / variance).mean()) * planes.numel()
+        self._pixels += planes.numel()
+
+    @property
+    def flux_ratio(self) -> float:
+        """Light in the volume over light in the interpolated stack, background subtracted; 1 where there is none."""
+        return self._light / self._expected if abs(self._expected) > 1e-9 else 1.0
+
+    @property
+    def residual(self) -> float:
+        """Root mean square of (imaged volume − raw planes) in standard deviations of the noise."""
+        return math.sqrt(self._squares / self._pixels) if self._pixels else 0.0

@@ -1,0 +1,101 @@
+"""Restoring by regions: columns of the volume, each with the halo its method needs.
+
+A region spans all of z and a rectangle of y and x. A method maps the raw planes of a region, halo included, to its
+isotropic voxels, and knows neither the store nor the other regions; so regions run one after another on one device
+or side by side on many, and no volume has to fit in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+_VOXELS = 96 * 2**20
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to restore.
+
+    Parameters
+    ----------
+    name
+        As in the provenance.
+    halo
+        Lateral pixels around a region that its voxels depend on.
+    restore
+        Maps raw planes ``(z, y, x)``, float32 counts, to isotropic voxels ``(z', y, x)``, float32 counts.
+    """
+
+    name: str
+    halo: int
+    restore: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Region:
+    """A rectangle of the lateral field of view, with its halo inside the field of view."""
+
+    y: slice
+    x: slice
+    halo_y: slice
+    halo_x: slice
+
+    @property
+    def inner(self) -> tuple[slice, slice]:
+        """Where the region lies within itself and its halo."""
+        return _within(self.y, self.halo_y), _within(self.x, self.halo_x)
+
+
+def split_into_regions(depth: int, height: int, width: int, *, block: int, halo: int) -> Iterator[Region]:
+    """Cut a field of view into regions aligned to the store's blocks, as large as memory allows.
+
+    Parameters
+    ----------
+    depth
+        Isotropic voxels along z.
+    height, width
+        Pixels along y and x.
+    block
+        Lateral side of the blocks that the store writes whole. Regions are multiples of it.
+    halo
+        Lateral pixels that the method needs around a region.
+    """
+    side = block
+    while depth * (2 * side + 2 * halo) ** 2 <= _VOXELS and side < max(height, width):
+        side *= 2
+    for top in range(0, height, side):
+        for left in range(0, width, side):
+            y, x = slice(top, min(top + side, height)), slice(left, min(left + side, width))
+            yield Region(y, x, _grown(y, halo, height), _grown(x, halo, width))
+
+
+def restore_region(method: Method, region: Region, raw: Tensor) -> Tensor:
+    """Restore one region.
+
+    Parameters
+    ----------
+    method
+        The way to restore.
+    region
+        The region.
+    raw
+        Its planes, halo included: ``(z, y, x)``, float32 counts.
+
+    Returns
+    -------
+    Tensor
+        ``(z', y, x)`` without the halo, float32 counts.
+    """
+    y, x = region.inner
+    return method.restore(raw)[:, y, x]
+
+
+def _grown(extent: slice, halo: int, limit: int) -> slice:
+    return slice(max(extent.start - halo, 0), min(extent.stop + halo, limit))
+
+
+def _within(inner: slice, outer: slice) -> slice:
+    return slice(inner.start - outer.start, inner.stop - outer.start)

@@ -1,0 +1,267 @@
+"""One stack from its first planes to its restored volume: the eight stages in order.
+
+``serve`` and ``restore`` both come here. Whatever happens, the stack ends in a complete volume: where learning
+cannot be done (too few planes, no contrast, no time) the planes are interpolated, and the provenance says so.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from otf_stream import __version__
+from otf_stream.acquisition import StackIndex
+from otf_stream.learn.compute import Compute
+from otf_stream.learn.nafnet import NAFNet
+from otf_stream.restore.fidelity import Fidelity
+from otf_stream.restore.methods import deblur, interpolate, richardson_lucy
+from otf_stream.restore.regions import Method, restore_region, split_into_regions
+from otf_stream.service.budget import Budget, Schedule
+from otf_stream.service.learning import FIRST_PLANES, Character, Learned, Progress, characterise, learn, restoring_time
+from otf_stream.service.source import StackSource
+from otf_stream.store.restored import RestoredWriter
+from otf_stream.store.session import SessionStore
+
+MethodChoice = Literal["auto", "finetune", "richardson-lucy", "interpolate"]
+
+_POLL = 0.1
+_BLOCK = 256
+_FEWEST_PLANES = 5
+_SATURATED = 1e-3
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How stacks are restored.
+
+    Parameters
+    ----------
+    method
+        ``auto`` and ``finetune`` learn from the stack, and interpolate where that cannot be done.
+    budget
+        Time, or steps, that a stack may take.
+    seed
+        Of the initial weights and every draw.
+    """
+
+    method: MethodChoice = "auto"
+    budget: Budget = field(default_factory=Budget)
+    seed: int = 0
+
+
+class EmptyStackError(RuntimeError):
+    """Not one plane of a stack arrived, so there is nothing to restore."""
+
+
+def restore_stack(
+    store: SessionStore,
+    stack: StackIndex,
+    settings: Settings,
+    compute: Compute,
+    *,
+    progress: Progress = lambda stage, done: None,
+    waiting: Callable[[], int] = lambda: 1,
+) -> dict[str, Any]:
+    """Restore one stack, from its first planes on, and land the volume in its session store.
+
+    Parameters
+    ----------
+    store
+        The session; its planes may still be arriving.
+    stack
+        Which of its stacks, ``(t, c)``.
+    settings
+        Method, budget and seed.
+    compute
+        Device and precision.
+    progress
+        Is told the stage and how far it is, from 0 to 1.
+    waiting
+        How many stacks, this one included, share the device now.
+
+    Returns
+    -------
+    dict
+        The provenance, as it is written beside the volume.
+
+    Raises
+    ------
+    EmptyStackError
+        If the arrivals closed before the stack had a plane.
+    """
+    source = StackSource(store, stack)
+    timings: dict[str, float] = {}
+    with _timed(timings, "wait"):
+        _await_planes(source, FIRST_PLANES)
+    schedule = Schedule(settings.budget, source.arrivals, waiting=waiting)
+    progress("characterise", 0.0)
+    with _timed(timings, "learn"):
+        learned, warnings = _learn_if_possible(source, schedule, settings, compute, progress)
+    with _timed(timings, "last_plane"):
+        _await_planes(source, source.acquisition.sizes.z)
+    with _timed(timings, "restore"):
+        character = learned.character if learned else characterise(source)
+        method = _method(settings.method, source, character, learned, compute)
+        store.journal.set_state(stack, "restoring")
+        writer = RestoredWriter.create(store)
+        fidelity = _land(source, method, character, writer, compute, progress)
+    with _timed(timings, "pyramid"):
+        writer.finish(stack)
+    warnings += _warnings(source)
+    provenance = {
+        "method": method.name,
+        "warnings": warnings,
+        "missing_planes": sorted(set(range(source.acquisition.sizes.z)) - set(source.planes())),
+        "flux_ratio": fidelity.flux_ratio,
+        "residual": fidelity.residual,
+        "noise": asdict(character.noise),
+        "axial_blur": asdict(character.blur),
+        "training": _training(learned),
+        "settings": asdict(settings),
+        "timing": _timing(source, schedule, timings),
+        "versions": _versions(),
+        "compute": {"device": str(compute), "threads": torch.get_num_threads(), "machine": platform.machine()},
+    }
+    writer.write_provenance(stack, provenance)
+    store.journal.note("restored", stack=list(stack), method=method.name, warnings=warnings)
+    store.journal.set_state(stack, "restored")
+    progress("restored", 1.0)
+    return provenance
+
+
+def _await_planes(source: StackSource, wanted: int) -> None:
+    """Wait until ``wanted`` planes are durable or no more will come."""
+    while True:
+        arrivals = source.arrivals()
+        if arrivals.complete and arrivals.received == 0:
+            raise EmptyStackError(f"no plane of stack t={source.stack[0]} c={source.stack[1]} arrived")
+        if arrivals.complete or arrivals.received >= min(wanted, arrivals.expected):
+            return
+        time.sleep(_POLL)
+
+
+def _learn_if_possible(
+    source: StackSource, schedule: Schedule, settings: Settings, compute: Compute, progress: Progress
+) -> tuple[Learned | None, list[str]]:
+    """Learn where the method asks for it and the stack allows it; otherwise say why not."""
+    if settings.method not in ("auto", "finetune"):
+        return None, []
+    if source.acquisition.sizes.z < _FEWEST_PLANES:
+        return None, [
+            f"{source.acquisition.sizes.z} planes are too few to learn from (at least {_FEWEST_PLANES}): interpolated"
+        ]
+    torch.manual_seed(settings.seed)
+    network = NAFNet(width=16, enc_blk_nums=(1, 1, 1), middle_blk_num=2, dec_blk_nums=(1, 1, 1))
+    schedule.reserve(restoring_time(network, source, compute))
+    while characterise(source).scale <= 0 and not source.arrivals().complete:
+        time.sleep(_POLL)  # the first planes lie outside the sample
+    if characterise(source).scale <= 0:
+        return None, ["the stack has no contrast, every pixel is alike: interpolated"]
+    if not schedule.worth_training:
+        left = schedule.time_to_train
+        return None, [f"no time to learn ({left:.0f} s before restoring must begin): interpolated"]
+    learned = learn(source, network, schedule, compute, seed=settings.seed, progress=progress)
+    return learned, []
+
+
+def _method(
+    choice: MethodChoice, source: StackSource, character: Character, learned: Learned | None, compute: Compute
+) -> Method:
+    grid = source.grid()
+    if learned:
+        return deblur(grid, learned.network, compute, origin=character.origin, scale=character.scale)
+    if choice == "richardson-lucy":
+        return richardson_lucy(grid, character.blur.sigma, character.origin)
+    return interpolate(grid)
+
+
+def _land(
+    source: StackSource,
+    method: Method,
+    character: Character,
+    writer: RestoredWriter,
+    compute: Compute,
+    progress: Progress,
+) -> Fidelity:
+    """Restore region by region into the store, and compare each with its raw planes."""
+    sizes, grid = source.acquisition.sizes, source.grid()
+    fidelity = Fidelity(grid, character.noise, character.blur.sigma)
+    regions = list(split_into_regions(grid.depth, sizes.y, sizes.x, block=_BLOCK, halo=method.halo))
+    for index, region in enumerate(regions):
+        progress("restore", index / len(regions))
+        raw = torch.from_numpy(source.read(grid.planes, region.halo_y, region.halo_x)).to(compute.device)
+        volume = restore_region(method, region, raw)
+        y, x = region.inner
+        fidelity.add(raw[:, y, x], volume)
+        writer.write(source.stack, (region.y, region.x), volume.cpu().numpy())
+    return fidelity
+
+
+def _warnings(source: StackSource) -> list[str]:
+    """What a user of the volume should know about its raw planes."""
+    warnings = []
+    sizes, there = source.acquisition.sizes, source.planes()
+    if missing := sizes.z - len(there):
+        warnings.append(f"{missing} of {sizes.z} planes never came: bridged from their neighbours")
+    if source.unreadable:
+        warnings.append("pixels that were not numbers (NaN or infinite) were replaced by their plane's median")
+    dtype = source.acquisition.numpy_dtype
+    if dtype.kind in "ui":
+        planes = source.read(there[:: max(len(there) // 8, 1)])
+        share = float((planes >= np.iinfo(dtype).max).mean())
+        if share > _SATURATED:
+            warnings.append(f"{share:.1%} of the pixels are saturated: their true intensity is unknown")
+    if source.acquisition.voxel_size.anisotropy < 1:
+        warnings.append(
+            "the z step is smaller than the pixel: the isotropic grid samples z more coarsely than the planes"
+        )
+    return warnings
+
+
+def _training(learned: Learned | None) -> dict[str, Any] | None:
+    if learned is None:
+        return None
+    tail = learned.losses[-20:]
+    return {
+        "denoiser_steps": learned.denoiser_steps,
+        "steps": learned.steps,
+        "final_loss": sum(tail) / max(len(tail), 1),
+        "parameters": sum(p.numel() for p in learned.network.parameters()),
+    }
+
+
+def _timing(source: StackSource, schedule: Schedule, timings: dict[str, float]) -> dict[str, Any]:
+    arrivals, now = source.arrivals(), time.time()
+    return {
+        "stages_s": {stage: round(seconds, 3) for stage, seconds in timings.items()},
+        "first_plane": arrivals.first,
+        "last_plane": arrivals.latest,
+        "restored": now,
+        "since_first_plane_s": round(now - arrivals.first, 3),
+        "since_last_plane_s": round(now - arrivals.latest, 3),
+        "deadline": schedule.deadline,
+        "late": now > schedule.deadline,
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "otf_stream": __version__,
+        "python": platform.python_version(),
+        **{package: version(package) for package in ("numpy", "torch", "zarr")},
+    }
+
+
+@contextmanager
+def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
+    begun = time.monotonic()
+    yield
+    timings[stage] = time.monotonic() - begun

@@ -1,0 +1,147 @@
+"""The worker: a process of its own that tails the session stores and restores one stack after the other.
+
+It owns the computing device. It is told nothing: it finds its work in the stores and journals, so it may die and
+be restarted at any moment, and a stack that was being restored is simply restored again.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+from types import FrameType
+
+import torch
+
+from otf_stream.acquisition import StackIndex
+from otf_stream.learn.compute import Compute, DeviceChoice, choose_compute
+from otf_stream.service.learning import Progress
+from otf_stream.service.stack import EmptyStackError, Settings, restore_stack
+from otf_stream.store.session import SessionStore, find_sessions
+
+_POLL = 0.2
+_COUNT_AGAIN = 1.0  # seconds between two counts of the waiting stacks
+
+
+class Worker:
+    """Restores the stacks of every session in a data folder, those that began first, first.
+
+    Parameters
+    ----------
+    data
+        The folder of the session stores.
+    settings
+        How stacks are restored.
+    compute
+        Device and precision.
+    """
+
+    def __init__(self, data: Path, settings: Settings, compute: Compute) -> None:
+        self._data = data
+        self._settings = settings
+        self._compute = compute
+        self._open: dict[Path, SessionStore] = {}
+        self._done: set[Path] = set()
+        self._counted = (float("-inf"), 1)
+
+    def run(self, stop: Event) -> None:
+        """Work until ``stop`` is set; a stack in progress is finished first."""
+        while not stop.is_set():
+            if not self.work_once():
+                stop.wait(_POLL)
+
+    def work_once(self) -> bool:
+        """Restore the stack that has waited longest; return whether there was one."""
+        waiting = sorted(self._waiting(), key=lambda item: item[0])
+        if not waiting:
+            return False
+        _, store, stack = waiting[0]
+        self._restore(store, stack)
+        return True
+
+    def close(self) -> None:
+        """Close every session."""
+        for store in self._open.values():
+            store.close()
+        self._open.clear()
+
+    def _restore(self, store: SessionStore, stack: StackIndex) -> None:
+        """Restore a stack; if that fails interpolate it; if that fails too, set it aside with its reason."""
+        for settings in (self._settings, replace(self._settings, method="interpolate")):
+            try:
+                restore_stack(
+                    store, stack, settings, self._compute, waiting=self._count, progress=_stages(store, stack)
+                )
+            except EmptyStackError as error:
+                store.journal.note("empty", stack=list(stack), reason=str(error))
+                break
+            except Exception:  # a stack must never take the others down with it
+                store.journal.note("failure", stack=list(stack), trace=traceback.format_exc())
+            else:
+                return
+        store.journal.set_state(stack, "failed")
+
+    def _waiting(self) -> Iterator[tuple[float, SessionStore, StackIndex]]:
+        """Yield stacks that have planes, or never will, and are not done, each with the time of its first plane."""
+        for path in find_sessions(self._data):
+            if path in self._done:
+                continue
+            if path not in self._open:
+                self._open[path] = SessionStore.open(path)
+            store = self._open[path]
+            journal = store.journal
+            pending = [s for s in store.acquisition.stacks() if journal.state(s) not in ("restored", "failed")]
+            if not pending and journal.closed is not None:
+                store.close()
+                del self._open[path]
+                self._done.add(path)
+                continue
+            for stack in pending:
+                span = journal.span(stack)
+                if span or journal.closed is not None:
+                    yield (span[0] if span else 0.0), store, stack
+
+    def _count(self) -> int:
+        """Count the stacks that share the device; asked at every training step, hence remembered for a second."""
+        at, count = self._counted
+        if time.monotonic() - at > _COUNT_AGAIN:
+            count = max(sum(1 for _ in self._waiting()), 1)
+            self._counted = (time.monotonic(), count)
+        return count
+
+
+def run_worker(data: Path, settings: Settings, device: DeviceChoice, threads: int | None) -> None:
+    """Run a worker until SIGTERM: the body of its process."""
+    stop = Event()
+
+    def finish(number: int, frame: FrameType | None) -> None:
+        stop.set()
+        raise SystemExit(0)
+
+    signal.signal(signal.SIGTERM, finish)
+    # A Ctrl-C goes to the whole group; the supervisor decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if threads:
+        torch.set_num_threads(threads)
+    worker = Worker(data, settings, choose_compute(device))
+    try:
+        worker.run(stop)
+    finally:
+        worker.close()
+
+
+def _stages(store: SessionStore, stack: StackIndex) -> Progress:
+    """Note in the journal when a stage begins."""
+    current = ""
+
+    def progress(stage: str, done: float) -> None:
+        nonlocal current
+        if stage != current:
+            current = stage
+            store.journal.note("stage", stack=list(stack), stage=stage)
+
+    return progress

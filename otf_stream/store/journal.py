@@ -1,0 +1,314 @@
+"""The journal of a session: which planes are durable, what state each stack is in, and what happened when.
+
+An SQLite file beside the session store (``NAME.ome.zarr`` ⇒ ``NAME.journal.sqlite``), because a foreign file
+inside a Zarr hierarchy makes stock tools warn. A plane counts as received if and only if it has a row here,
+and it gets its row only after its pixels are on disk; whatever else lies in the store after a crash is
+ignored and overwritten. SQLite in WAL mode lets the listener (planes) and the worker (states) write and
+others read at the same time, from several processes, and ``synchronous=FULL`` makes every commit survive a
+power cut. WAL needs a local disk: SQLite cannot share it over a network file system.
+
+The state of a stack is only stored from the moment somebody works on it. Before, it follows from the planes:
+a stack is *arrived* once all its planes are durable or the arrivals are closed. So the listener has
+no state to keep in step, whatever moment it dies at.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+from otf_stream.acquisition import Acquisition, PlaneIndex, StackIndex
+
+StackState = Literal["arriving", "arrived", "restoring", "restored", "failed"]
+
+SCHEMA_VERSION = 1
+BUSY_TIMEOUT_S = 30.0
+
+_SCHEMA = f"""
+CREATE TABLE session (
+    id INTEGER PRIMARY KEY CHECK (id = 1), session TEXT NOT NULL, acquisition TEXT NOT NULL, closed TEXT
+);
+CREATE TABLE planes (
+    t INTEGER, c INTEGER, z INTEGER, crc INTEGER NOT NULL, received REAL NOT NULL, PRIMARY KEY (t, c, z)
+) WITHOUT ROWID;
+CREATE TABLE stacks (t INTEGER, c INTEGER, state TEXT NOT NULL, PRIMARY KEY (t, c)) WITHOUT ROWID;
+CREATE TABLE events (id INTEGER PRIMARY KEY, at REAL NOT NULL, kind TEXT NOT NULL, detail TEXT NOT NULL);
+PRAGMA user_version = {SCHEMA_VERSION};
+"""
+
+
+class JournalError(RuntimeError):
+    """The file is no journal, or one that this version cannot read."""
+
+
+@dataclass(frozen=True)
+class PlaneRecord:
+    """A plane whose pixels are on disk.
+
+    Parameters
+    ----------
+    plane
+        ``(t, c, z)``.
+    crc
+        CRC-32 of its pixels.
+    received
+        When it came, in UNIX seconds.
+    """
+
+    plane: PlaneIndex
+    crc: int
+    received: float
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened at ``at`` (UNIX seconds): its kind, and details that JSON can hold."""
+
+    at: float
+    kind: str
+    detail: dict[str, Any]
+
+
+def journal_path(store: Path) -> Path:
+    """Where the journal of the session store ``NAME.ome.zarr`` lies: ``NAME.journal.sqlite`` beside it."""
+    return store.with_name(store.name.removesuffix(".ome.zarr") + ".journal.sqlite")
+
+
+class Journal:
+    """The open journal of one session; may be used from several threads, and opened by several processes.
+
+    Get one from `create` or `open`.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._connection = connection
+        self._lock = threading.RLock()
+        session, acquisition = connection.execute("SELECT session, acquisition FROM session").fetchone()
+        self.session: str = session
+        self.acquisition = Acquisition.model_validate_json(acquisition)
+
+    @classmethod
+    def create(cls, path: Path, acquisition: Acquisition, *, session: str) -> Self:
+        """Start the journal of a session at ``path``.
+
+        Raises
+        ------
+        FileExistsError
+            If there is a file already.
+        """
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, "there is a journal already", str(path))
+        # Built under another name, so that a journal at ``path`` is always whole.
+        partial = path.with_name(path.name + ".partial")
+        remove_journal(partial)
+        remove_journal(path)
+        connection = _connect(partial)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.executescript(_SCHEMA)
+            connection.execute(
+                "INSERT INTO session (id, session, acquisition) VALUES (1, ?, ?)",
+                (session, acquisition.model_dump_json()),
+            )
+        finally:
+            connection.close()
+        partial.replace(path)
+        return cls.open(path)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open the journal at ``path``.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is none.
+        JournalError
+            If the file is no journal, or was written by a newer version of otf_stream.
+        """
+        if not path.is_file():
+            raise FileNotFoundError(errno.ENOENT, "there is no journal", str(path))
+        connection = _connect(path)
+        try:
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version > SCHEMA_VERSION:
+                raise JournalError(
+                    f"{path} has journal version {version}, but this otf_stream reads up to version "
+                    f"{SCHEMA_VERSION}; update otf_stream"
+                )
+            if version < 1:
+                raise JournalError(f"{path} is no journal of a session")
+            connection.execute("PRAGMA synchronous = FULL")
+            return cls(path, connection)
+        except sqlite3.DatabaseError as error:
+            connection.close()
+            raise JournalError(f"{path} cannot be read as the journal of a session: {error}") from error
+        except BaseException:
+            connection.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file; twice is fine."""
+        with self._lock:
+            self._connection.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                # IMMEDIATE takes the write lock at once: waiting for it later could deadlock with the worker.
+                self._connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._connection
+                    self._connection.execute("COMMIT")
+                except BaseException:
+                    if self._connection.in_transaction:
+                        self._connection.execute("ROLLBACK")
+                    raise
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path)) from error
+                raise
+
+    def _rows(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        with self._lock:
+            return self._connection.execute(query, values).fetchall()
+
+    # Planes
+
+    def record_planes(self, planes: Sequence[PlaneRecord]) -> None:
+        """Record that the pixels of ``planes`` are on disk, in one transaction.
+
+        The first record of a plane stands; repeating it changes nothing.
+
+        Raises
+        ------
+        ValueError
+            If a plane lies outside the announced axes; nothing is recorded then.
+        OSError
+            If the disk is full; nothing is recorded then.
+        """
+        for record in planes:
+            if not self.acquisition.holds(record.plane):
+                raise ValueError(outside(record.plane, self.acquisition))
+        with self._transaction() as connection:
+            connection.executemany(
+                "INSERT OR IGNORE INTO planes VALUES (?, ?, ?, ?, ?)",
+                [(*record.plane, record.crc, record.received) for record in planes],
+            )
+
+    def holds(self, plane: PlaneIndex) -> bool:
+        """Whether ``plane`` is durable."""
+        return bool(self._rows("SELECT 1 FROM planes WHERE (t, c, z) = (?, ?, ?)", plane))
+
+    def durable(self) -> dict[PlaneIndex, int]:
+        """Every durable plane and its CRC-32, in the order ``(t, c, z)``."""
+        return {(t, c, z): crc for t, c, z, crc in self._rows("SELECT t, c, z, crc FROM planes ORDER BY t, c, z")}
+
+    def planes_of(self, stack: StackIndex) -> list[int]:
+        """List the z indices of the durable planes of ``stack``, sorted."""
+        return [z for (z,) in self._rows("SELECT z FROM planes WHERE (t, c) = (?, ?) ORDER BY z", stack)]
+
+    def span(self, stack: StackIndex) -> tuple[float, float] | None:
+        """When the first and the last plane of ``stack`` came, in UNIX seconds; None before the first."""
+        query = "SELECT min(received), max(received) FROM planes WHERE (t, c) = (?, ?)"
+        ((first, last),) = self._rows(query, stack)
+        return None if first is None else (first, last)
+
+    # States
+
+    @property
+    def closed(self) -> str | None:
+        """Why no further plane will come; None while planes may come."""
+        ((reason,),) = self._rows("SELECT closed FROM session")
+        return None if reason is None else str(reason)
+
+    def close_arrivals(self, reason: str) -> None:
+        """No further plane will come, for ``reason``: every stack still arriving counts as arrived.
+
+        The first reason stands.
+        """
+        with self._transaction() as connection:
+            connection.execute("UPDATE session SET closed = ? WHERE closed IS NULL", (reason,))
+
+    def state(self, stack: StackIndex) -> StackState:
+        """Tell what becomes of ``stack``: the state last set, until then what its planes say.
+
+        *arriving* turns into *arrived* by itself, with the last plane or when the arrivals are closed.
+        """
+        # One query, one consistent look at all three tables.
+        ((stored, closed, planes),) = self._rows(
+            "SELECT (SELECT state FROM stacks WHERE (t, c) = (?1, ?2)), closed, "
+            "(SELECT count(*) FROM planes WHERE (t, c) = (?1, ?2)) FROM session",
+            stack,
+        )
+        state: StackState = stored or "arriving"
+        if state == "arriving" and (closed is not None or planes == self.acquisition.sizes.z):
+            return "arrived"
+        return state
+
+    def set_state(self, stack: StackIndex, state: StackState) -> None:
+        """Set the state of ``stack``.
+
+        Raises
+        ------
+        ValueError
+            If there is no such state, or no such stack in the acquisition.
+        """
+        if state not in get_args(StackState):
+            raise ValueError(f"{state!r} is no state of a stack; use one of {', '.join(get_args(StackState))}")
+        if not self.acquisition.holds((*stack, 0)):
+            raise ValueError(outside((*stack, 0), self.acquisition))
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT INTO stacks VALUES (?, ?, ?) ON CONFLICT (t, c) DO UPDATE SET state = excluded.state",
+                (*stack, state),
+            )
+
+    # Events
+
+    def note(self, kind: str, **detail: Any) -> None:
+        """Note that something happened now: its ``kind`` and any ``detail`` that JSON can hold."""
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT INTO events (at, kind, detail) VALUES (?, ?, ?)", (time.time(), kind, json.dumps(detail))
+            )
+
+    def events(self) -> list[Event]:
+        """All that was noted, in order."""
+        rows = self._rows("SELECT at, kind, detail FROM events ORDER BY id")
+        return [Event(at, kind, json.loads(detail)) for at, kind, detail in rows]
+
+
+def remove_journal(path: Path) -> None:
+    """Delete the journal at ``path``, if there is one, with SQLite's own files beside it.
+
+    A log left behind by a crash would otherwise be taken for the log of the next journal of that name.
+    """
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def outside(plane: PlaneIndex, acquisition: Acquisition) -> str:
+    """Say that ``plane`` lies outside the axes that ``acquisition`` announced."""
+    t, c, z = plane
+    sizes = acquisition.sizes
+    return (
+        f"plane t={t}, c={c}, z={z} lies outside the announced {sizes.t} time points, {sizes.c} channels and "
+        f"{sizes.z} planes; announce an acquisition that holds it"
+    )
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    # Transactions are begun by hand; threads share the connection behind the journal's lock.
+    return sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)

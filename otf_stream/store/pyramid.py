@@ -1,0 +1,64 @@
+"""The grids of a multiscale image, and the pooling that leads from one to the next.
+
+Mean pooling by two moves the centre of the first voxel by half a voxel per level, so every level has a position of
+its own beside its voxel size. Lengths round up, so that nothing at the edge is lost; a last voxel without a partner
+stands for itself. An axis of length 1 stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+Shape = tuple[int, int, int]
+
+
+def level_shapes(shape: Shape, largest: int) -> list[Shape]:
+    """List the shapes of a pyramid, the finest first, until no side is longer than ``largest``."""
+    shapes = [shape]
+    while max(shapes[-1]) > largest:
+        z, y, x = shapes[-1]
+        shapes.append((-(-z // 2), -(-y // 2), -(-x // 2)))
+    return shapes
+
+
+def level_places(shapes: list[Shape], voxel: float) -> Iterator[tuple[list[float], list[float]]]:
+    """Give each level's voxel size and the centre of its first voxel, both ``(z, y, x)`` in µm.
+
+    Parameters
+    ----------
+    shapes
+        Of the levels, from `level_shapes`.
+    voxel
+        Side of the finest level's cubic voxels, in µm; its first voxel lies at 0.
+    """
+    pooled = np.ones(3)  # How many of the finest voxels one voxel stands for, along each axis.
+    yield [voxel] * 3, [0.0] * 3
+    for finer in shapes[:-1]:
+        pooled = pooled * np.where(np.array(finer) > 1, 2, 1)
+        yield (pooled * voxel).tolist(), ((pooled - 1) / 2 * voxel).tolist()
+
+
+def halve(volume: np.ndarray) -> np.ndarray:
+    """Halve every axis longer than 1 by averaging neighbours; a last voxel without partner stands for itself.
+
+    Parameters
+    ----------
+    volume
+        ``(z, y, x)``.
+
+    Returns
+    -------
+    np.ndarray
+        ``(⌈z/2⌉, ⌈y/2⌉, ⌈x/2⌉)``, float32.
+    """
+    pooled = volume.astype(np.float32, copy=False)
+    for axis in range(pooled.ndim):
+        rows = np.moveaxis(pooled, axis, 0)
+        means = rows[::2].copy()
+        pairs = len(rows) // 2
+        means[:pairs] += rows[1::2]
+        means[:pairs] *= 0.5
+        pooled = np.moveaxis(means, 0, axis)
+    return pooled

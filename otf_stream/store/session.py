@@ -1,0 +1,290 @@
+"""The session store: the raw planes of one acquisition, as an OME-Zarr 0.5 image that grows.
+
+The array ``raw/0`` has its full announced shape and one uncompressed chunk per plane, so that a chunk file is
+exactly the plane's bytes. Planes are therefore written as files, without going through zarr: at the speed of the
+disk, and with `fsync` before anybody calls them durable. A group of planes is written under temporary names,
+synchronised, renamed to the chunks' names, and entered into the journal in one transaction. After a crash at
+any moment each plane is whole or absent, and only planes in the journal count.
+
+The store is valid OME-Zarr before its first plane; chunks that have not come read as zeros. It also carries the
+acquisition and the session's id in its attributes, so that it describes itself without its journal.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import zarr
+from zarr.codecs import BytesCodec
+
+from otf_stream.acquisition import Acquisition, PlaneIndex
+from otf_stream.store import ome
+from otf_stream.store.disk import fsync_folder, fsync_tree
+from otf_stream.store.journal import Journal, PlaneRecord, journal_path, outside, remove_journal
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+SUFFIX = ".ome.zarr"
+ATTRIBUTES = "otf_stream"
+"""The key under which this project keeps its own attributes in a Zarr group."""
+
+
+class PlaneNotDurableError(KeyError):
+    """The plane has not come, or not all of it was on disk when the writer stopped."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # KeyError would show the quoted repr of the message.
+
+
+class SessionStore:
+    """The store and the journal of one acquisition: one process writes planes, any number read.
+
+    Get one from `create` or `open`.
+    """
+
+    def __init__(self, path: Path, journal: Journal) -> None:
+        self.path = path
+        self.journal = journal
+        self.acquisition = journal.acquisition
+        self.session = journal.session
+        self._chunks = path / "raw" / "0" / "c"
+        self._writing = threading.Lock()
+        # Waiting for the disk in parallel: four files synchronised at once go through twice as fast as in turn.
+        self._disk = ThreadPoolExecutor(4, thread_name_prefix="store")
+
+    @classmethod
+    def create(cls, path: Path, acquisition: Acquisition, *, session: str, overwrite: bool = False) -> Self:
+        """Create the store of a new acquisition, valid and empty, and its journal beside it.
+
+        Parameters
+        ----------
+        path
+            Ends in ``.ome.zarr``. Its folder is created where it is missing.
+        acquisition
+            What was announced.
+        session
+            Id of the session, by which the microscope's PC knows it.
+        overwrite
+            Delete the Zarr store and the journal that are there already.
+
+        Raises
+        ------
+        ValueError
+            If ``path`` does not end in ``.ome.zarr``.
+        FileExistsError
+            If something is there already that must not be overwritten.
+        """
+        if not path.name.endswith(SUFFIX) or path.name == SUFFIX:
+            raise ValueError(f"{path} is no name for a session store; let it end in {SUFFIX}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        journal = journal_path(path)
+        _make_way(path, journal, overwrite)
+        # Built under another name, so that a folder called ``path`` is always a whole store with a journal.
+        partial = path.with_name(path.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        _create_hierarchy(partial, acquisition, session)
+        fsync_tree(partial)
+        Journal.create(journal, acquisition, session=session).close()
+        partial.replace(path)
+        fsync_folder(path.parent)
+        return cls.open(path)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open the store at ``path``, to read it or to go on writing it.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no store, or its journal is missing.
+        JournalError
+            If the journal cannot be read by this version.
+        """
+        if not (path / "zarr.json").is_file():
+            raise FileNotFoundError(errno.ENOENT, "there is no session store", str(path))
+        try:
+            return cls(path, Journal.open(journal_path(path)))
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                errno.ENOENT,
+                f"the session store {path.name} has no journal beside it; move it together with its journal, "
+                "or read it as a recorded stack",
+                str(journal_path(path)),
+            ) from error
+
+    def close(self) -> None:
+        """Finish what is being written and close the journal; twice is fine."""
+        self._disk.shutdown()
+        self.journal.close()
+
+    def chunk_file(self, plane: PlaneIndex) -> Path:
+        """Return where the pixels of ``plane`` lie, little-endian in C order; the file need not exist."""
+        t, c, z = plane
+        return self._chunks / str(t) / str(c) / str(z) / "0" / "0"
+
+    def write_planes(self, planes: Sequence[tuple[PlaneIndex, Buffer, int]]) -> None:
+        """Make a group of planes durable; all of them are when this returns.
+
+        Grouping is what makes it fast: the group shares its waits for the disk and its transaction.
+
+        Parameters
+        ----------
+        planes
+            ``(plane, pixels, crc)`` for each: its index, exactly ``plane_bytes`` contiguous bytes (y, x) of the
+            announced dtype, and their CRC-32. Planes that are durable already are skipped, and of a plane
+            that occurs twice the first counts.
+
+        Raises
+        ------
+        ValueError
+            If a plane lies outside the announced axes or has the wrong number of bytes; nothing is written.
+        OSError
+            If the disk is full or fails. No plane of the group is durable then, and no chunk is torn.
+        """
+        group: dict[PlaneIndex, tuple[memoryview, int]] = {}
+        for plane, pixels, crc in planes:
+            view = memoryview(pixels)
+            self._check(plane, view)
+            group.setdefault(plane, (view, crc))
+        with self._writing:
+            group = {plane: content for plane, content in group.items() if not self.journal.holds(plane)}
+            if not group:
+                return
+            self._write_chunks({self.chunk_file(plane): view for plane, (view, _) in group.items()})
+            now = time.time()
+            self.journal.record_planes([PlaneRecord(plane, crc, now) for plane, (_, crc) in group.items()])
+
+    def read_plane(self, plane: PlaneIndex) -> np.ndarray:
+        """Read one durable plane.
+
+        Returns
+        -------
+        np.ndarray
+            ``(y, x)``, the announced dtype, little-endian.
+
+        Raises
+        ------
+        PlaneNotDurableError
+            If the plane is not durable; a `KeyError`.
+        ValueError
+            If the plane lies outside the announced axes.
+        """
+        if not self.journal.holds(plane):
+            if not self.acquisition.holds(plane):
+                raise ValueError(outside(plane, self.acquisition))
+            t, c, z = plane
+            raise PlaneNotDurableError(f"plane t={t}, c={c}, z={z} is not durable in {self.path.name}")
+        sizes = self.acquisition.sizes
+        return np.fromfile(self.chunk_file(plane), self.acquisition.numpy_dtype).reshape(sizes.y, sizes.x)
+
+    def _check(self, plane: PlaneIndex, view: memoryview) -> None:
+        if not self.acquisition.holds(plane):
+            raise ValueError(outside(plane, self.acquisition))
+        if view.nbytes != self.acquisition.plane_bytes:
+            raise ValueError(
+                f"plane {plane} has {view.nbytes} bytes, but {self.acquisition.sizes.y} × {self.acquisition.sizes.x} "
+                f"pixels of {self.acquisition.dtype} have {self.acquisition.plane_bytes}; send whole planes"
+            )
+        if not view.c_contiguous:
+            raise ValueError(f"the pixels of plane {plane} are not contiguous; send numpy.ascontiguousarray of them")
+
+    def _write_chunks(self, chunks: dict[Path, memoryview]) -> None:
+        # Every temporary file is synchronised before the first is renamed: a chunk's name never leads to
+        # pixels that are not on disk.
+        partials = {chunk.with_name(chunk.name + ".partial"): chunk for chunk in chunks}
+        folders: set[Path] = set()
+        for chunk in chunks:
+            chunk.parent.mkdir(parents=True, exist_ok=True)
+            # All of them, even those that exist: an attempt that failed may have made them unsynchronised.
+            folders.update(chunk.parents[: len(chunk.parts) - len(self._chunks.parts) + 1])
+        try:
+            writes = [self._disk.submit(_write_file, partial, chunks[chunk]) for partial, chunk in partials.items()]
+            wait(writes)
+            for write in writes:
+                write.result()
+            for partial, chunk in partials.items():
+                partial.replace(chunk)
+        except BaseException:
+            for partial in partials:
+                partial.unlink(missing_ok=True)
+            raise
+        list(self._disk.map(fsync_folder, folders))
+
+
+def find_sessions(data_folder: Path) -> list[Path]:
+    """Paths of the session stores in ``data_folder``, oldest first."""
+    found = []
+    for path in data_folder.glob(f"*{SUFFIX}"):
+        attributes = session_attributes(path)
+        if attributes is not None and journal_path(path).is_file():
+            found.append((attributes["created"], path.name, path))
+    return [path for _, _, path in sorted(found)]
+
+
+def session_attributes(path: Path) -> dict[str, Any] | None:
+    """Read what a session store says of itself: ``acquisition``, ``session``, ``created``; None elsewhere."""
+    try:
+        metadata = json.loads((path / "zarr.json").read_bytes())
+        attributes: dict[str, Any] = metadata["attributes"][ATTRIBUTES]
+        return attributes if attributes.keys() >= {"acquisition", "session", "created"} else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _make_way(path: Path, journal: Path, overwrite: bool) -> None:
+    if path.exists():
+        if not overwrite:
+            raise FileExistsError(errno.EEXIST, "there is a store already; choose another name", str(path))
+        if not any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray")):
+            raise FileExistsError(errno.EEXIST, "this is no Zarr store, so it is not overwritten", str(path))
+        shutil.rmtree(path)
+    elif journal.exists() and not overwrite:
+        # A crash between the two leaves an empty journal, harmless to lose; planes mean that a store was moved.
+        orphan = Journal.open(journal)
+        durable = len(orphan.durable())
+        orphan.close()
+        if durable:
+            message = f"this journal of {durable} planes has lost its store {path.name}; move it or choose another name"
+            raise FileExistsError(errno.EEXIST, message, str(journal))
+    remove_journal(journal)
+
+
+def _create_hierarchy(path: Path, acquisition: Acquisition, session: str) -> None:
+    own = {"acquisition": acquisition.model_dump(mode="json"), "session": session, "created": time.time()}
+    root = zarr.create_group(path, attributes={"ome": ome.collection(), ATTRIBUTES: own})
+    voxel = acquisition.voxel_size
+    raw = root.create_group(
+        "raw", attributes={"ome": ome.image("raw", [((voxel.z, voxel.y, voxel.x), (0.0, 0.0, 0.0))])}
+    )
+    raw.create_array(
+        "0",
+        shape=acquisition.sizes.shape,
+        chunks=(1, 1, 1, acquisition.sizes.y, acquisition.sizes.x),
+        dtype=acquisition.numpy_dtype,
+        compressors=None,
+        filters=None,
+        serializer=BytesCodec(endian="little"),
+        fill_value=0,
+        dimension_names=ome.AXES,
+    )
+    root.create_group("OME", attributes={"ome": ome.series(["raw"])})
+
+
+def _write_file(path: Path, content: memoryview) -> None:
+    with path.open("wb", buffering=0) as file:
+        rest = content.cast("B")
+        # One write may take less than all: Linux stops at 2 GiB, and a full disk at what still fits.
+        while rest:
+            rest = rest[file.write(rest) :]
+        os.fsync(file.fileno())

@@ -1,0 +1,57 @@
+"""Blur, sampling and interpolation as matrices: flux, positions and inverse are exact."""
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from otf_stream.optics.forward import imaging_matrix, interpolation_matrix, plane_positions
+
+anisotropies = st.floats(0.5, 12.0)
+
+
+@settings(deadline=None, max_examples=50)
+@given(anisotropy=anisotropies, planes=st.integers(1, 20), sigma=st.floats(0, 8))
+def test_a_flat_sample_stays_flat(anisotropy, planes, sigma):
+    positions = plane_positions(planes, anisotropy)
+    length = int((planes - 1) * anisotropy) + 1
+    flat = torch.full((length,), 3.0)
+    imaged = imaging_matrix(length, positions, torch.tensor(sigma)) @ flat
+    torch.testing.assert_close(imaged, torch.full((planes,), 3.0))
+    torch.testing.assert_close(interpolation_matrix(length, positions) @ imaged, flat)
+
+
+@settings(deadline=None, max_examples=50)
+@given(anisotropy=anisotropies, planes=st.integers(2, 20), slope=st.floats(-5, 5))
+def test_interpolation_is_exact_on_ramps_so_nothing_shifts(anisotropy, planes, slope):
+    positions = plane_positions(planes, anisotropy)
+    length = int((planes - 1) * anisotropy + 1e-6) + 1
+    ramp = slope * torch.arange(length, dtype=torch.float32)
+    torch.testing.assert_close(
+        interpolation_matrix(length, positions) @ (slope * positions), ramp, atol=1e-3, rtol=1e-4
+    )
+
+
+def test_a_point_is_imaged_where_it_is_with_the_width_it_should_have():
+    positions = torch.arange(0, 81, dtype=torch.float32)
+    line = torch.zeros(81)
+    line[40] = 1
+    imaged = imaging_matrix(81, positions, torch.tensor(3.0)) @ line
+    centre = (imaged * positions).sum() / imaged.sum()
+    width = ((imaged * (positions - centre) ** 2).sum() / imaged.sum()).sqrt()
+    torch.testing.assert_close(torch.stack([centre, width]), torch.tensor([40.0, 3.0]), atol=1e-2, rtol=0)
+
+
+def test_batches_are_independent():
+    positions = torch.stack([plane_positions(5, 4.0), plane_positions(5, 4.0) - 2])
+    together = imaging_matrix(20, positions, torch.tensor([1.0, 2.0]))
+    torch.testing.assert_close(together[1], imaging_matrix(20, positions[1], torch.tensor(2.0)))
+    both = interpolation_matrix(15, positions)
+    torch.testing.assert_close(both[1], interpolation_matrix(15, positions[1]))
+
+
+def test_missing_planes_are_bridged_and_the_ends_repeat():
+    positions = torch.tensor([4.0, 12.0])  # planes 1 and 3 of 0 … 4, four voxels apart
+    line = interpolation_matrix(17, positions) @ torch.tensor([1.0, 3.0])
+    assert line[0] == line[4] == 1
+    assert line[8] == 2
+    assert line[12] == line[16] == 3
