@@ -67,9 +67,7 @@ def planes_within(depth: int, anisotropy: float) -> int:
     return math.floor((depth - 1) / anisotropy + 1e-6) + 1
 
 
-def expected(
-    truth: NDArray[np.float32], *, anisotropy: float, axial_sigma: float | None = None
-) -> NDArray[np.float32]:
+def expected(truth: NDArray[np.float32], *, anisotropy: float, axial_sigma: float | None = None) -> NDArray[np.float32]:
     """Image a truth without noise.
 
     Parameters
@@ -106,7 +104,7 @@ def image(
     *,
     anisotropy: float,
     axial_sigma: float | None = None,
-    camera: Camera = Camera(),  # noqa: B008  frozen
+    camera: Camera = Camera(),
     seed: int,
 ) -> NDArray[np.uint16]:
     """Image a truth as a microscope would: `expected`, then noise.

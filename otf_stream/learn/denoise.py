@@ -61,7 +61,7 @@ def denoiser_trainer(pool: PlanePool, noise: NoiseModel, compute: Compute, gener
     def pairs() -> tuple[Tensor, Tensor]:
         return recorrupted(pool.patches(_BATCH, PATCH, PATCH, generator), noise, generator)
 
-    return Trainer(new_denoiser(), pairs, compute, learning_rate=3e-3)
+    return Trainer(new_denoiser(), pairs, compute, learning_rate=5e-3)
 
 
 def denoise(network: NAFNet, planes: Tensor, compute: Compute) -> Tensor:

@@ -130,6 +130,9 @@ class NAFNet(nn.Module):
         super().__init__()
         self.intro = nn.Conv2d(img_channel, width, 3, padding=1)
         self.ending = nn.Conv2d(width, img_channel, 3, padding=1)
+        # A new network is the identity: it can only improve on its input, and keeps its flux from the start.
+        nn.init.zeros_(self.ending.weight)
+        nn.init.zeros_(self.ending.bias)  # type: ignore[arg-type]
         self.encoders = nn.ModuleList()
         self.decoders = nn.ModuleList()
         self.ups = nn.ModuleList()

@@ -74,7 +74,8 @@ class PlanePool:
         flip_y, flip_x, turn = draw(2), draw(2), draw(2)
         i = torch.where(flip_y > 0, side - 1 - a, a)[:, 0, :, None]
         j = torch.where(flip_x > 0, side - 1 - a, a)[:, 0, None, :]
-        i, j = torch.where(turn > 0, j.transpose(1, 2), i), torch.where(turn > 0, i.transpose(1, 2), j)
+        # Turned, rows of the patch run along the columns of the plane.
+        i, j = torch.where(turn > 0, i.mT, i), torch.where(turn > 0, j.mT, j)
         return pool[which, 0, top + i, left + j][:, None, :height, :width].contiguous()
 
 

@@ -129,7 +129,7 @@ def learn(
     for planes in feed.fresh():
         pool.add(character.normalised(denoiser(planes)), generator)
     pairs = AxialPairs(pool, character.blur, character.normalised_noise, anisotropy, generator)
-    trainer = Trainer(network, pairs, compute, learning_rate=2e-3)
+    trainer = Trainer(network, pairs, compute, learning_rate=4e-3)
     seen = character.planes
     while (done := schedule.deblurring(trainer.steps)) < 1:
         trainer.step(done)

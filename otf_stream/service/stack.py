@@ -27,13 +27,12 @@ from otf_stream.restore.regions import Method, restore_region, split_into_region
 from otf_stream.service.budget import Budget, Schedule
 from otf_stream.service.learning import FIRST_PLANES, Character, Learned, Progress, characterise, learn, restoring_time
 from otf_stream.service.source import StackSource
-from otf_stream.store.restored import RestoredWriter
+from otf_stream.store.restored import BLOCK, RestoredWriter
 from otf_stream.store.session import SessionStore
 
 MethodChoice = Literal["auto", "finetune", "richardson-lucy", "interpolate"]
 
 _POLL = 0.1
-_BLOCK = 256
 _FEWEST_PLANES = 5
 _SATURATED = 1e-3
 
@@ -111,7 +110,7 @@ def restore_stack(
         character = learned.character if learned else characterise(source)
         method = _method(settings.method, source, character, learned, compute)
         store.journal.set_state(stack, "restoring")
-        writer = RestoredWriter.create(store)
+        writer = RestoredWriter.create(store, dtype=source.acquisition.dtype)
         fidelity = _land(source, method, character, writer, compute, progress)
     with _timed(timings, "pyramid"):
         writer.finish(stack)
@@ -194,7 +193,7 @@ def _land(
     """Restore region by region into the store, and compare each with its raw planes."""
     sizes, grid = source.acquisition.sizes, source.grid()
     fidelity = Fidelity(grid, character.noise, character.blur.sigma)
-    regions = list(split_into_regions(grid.depth, sizes.y, sizes.x, block=_BLOCK, halo=method.halo))
+    regions = list(split_into_regions(grid.depth, sizes.y, sizes.x, block=BLOCK, halo=method.halo))
     for index, region in enumerate(regions):
         progress("restore", index / len(regions))
         raw = torch.from_numpy(source.read(grid.planes, region.halo_y, region.halo_x)).to(compute.device)

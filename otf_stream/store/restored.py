@@ -122,8 +122,14 @@ class RestoredWriter:
         self._check_stack(stack)
         depth, height, width = self.shape
         for side, length in zip(region, (height, width), strict=True):
-            ends = {min(stop, length) for stop in range(BLOCK, length + BLOCK, BLOCK)}
-            if side.step not in (None, 1) or side.start not in range(0, length, BLOCK) or side.stop not in ends:
+            starts = range(0, length, BLOCK)
+            ends = [min(start + BLOCK, length) for start in starts]
+            if (
+                side.start not in starts
+                or side.stop not in ends
+                or side.stop <= side.start
+                or side.step not in (None, 1)
+            ):
                 raise ValueError(
                     f"region {side.start}:{side.stop} of {length} pixels is not aligned to multiples of {BLOCK}; "
                     "take one of regions()"
@@ -147,14 +153,15 @@ class RestoredWriter:
         """
         self._check_stack(stack)
         for fine, coarse in itertools.pairwise(self._levels):
-            for place in itertools.product(*(_tiles(length) for length in coarse.shape[2:])):
-                coarse[(*stack, *place)] = _pooled(fine, stack, place)
+            for z, y, x in itertools.product(*(_tiles(length) for length in coarse.shape[2:])):
+                coarse[(*stack, z, y, x)] = _pooled(fine, stack, (z, y, x))
         self._show(stack[1], np.asarray(self._levels[-1][stack]))
         for level in range(len(self._levels)):
-            top = self.path / "restored" / str(level) / "c"
-            fsync_tree(top / str(stack[0]) / str(stack[1]))
-            for folder in (top / str(stack[0]), top, top.parent):
-                fsync_folder(folder)
+            chunks = self.path / "restored" / str(level) / "c" / str(stack[0]) / str(stack[1])
+            fsync_tree(chunks)
+            for folder in chunks.parents[:3]:
+                if folder.is_dir():  # Shards of zeros are not written; nor is their folder.
+                    fsync_folder(folder)
         self._fsync_attributes()
 
     def write_provenance(self, stack: StackIndex, provenance: dict[str, Any]) -> None:
@@ -223,11 +230,10 @@ def read_provenance(path: Path) -> dict[str, Any]:
         If the store has no restored image.
     """
     own: Any = _open_restored(path).attrs.get(ATTRIBUTES, {})
-    told: dict[str, Any] = own.get("provenance", {})
-    return told
+    return cast("dict[str, Any]", own.get("provenance", {}))
 
 
-def _pooled(fine: zarr.Array[Any], stack: StackIndex, place: tuple[slice, ...]) -> np.ndarray:
+def _pooled(fine: zarr.Array[Any], stack: StackIndex, place: tuple[slice, slice, slice]) -> np.ndarray:
     # The block of the finer level is twice as long along each axis: read in slabs, to stay small in memory.
     depth, height, width = (slice(2 * s.start, min(2 * s.stop, n)) for s, n in zip(place, fine.shape[2:], strict=True))
     slabs = [
@@ -241,7 +247,8 @@ def _as_dtype(volume: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
     if dtype.kind == "f" or volume.dtype == dtype:
         return volume.astype(dtype, copy=False)
     limits = np.iinfo(dtype)
-    return np.clip(np.rint(volume), limits.min, limits.max).astype(dtype)
+    voxels: np.ndarray = np.clip(np.rint(volume), limits.min, limits.max).astype(dtype)
+    return voxels
 
 
 def _grid(acquisition: Acquisition) -> Shape:

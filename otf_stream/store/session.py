@@ -58,7 +58,6 @@ class SessionStore:
         self.journal = journal
         self.acquisition = journal.acquisition
         self.session = journal.session
-        self._chunks = path / "raw" / "0" / "c"
         self._writing = threading.Lock()
         # Waiting for the disk in parallel: four files synchronised at once go through twice as fast as in turn.
         self._disk = ThreadPoolExecutor(4, thread_name_prefix="store")
@@ -128,11 +127,6 @@ class SessionStore:
         self._disk.shutdown()
         self.journal.close()
 
-    def chunk_file(self, plane: PlaneIndex) -> Path:
-        """Return where the pixels of ``plane`` lie, little-endian in C order; the file need not exist."""
-        t, c, z = plane
-        return self._chunks / str(t) / str(c) / str(z) / "0" / "0"
-
     def write_planes(self, planes: Sequence[tuple[PlaneIndex, Buffer, int]]) -> None:
         """Make a group of planes durable; all of them are when this returns.
 
@@ -161,7 +155,7 @@ class SessionStore:
             group = {plane: content for plane, content in group.items() if not self.journal.holds(plane)}
             if not group:
                 return
-            self._write_chunks({self.chunk_file(plane): view for plane, (view, _) in group.items()})
+            self._write_chunks({chunk_file(self.path, plane): view for plane, (view, _) in group.items()})
             now = time.time()
             self.journal.record_planes([PlaneRecord(plane, crc, now) for plane, (_, crc) in group.items()])
 
@@ -186,7 +180,7 @@ class SessionStore:
             t, c, z = plane
             raise PlaneNotDurableError(f"plane t={t}, c={c}, z={z} is not durable in {self.path.name}")
         sizes = self.acquisition.sizes
-        return np.fromfile(self.chunk_file(plane), self.acquisition.numpy_dtype).reshape(sizes.y, sizes.x)
+        return np.fromfile(chunk_file(self.path, plane), self.acquisition.numpy_dtype).reshape(sizes.y, sizes.x)
 
     def _check(self, plane: PlaneIndex, view: memoryview) -> None:
         if not self.acquisition.holds(plane):
@@ -206,8 +200,8 @@ class SessionStore:
         folders: set[Path] = set()
         for chunk in chunks:
             chunk.parent.mkdir(parents=True, exist_ok=True)
-            # All of them, even those that exist: an attempt that failed may have made them unsynchronised.
-            folders.update(chunk.parents[: len(chunk.parts) - len(self._chunks.parts) + 1])
+            # All up to the array's, even those that exist: an attempt that failed may have made them unsynchronised.
+            folders.update(chunk.parents[:6])
         try:
             writes = [self._disk.submit(_write_file, partial, chunks[chunk]) for partial, chunk in partials.items()]
             wait(writes)
@@ -220,6 +214,15 @@ class SessionStore:
                 partial.unlink(missing_ok=True)
             raise
         list(self._disk.map(fsync_folder, folders))
+
+
+def chunk_file(path: Path, plane: PlaneIndex) -> Path:
+    """Return where the store at ``path`` keeps the pixels of ``plane``: little-endian, in C order.
+
+    The file need not exist, and its plane only counts if the journal has it.
+    """
+    t, c, z = plane
+    return path / "raw" / "0" / "c" / str(t) / str(c) / str(z) / "0" / "0"
 
 
 def find_sessions(data_folder: Path) -> list[Path]:

@@ -1,0 +1,336 @@
+"""The command line. Each command reads its arguments, calls the part that does the work, and prints what came of it.
+
+Heavy modules are imported inside the commands, so that ``--help`` and a typing error answer at once.
+"""
+
+from __future__ import annotations
+
+import json as jsonlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from otf_stream import __version__
+from otf_stream.acquisition import VoxelSize
+from otf_stream.config import DeviceName, MethodName, ServiceConfig
+
+app = typer.Typer(
+    name="otf-stream",
+    help="An isotropic view of a microscope's sample while the sample is still on the stage.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_say = Console(stderr=True)  # for people; standard output is for results
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
+Seed = Annotated[int, typer.Option(help="Of the initial weights and of every draw.", min=0)]
+Device = Annotated[DeviceName, typer.Option(help="Where to compute; auto takes a GPU if there is one.")]
+VoxelSizeOption = Annotated[
+    tuple[float, float, float] | None,
+    typer.Option("--voxel-size", metavar="DZ DY DX", help="In µm. Needed where the file does not say."),
+]
+
+
+def main() -> None:
+    """Run the command line; every foreseen error ends in one clear line and exit code 1."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        _say.print("stopped")
+        sys.exit(130)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turn the errors that a user can do something about into a message and exit code 1."""
+    try:
+        yield
+    except ValidationError as error:
+        for detail in error.errors():
+            _fail(f"{'.'.join(map(str, detail['loc']))}: {detail['msg']} (it is {detail['input']!r})")
+        raise typer.Exit(1) from None
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        hint = "; give --overwrite to replace it" if isinstance(error, FileExistsError) else ""
+        _fail(f"{error.strerror or error}{where}{hint}")
+        raise typer.Exit(1) from None
+    except (ValueError, RuntimeError) as error:
+        _fail(str(error))
+        raise typer.Exit(1) from None
+
+
+def _fail(message: str) -> None:
+    _say.print(f"[bold red]error[/]: {message}", soft_wrap=True, highlight=False)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(jsonlib.dumps(value, indent=2))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"otf-stream {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the store and the picture.")] = Path("demo"),
+    overwrite: Overwrite = False,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Do the whole main job on this machine: virtual microscope → listener → worker → restored store."""
+    from otf_stream.demo import run_demo
+
+    with _told():
+        summary = run_demo(out, overwrite=overwrite, seed=seed, console=_say)
+    if json:
+        _print_json(summary.as_dict())
+    else:
+        typer.echo(summary.as_text())
+
+
+@app.command()
+def serve(
+    config: Annotated[Path | None, typer.Option(help="A TOML file with the settings below.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of the session stores.")] = None,
+    listen: Annotated[str | None, typer.Option(help="Where microscopes connect, tcp://HOST:PORT.")] = None,
+    budget: Annotated[float | None, typer.Option(help="Seconds from first plane to restored volume.")] = None,
+    tail: Annotated[float | None, typer.Option(help="Seconds granted after the last plane in any case.")] = None,
+    method: Annotated[MethodName | None, typer.Option(help="How to restore.")] = None,
+    device: Annotated[DeviceName | None, typer.Option(help="Where to compute.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the initial weights and of every draw.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Processor cores of the worker.")] = None,
+) -> None:
+    """Listen for microscopes and restore what they send, until Ctrl-C."""
+    from otf_stream.service.supervisor import Service
+
+    with _told():
+        settings = ServiceConfig.load(
+            config, data=data, listen=listen, budget_s=budget, tail_s=tail,
+            method=method, device=device, seed=seed, threads=threads,
+        )  # fmt: skip
+        with _until_stopped(), Service(settings) as service:
+            _say.print(
+                f"listening on [bold]{service.address}[/], stores in [bold]{settings.data.resolve()}[/]; Ctrl-C ends"
+            )
+            _watch(service, settings.data)
+    _say.print("stopped; unfinished stacks go on at the next start")
+
+
+@app.command()
+def replay(
+    stack: Annotated[Path, typer.Argument(help="TIFF, OME-TIFF, folder of plane TIFFs, OME-Zarr or NDTiff.")],
+    to: Annotated[str, typer.Option("--to", help="Where otf-stream serve listens.")] = "tcp://127.0.0.1:8421",
+    voxel_size: VoxelSizeOption = None,
+    planes_per_second: Annotated[float | None, typer.Option(help="As fast as it goes, if not given.", min=1e-3)] = None,
+    name: Annotated[str | None, typer.Option(help="Of the session; the file's name, if not given.")] = None,
+    json: Json = False,
+) -> None:
+    """Stream a recorded stack as a microscope would."""
+    from simulators.replayer import replay as stream
+
+    from otf_stream.store.recordings import open_recording
+
+    with _told():
+        recording = open_recording(stack, voxel_size=_voxel_size(voxel_size), name=name)
+        try:
+            with _bar() as bar:
+                task = bar.add_task(f"planes of {recording.acquisition.name}", total=recording.acquisition.sizes.planes)
+                summary = stream(
+                    recording, to, planes_per_second=planes_per_second, on_plane=lambda plane: bar.advance(task)
+                )
+        finally:
+            recording.close()
+    if json:
+        _print_json(summary.as_dict())
+    else:
+        typer.echo(summary.as_text())
+
+
+@app.command()
+def restore(
+    stack: Annotated[Path, typer.Argument(help="TIFF, OME-TIFF, folder of plane TIFFs, OME-Zarr or NDTiff.")],
+    out: Annotated[Path, typer.Argument(help="The new store, NAME.ome.zarr.")],
+    voxel_size: VoxelSizeOption = None,
+    budget: Annotated[float, typer.Option(help="Seconds that all of it may take.", min=0.1)] = 300.0,
+    steps: Annotated[int | None, typer.Option(help="Train so many steps instead: reproducible.", min=1)] = None,
+    method: Annotated[MethodName, typer.Option(help="How to restore.")] = "auto",
+    device: Device = "auto",
+    seed: Seed = 0,
+    report: Annotated[Path | None, typer.Option(help="Write the provenance to this JSON file.")] = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Restore a recorded stack, with the same code as live."""
+    from otf_stream.learn.compute import choose_compute
+    from otf_stream.service.budget import Budget
+    from otf_stream.service.recorded import restore_recording
+    from otf_stream.service.stack import Settings
+    from otf_stream.store.recordings import open_recording
+
+    with _told():
+        compute = choose_compute(device)
+        recording = open_recording(stack, voxel_size=_voxel_size(voxel_size))
+        settings = Settings(method=method, budget=Budget(total=budget, tail=0.0, steps=steps), seed=seed)
+        try:
+            with _bar() as bar:
+                stages: dict[str, Any] = {}
+
+                def progress(which: tuple[int, int], stage: str, done: float) -> None:
+                    label = f"t{which[0]} c{which[1]} {stage}"
+                    if label not in stages:
+                        stages[label] = bar.add_task(label, total=100)
+                        for earlier in list(stages.values())[:-1]:
+                            bar.update(earlier, completed=100)
+                    bar.update(stages[label], completed=round(100 * done))
+
+                provenance = restore_recording(
+                    recording, out, settings, compute, overwrite=overwrite, progress=progress
+                )
+        finally:
+            recording.close()
+        told = {f"t{t}c{c}": said for (t, c), said in provenance.items()}
+        if report:
+            report.write_text(jsonlib.dumps(told, indent=2), encoding="utf-8")
+    if json:
+        _print_json(told)
+        return
+    for key, said in told.items():
+        seconds = said["timing"]["since_first_plane_s"]
+        typer.echo(
+            f"{key}: {said['method']} in {seconds:.1f} s, flux × {said['flux_ratio']:.3f}, residual {said['residual']:.2f} σ"
+        )
+        for warning in said["warnings"]:
+            typer.echo(f"  warning: {warning}")
+    typer.echo(f"restored volume: {out / 'restored'}")
+
+
+@app.command()
+def evaluate(
+    restored: Annotated[Path, typer.Argument(help="A session store, or a volume as TIFF or OME-Zarr.")],
+    reference: Annotated[Path, typer.Option(help="The truth, on the same grid.")],
+    json: Json = False,
+) -> None:
+    """Compare a restored volume with a reference: PSNR, SSIM, axial resolution."""
+    from otf_stream.restore.evaluate import evaluate as compare
+
+    with _told():
+        result = compare(_volume(restored), _volume(reference))
+    if json:
+        _print_json(result.as_dict())
+    else:
+        typer.echo(result.as_text())
+
+
+def _volume(path: Path) -> Any:
+    """Read a volume: the first restored stack of a session store, or all planes of a recording."""
+    import numpy as np
+
+    from otf_stream.store.recordings import open_recording
+    from otf_stream.store.restored import read_restored
+
+    if (path / "restored").is_dir():
+        return read_restored(path, (0, 0))
+    # Only the voxels are compared, so their size need not be known.
+    recording = open_recording(path, voxel_size=VoxelSize(z=1, y=1, x=1))
+    try:
+        return np.stack([recording.plane((0, 0, z)) for z in range(recording.acquisition.sizes.z)])
+    finally:
+        recording.close()
+
+
+def _voxel_size(given: tuple[float, float, float] | None) -> VoxelSize | None:
+    if given is None:
+        return None
+    try:
+        return VoxelSize(z=given[0], y=given[1], x=given[2])
+    except ValidationError as error:
+        reason = "; ".join(str(e["msg"]) for e in error.errors())
+        raise ValueError(f"--voxel-size {given[0]:g} {given[1]:g} {given[2]:g} µm: {reason}") from None
+
+
+def _bar() -> Progress:
+    return Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        console=_say, transient=not _say.is_terminal,
+    )  # fmt: skip
+
+
+@contextmanager
+def _until_stopped() -> Iterator[None]:
+    """Run the body until Ctrl-C, or the SIGTERM that service managers send."""
+    import signal
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        pass
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _watch(service: Any, data: Path) -> None:
+    """Show the sessions until interrupted: as a live table on a terminal, as lines elsewhere."""
+    from rich.live import Live
+
+    from otf_stream.service.overview import overview
+
+    live = Live(console=_say, auto_refresh=False, transient=True)
+    seen: dict[Path, str] = {}
+    with live if _say.is_terminal else contextmanager(lambda: iter([None]))():
+        while True:
+            for message in service.watch():
+                _say.print(message)
+            sessions = overview(data)
+            if _say.is_terminal:
+                live.update(_table(sessions), refresh=True)
+            for session in sessions:
+                states = ", ".join(f"{n} {state}" for state, n in sorted(session.states.items()))
+                if seen.get(session.store) != states:
+                    seen[session.store] = states
+                    if not _say.is_terminal:
+                        _say.print(f"{session.store.name}: {session.durable}/{session.expected} planes, {states}")
+            time.sleep(0.5)
+
+
+def _table(sessions: list[Any]) -> Table:
+    table = Table("session", "planes", "stacks", "doing")
+    for session in sessions[-15:]:
+        states = ", ".join(f"{n} {state}" for state, n in sorted(session.states.items()))
+        table.add_row(
+            session.store.name, f"{session.durable}/{session.expected}", states, "" if session.done else session.stage
+        )
+    return table
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONUNBUFFERED", "1")
+    main()

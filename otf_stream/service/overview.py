@@ -1,0 +1,66 @@
+"""What is going on in a data folder, read from the journals: the sessions, their planes and their stacks.
+
+Nothing is pushed: whoever wants to know reads, as often as they like, and nobody waits for them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from otf_stream.store.journal import Journal, journal_path
+from otf_stream.store.session import find_sessions
+
+
+@dataclass(frozen=True)
+class SessionOverview:
+    """One session at a glance.
+
+    Parameters
+    ----------
+    store
+        Its session store.
+    expected, durable
+        Planes announced, and planes that are on disk.
+    closed
+        Why no further plane will come; None while planes may.
+    states
+        How many of its stacks are in which state.
+    stage
+        What was begun last with one of its stacks.
+    """
+
+    store: Path
+    expected: int
+    durable: int
+    closed: str | None
+    states: dict[str, int]
+    stage: str
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.closed is not None and not set(self.states) - {"restored", "failed"}
+
+
+def overview(data: Path) -> list[SessionOverview]:
+    """Look at every session in ``data``, oldest first."""
+    return [_session(path) for path in find_sessions(data)]
+
+
+def _session(path: Path) -> SessionOverview:
+    journal = Journal.open(journal_path(path))
+    try:
+        stacks = journal.acquisition.stacks()
+        stages = [str(event.detail["stage"]) for event in journal.events() if event.kind == "stage"]
+        return SessionOverview(
+            store=path,
+            expected=journal.acquisition.sizes.planes,
+            durable=sum(len(journal.planes_of(stack)) for stack in stacks),
+            closed=journal.closed,
+            states=dict(Counter(journal.state(stack) for stack in stacks)),
+            stage=stages[-1] if stages else "",
+        )
+    finally:
+        journal.close()

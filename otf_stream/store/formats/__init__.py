@@ -1,0 +1,1 @@
+"""One module per format of recorded stacks; each opens a path as a `source.Source`."""

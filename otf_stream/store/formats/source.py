@@ -1,0 +1,77 @@
+"""What every format of recorded stacks is reduced to: sizes, what the metadata say, and a way to read a plane.
+
+A format module has one function that opens a path and returns a `Source`. It reads metadata only; pixels are read
+plane by plane, when asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from otf_stream.acquisition import Acquisition, PlaneIndex, Sizes
+
+Spacing = tuple[float | None, float | None, float | None]
+"""Voxel size ``(z, y, x)`` in µm, None where the metadata do not say."""
+
+UNKNOWN: Spacing = (None, None, None)
+
+_MICROMETRES = {
+    **dict.fromkeys(("µm", "μm", "um", "\\u00b5m", "micron", "microns", "micrometer", "micrometre"), 1.0),
+    **dict.fromkeys(("nm", "nanometer", "nanometre"), 1e-3),
+    **dict.fromkeys(("å", "angstrom"), 1e-4),
+    **dict.fromkeys(("mm", "millimeter", "millimetre"), 1e3),
+    **dict.fromkeys(("cm", "centimeter", "centimetre"), 1e4),
+    **dict.fromkeys(("m", "meter", "metre"), 1e6),
+    **dict.fromkeys(("in", "inch"), 25400.0),
+}
+
+
+class RecordingError(ValueError):
+    """A recorded stack that cannot be read; the message says what is wrong with it and what to do."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """An open recording as its format sees it.
+
+    Parameters
+    ----------
+    sizes
+        Lengths of the axes.
+    dtype
+        Pixel type in the file.
+    read
+        Reads one plane ``(y, x)`` that is not missing, in any byte order.
+    close
+        Closes the files.
+    spacing
+        What the metadata say of the voxel size.
+    channels
+        Names of the channels; empty where there are none.
+    missing
+        Planes that were never recorded.
+    acquisition
+        The whole description, where the format keeps it.
+    """
+
+    sizes: Sizes
+    dtype: np.dtype[Any]
+    read: Callable[[PlaneIndex], np.ndarray]
+    close: Callable[[], None]
+    spacing: Spacing = UNKNOWN
+    channels: tuple[str, ...] = ()
+    missing: frozenset[PlaneIndex] = frozenset()
+    acquisition: Acquisition | None = None
+
+
+def micrometres(value: object, unit: object) -> float | None:
+    """Convert a length from a file's metadata to µm; None if it is no positive length of a known unit."""
+    try:
+        length = abs(float(value)) * _MICROMETRES[str(unit).strip().lower()]  # type: ignore[arg-type]
+    except (TypeError, ValueError, KeyError):
+        return None
+    return length if 0 < length < float("inf") else None

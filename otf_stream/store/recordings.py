@@ -1,0 +1,165 @@
+"""Readers of recorded stacks: whatever a microscope saved, seen as an acquisition whose planes can be read.
+
+The formats (see `formats`) only say what they find. What is common is decided here, once: which pixel types are taken,
+that a voxel size must be known, and what the recording is called. Planes are read one at a time, so that a recording
+may be larger than memory.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from pydantic import ValidationError
+
+from otf_stream.acquisition import Acquisition, PixelType, PlaneIndex, VoxelSize
+from otf_stream.store.formats.ndtiff import is_ndtiff, open_ndtiff
+from otf_stream.store.formats.source import RecordingError, Source
+from otf_stream.store.formats.tiff import SUFFIXES, open_folder, open_tiff
+from otf_stream.store.formats.zarr_image import is_zarr, open_zarr
+from otf_stream.store.journal import outside
+
+__all__ = ["Recording", "RecordingError", "open_recording"]
+
+REMEDY = "give it with --voxel-size DZ DY DX, in µm"
+
+
+class Recording:
+    """An open recording; get one from `open_recording`.
+
+    Parameters
+    ----------
+    path
+        Of the file or folder.
+    source
+        As its format sees it.
+    acquisition
+        The description of an acquisition that would have recorded it.
+    """
+
+    def __init__(self, path: Path, source: Source, acquisition: Acquisition) -> None:
+        self.path = path
+        self.acquisition = acquisition
+        self.missing = source.missing
+        self._source = source
+
+    def plane(self, plane: PlaneIndex) -> np.ndarray:
+        """Read one plane.
+
+        Returns
+        -------
+        np.ndarray
+            ``(y, x)``, the acquisition's dtype, little-endian, contiguous.
+
+        Raises
+        ------
+        RecordingError
+            If the plane is missing, outside the axes, or damaged.
+        """
+        if not self.acquisition.holds(plane):
+            raise RecordingError(outside(plane, self.acquisition))
+        if plane in self.missing:
+            t, c, z = plane
+            raise RecordingError(f"plane t={t}, c={c}, z={z} is missing in {self.path}")
+        pixels = self._source.read(plane)
+        sizes = self.acquisition.sizes
+        if pixels.shape != (sizes.y, sizes.x):
+            raise RecordingError(f"plane {plane} of {self.path} has shape {pixels.shape}, not {(sizes.y, sizes.x)}")
+        return np.ascontiguousarray(pixels, self.acquisition.numpy_dtype)
+
+    def close(self) -> None:
+        """Close the files; twice is fine."""
+        self._source.close()
+
+
+def open_recording(path: Path, *, voxel_size: VoxelSize | None = None, name: str | None = None) -> Recording:
+    """Open a recorded stack.
+
+    Parameters
+    ----------
+    path
+        A TIFF, ImageJ TIFF or OME-TIFF file; a folder with one TIFF per plane; an OME-Zarr image or a session
+        store; an NDTiff folder.
+    voxel_size
+        In µm; overrides what the metadata say.
+    name
+        What to call the acquisition; from the name of the file where not given.
+
+    Returns
+    -------
+    Recording
+        Open; close it when done.
+
+    Raises
+    ------
+    RecordingError
+        If there is nothing there, it is no stack, its pixel type is not supported, or its voxel size is unknown.
+    """
+    source = _open(path)
+    try:
+        dtype = _pixel_type(path, source.dtype)
+        size = voxel_size or _voxel_size(path, source)
+        given: dict[str, Any] = {"name": name} if name is not None else {}
+        if source.acquisition is not None:
+            description = {**source.acquisition.model_dump(), "voxel_size": size, **given}
+        else:
+            description = {
+                "name": _name(path),
+                "sizes": source.sizes,
+                "dtype": dtype,
+                "voxel_size": size,
+                "channels": source.channels if len(source.channels) == source.sizes.c else (),
+                **given,
+            }
+        return Recording(path, source, Acquisition.model_validate(description))
+    except ValidationError as error:
+        source.close()
+        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise RecordingError(f"{path} does not describe an acquisition: {faults}") from error
+    except BaseException:
+        source.close()
+        raise
+
+
+def _open(path: Path) -> Source:
+    if not path.exists():
+        raise RecordingError(f"{path} does not exist")
+    if path.is_dir():
+        if is_ndtiff(path):
+            return open_ndtiff(path)
+        return open_zarr(path) if is_zarr(path) else open_folder(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise RecordingError(
+            f"{path} is of no known format; convert it to TIFF or OME-Zarr (Fiji and bioformats2raw read most formats)"
+        )
+    return open_tiff(path)
+
+
+def _pixel_type(path: Path, dtype: np.dtype[Any]) -> PixelType:
+    if dtype.kind == "f":  # No camera needs more than float32 keeps.
+        return "float32"
+    known: dict[str, PixelType] = {pixel_type: pixel_type for pixel_type in get_args(PixelType)}
+    if dtype.name not in known:
+        raise RecordingError(f"{path} has pixels of {dtype.name}; convert them to one of {', '.join(known)}")
+    return known[dtype.name]
+
+
+def _voxel_size(path: Path, source: Source) -> VoxelSize:
+    if source.acquisition is not None:
+        return source.acquisition.voxel_size
+    z, y, x = source.spacing
+    if z is None or y is None or x is None:
+        said = ", ".join(f"{axis} {'unknown' if n is None else f'{n:g} µm'}" for axis, n in zip("zyx", (z, y, x)))  # noqa: B905
+        raise RecordingError(f"{path} does not state its voxel size ({said}); {REMEDY}")
+    try:
+        return VoxelSize(z=z, y=y, x=x)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise RecordingError(f"the voxel size in {path} cannot be right ({reason}); {REMEDY}") from error
+
+
+def _name(path: Path) -> str:
+    stem = re.sub(r"\.(ome\.)?(tiff?|zarr)$", "", path.resolve().name, flags=re.IGNORECASE)
+    return re.sub(r"^[^A-Za-z0-9]+", "", re.sub(r"[^A-Za-z0-9 _.+-]", "_", stem))[:100] or "stack"

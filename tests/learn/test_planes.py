@@ -1,0 +1,50 @@
+"""The pool keeps within its bound, keeps every plane equally likely, and cuts true patches."""
+
+import pytest
+import torch
+
+from otf_stream.learn.planes import PlanePool
+
+
+def pool_of(planes, smallest=8, capacity=10**6):
+    pool = PlanePool(torch.device("cpu"), smallest=smallest, capacity=capacity)
+    pool.add(planes, torch.Generator().manual_seed(0))
+    return pool
+
+
+def test_patches_are_pieces_of_planes_mirrored_and_turned():
+    plane = torch.arange(20 * 30, dtype=torch.float32).reshape(1, 1, 20, 30)
+    pool = pool_of(plane)
+    patches = pool.patches(64, 6, 4, torch.Generator().manual_seed(1))
+    assert patches.shape == (64, 1, 6, 4)
+    steps = set()
+    for patch in patches[:, 0]:
+        down, right = float(patch[1, 0] - patch[0, 0]), float(patch[0, 1] - patch[0, 0])
+        steps.add((down, right))
+        torch.testing.assert_close(patch.diff(dim=0), torch.full((5, 4), down))
+        torch.testing.assert_close(patch.diff(dim=1), torch.full((6, 3), right))
+    assert steps == {(a, b) for a in (30, -30) for b in (1, -1)} | {(b, a) for a in (30, -30) for b in (1, -1)}
+
+
+def test_the_pool_is_bounded_and_fair():
+    counts = torch.zeros(20)
+    for seed in range(200):
+        pool = PlanePool(torch.device("cpu"), smallest=8, capacity=5 * 64)
+        generator = torch.Generator().manual_seed(seed)
+        for k in range(20):
+            pool.add(torch.full((1, 1, 8, 8), float(k)), generator)
+        assert len(pool) == 5
+        counts[pool.planes[:, 0, 0, 0].long()] += 1
+    assert counts.min() > 25  # 50 expected; the first planes are as likely to stay as the last
+    assert counts.max() < 80
+
+
+@pytest.mark.parametrize("side", [1, 3, 8, 20])
+def test_small_planes_are_mirrored_until_patches_fit(side):
+    pool = pool_of(torch.rand(2, 1, side, 20), smallest=24)
+    assert pool.patches(3, 24, 24, torch.Generator().manual_seed(0)).shape == (3, 1, 24, 24)
+
+
+def test_an_empty_pool_says_so():
+    with pytest.raises(ValueError, match="no plane"):
+        _ = PlanePool(torch.device("cpu"), smallest=8).planes

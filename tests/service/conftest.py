@@ -1,0 +1,36 @@
+"""Session stores with small stacks in them."""
+
+import uuid
+
+import pytest
+from stacks import write
+
+from otf_stream.acquisition import Acquisition
+from otf_stream.store.session import SessionStore
+
+
+@pytest.fixture
+def session(tmp_path):
+    """Make a session store from stacks ``{(t, c): (z, y, x)}``; ``skip`` are planes that never come."""
+    opened = []
+
+    def make(stacks, *, voxel_size=(0.8, 0.2, 0.2), skip=(), close=True, planes=None, name="stack"):
+        first = next(iter(stacks.values()))
+        times, channels = (max(key[axis] for key in stacks) + 1 for axis in (0, 1))
+        acquisition = Acquisition(
+            name=name,
+            sizes={"t": times, "c": channels, "z": planes or len(first), "y": first.shape[1], "x": first.shape[2]},
+            dtype=first.dtype.name,
+            voxel_size=dict(zip("zyx", voxel_size, strict=True)),
+        )
+        store = SessionStore.create(tmp_path / f"{name}.ome.zarr", acquisition, session=uuid.uuid4().hex)
+        opened.append(store)
+        for (t, c), stack in stacks.items():
+            write(store, [((t, c, z), plane) for z, plane in enumerate(stack) if z not in skip])
+        if close:
+            store.journal.close_arrivals("finished")
+        return store
+
+    yield make
+    for store in opened:
+        store.close()

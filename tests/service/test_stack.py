@@ -1,0 +1,161 @@
+"""One stack through all stages: reproducible, complete whatever comes, and honest about it."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from stacks import small_stack, write
+
+from otf_stream.learn.compute import choose_compute
+from otf_stream.restore.methods import Grid, interpolate
+from otf_stream.service.budget import Budget
+from otf_stream.service.stack import EmptyStackError, Settings, restore_stack
+from otf_stream.store.restored import read_provenance, read_restored
+
+CPU = choose_compute("cpu")
+FEW = Settings(budget=Budget(steps=4))
+
+
+def interpolated(stack, anisotropy):
+    depth = int((len(stack) - 1) * anisotropy + 1e-6) + 1
+    raw = torch.from_numpy(stack.astype(np.float32))
+    return interpolate(Grid(range(len(stack)), anisotropy, depth)).restore(raw).numpy()
+
+
+def test_a_fixed_number_of_steps_gives_the_same_volume_bit_for_bit(session):
+    stack = small_stack()
+    volumes = []
+    for name in ("first", "second"):
+        store = session({(0, 0): stack}, name=name)
+        provenance = restore_stack(store, (0, 0), FEW, CPU)
+        assert provenance["method"] == "finetune"
+        assert provenance["training"]["steps"] == provenance["training"]["denoiser_steps"] == 4
+        volumes.append(read_restored(store.path, (0, 0)))
+    assert volumes[0].shape == (37, 72, 72)
+    assert volumes[0].dtype == np.uint16
+    assert np.array_equal(*volumes)
+
+
+def test_another_seed_gives_another_volume(session):
+    volumes = []
+    for seed in (0, 1):
+        store = session({(0, 0): small_stack()}, name=f"seed{seed}")
+        restore_stack(store, (0, 0), Settings(budget=Budget(steps=4), seed=seed), CPU)
+        volumes.append(read_restored(store.path, (0, 0)))
+    assert not np.array_equal(*volumes)
+
+
+def test_provenance_tells_how_the_volume_came_about(session):
+    store = session({(0, 0): small_stack()})
+    provenance = restore_stack(store, (0, 0), FEW, CPU)
+    assert read_provenance(store.path)["t0c0"] == provenance
+    assert provenance["settings"]["seed"] == 0
+    assert provenance["flux_ratio"] == pytest.approx(1, abs=0.05)
+    assert 0 < provenance["residual"] < 2
+    assert set(provenance["versions"]) == {"otf_stream", "python", "numpy", "torch", "zarr"}
+    assert provenance["timing"]["since_first_plane_s"] > 0
+    assert provenance["missing_planes"] == []
+    assert store.journal.state((0, 0)) == "restored"
+
+
+def test_training_begins_while_planes_still_arrive(session):
+    stack = small_stack(planes=12)
+    store = session({(0, 0): stack[:5]}, planes=12, close=False)
+    seen = []
+
+    def progress(stage, done):
+        seen.append((stage, len(store.journal.planes_of((0, 0)))))
+        if stage == "finetune" and not feeding.is_alive() and not feeding.ident:
+            feeding.start()
+
+    def feed():
+        for z in range(5, 12):
+            write(store, [((0, 0, z), stack[z])])
+            time.sleep(0.05)
+
+    feeding = threading.Thread(target=feed)
+    restore_stack(store, (0, 0), Settings(budget=Budget(total=8, tail=4)), CPU, progress=progress)
+    feeding.join()
+    assert ("finetune", 5) in seen  # trained before the rest had come
+    assert {planes for stage, planes in seen if stage == "restore"} == {12}  # restored only when all was there
+    assert read_restored(store.path, (0, 0)).shape == (45, 72, 72)
+
+
+@pytest.mark.parametrize("planes", [1, 2, 4])
+def test_very_few_planes_are_interpolated(session, planes):
+    stack = small_stack(planes=planes)
+    store = session({(0, 0): stack})
+    provenance = restore_stack(store, (0, 0), FEW, CPU)
+    assert provenance["method"] == "interpolate"
+    assert "too few" in provenance["warnings"][0]
+    np.testing.assert_allclose(read_restored(store.path, (0, 0)), interpolated(stack, 4.0), atol=0.51)
+
+
+def test_a_constant_stack_is_interpolated(session):
+    store = session({(0, 0): np.full((8, 40, 40), 7, np.uint16)})
+    provenance = restore_stack(store, (0, 0), FEW, CPU)
+    assert provenance["method"] == "interpolate"
+    assert "no contrast" in provenance["warnings"][0]
+    assert (read_restored(store.path, (0, 0)) == 7).all()
+
+
+def test_a_missing_plane_is_bridged_and_told(session):
+    stack = small_stack()
+    store = session({(0, 0): stack}, skip=(0, 4))
+    provenance = restore_stack(store, (0, 0), FEW, CPU)
+    assert provenance["missing_planes"] == [0, 4]
+    assert any("2 of 10 planes never came" in warning for warning in provenance["warnings"])
+    volume = read_restored(store.path, (0, 0)).astype(float)
+    assert volume.shape == (37, 72, 72)
+    assert volume[16].mean() == pytest.approx(0.5 * (volume[12].mean() + volume[20].mean()), rel=0.1)
+
+
+def test_values_that_are_no_numbers_do_no_harm(session):
+    stack = small_stack(dtype="float32")
+    stack[3, 10:20, 10:20] = np.nan
+    stack[5] -= 300  # negative values are welcome
+    stack[6, 0, 0] = np.inf
+    store = session({(0, 0): stack})
+    provenance = restore_stack(store, (0, 0), FEW, CPU)
+    assert any("NaN" in warning for warning in provenance["warnings"])
+    assert np.isfinite(read_restored(store.path, (0, 0))).all()
+
+
+def test_saturation_is_told(session):
+    stack = small_stack()
+    stack[:, 30:40, 30:40] = 65535
+    store = session({(0, 0): stack})
+    assert any("saturated" in warning for warning in restore_stack(store, (0, 0), FEW, CPU)["warnings"])
+
+
+def test_a_z_step_below_the_pixel_is_told(session):
+    store = session({(0, 0): small_stack()}, voxel_size=(0.1, 0.2, 0.2))
+    provenance = restore_stack(store, (0, 0), FEW, CPU)
+    assert any("z step is smaller" in warning for warning in provenance["warnings"])
+    assert read_restored(store.path, (0, 0)).shape == (5, 72, 72)
+
+
+def test_without_time_the_stack_is_interpolated_and_says_so(session):
+    stack = small_stack()
+    store = session({(0, 0): stack})
+    provenance = restore_stack(store, (0, 0), Settings(budget=Budget(total=0.1, tail=0.1)), CPU)
+    assert provenance["method"] == "interpolate"
+    assert "no time" in provenance["warnings"][0]
+    np.testing.assert_allclose(read_restored(store.path, (0, 0)), interpolated(stack, 4.0), atol=0.51)
+
+
+def test_richardson_lucy_and_interpolation_can_be_asked_for(session):
+    for method in ("richardson-lucy", "interpolate"):
+        store = session({(0, 0): small_stack()}, name=method)
+        provenance = restore_stack(store, (0, 0), Settings(method=method), CPU)
+        assert provenance["method"] == method
+        assert provenance["warnings"] == []
+        assert provenance["flux_ratio"] == pytest.approx(1, abs=0.03)
+
+
+def test_a_stack_without_a_plane_is_refused(session):
+    store = session({(0, 0): small_stack(), (0, 1): small_stack()[:0]})
+    with pytest.raises(EmptyStackError, match="c=1"):
+        restore_stack(store, (0, 1), FEW, CPU)

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import contextlib
+import errno
+import multiprocessing
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from otf_stream.acquisition import Acquisition
+from otf_stream.store.journal import Event, Journal, JournalError, PlaneRecord, journal_path
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return journal_path(tmp_path / "cells.ome.zarr")
+
+
+@pytest.fixture
+def journal(path: Path, acquisition: Acquisition) -> Iterator[Journal]:
+    with contextlib.closing(Journal.create(path, acquisition, session="s1")) as journal:
+        yield journal
+
+
+def record(t: int, c: int, z: int, crc: int = 7, received: float = 1.0) -> PlaneRecord:
+    return PlaneRecord((t, c, z), crc, received)
+
+
+def test_lies_beside_the_store() -> None:
+    assert journal_path(Path("/data/cells.ome.zarr")) == Path("/data/cells.journal.sqlite")
+
+
+def test_identifies_its_session_alone(path: Path, journal: Journal, acquisition: Acquisition) -> None:
+    with contextlib.closing(Journal.open(path)) as other:
+        assert (other.session, other.acquisition) == ("s1", acquisition)
+
+
+def test_keeps_planes(path: Path, journal: Journal) -> None:
+    journal.record_planes([record(0, 1, 3, crc=11, received=20.0), record(0, 1, 0, crc=2**32 - 1, received=10.0)])
+    with contextlib.closing(Journal.open(path)) as other:
+        assert other.durable() == {(0, 1, 0): 2**32 - 1, (0, 1, 3): 11}
+        assert other.planes_of((0, 1)) == [0, 3]
+        assert other.planes_of((0, 0)) == []
+        assert other.span((0, 1)) == (10.0, 20.0)
+        assert other.span((0, 0)) is None
+        assert other.holds((0, 1, 3))
+        assert not other.holds((0, 1, 4))
+
+
+planes = st.tuples(st.integers(0, 1), st.integers(0, 1), st.integers(0, 4))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
+@given(st.lists(st.lists(st.tuples(planes, st.integers(0, 2**32 - 1)), max_size=6), max_size=8))
+def test_any_order_and_duplicates_leave_the_first_record(
+    tmp_path_factory: pytest.TempPathFactory,
+    acquisition: Acquisition,
+    groups: list[list[tuple[tuple[int, int, int], int]]],
+) -> None:
+    path = tmp_path_factory.mktemp("journal") / "a.journal.sqlite"
+    first: dict[tuple[int, int, int], int] = {}
+    with contextlib.closing(Journal.create(path, acquisition, session="s")) as journal:
+        for group in groups:
+            journal.record_planes([PlaneRecord(plane, crc, 1.0) for plane, crc in group])
+            for plane, crc in group:
+                first.setdefault(plane, crc)
+        assert journal.durable() == first
+        for stack in acquisition.stacks():
+            assert journal.planes_of(stack) == sorted(z for t, c, z in first if (t, c) == stack)
+
+
+def test_a_group_with_a_plane_outside_leaves_no_trace(journal: Journal) -> None:
+    with pytest.raises(ValueError, match=r"z=5 lies outside .* 5 planes"):
+        journal.record_planes([record(0, 0, 0), record(0, 0, 5)])
+    assert journal.durable() == {}
+
+
+def test_a_stack_arrives_with_its_last_plane(journal: Journal) -> None:
+    journal.record_planes([record(0, 0, z) for z in range(4)])
+    assert journal.state((0, 0)) == "arriving"
+    journal.record_planes([record(0, 0, 4)])
+    assert journal.state((0, 0)) == "arrived"
+    assert journal.state((0, 1)) == "arriving"
+
+
+def test_stacks_arrive_when_arrivals_are_closed(path: Path, journal: Journal) -> None:
+    journal.set_state((0, 0), "restoring")
+    assert journal.closed is None
+    journal.close_arrivals("the sender said so")
+    journal.close_arrivals("again")
+    assert journal.closed == "the sender said so"
+    assert journal.state((0, 0)) == "restoring"
+    assert journal.state((1, 1)) == "arrived"
+    journal.set_state((0, 0), "restored")
+    with contextlib.closing(Journal.open(path)) as other:
+        assert other.state((0, 0)) == "restored"
+        assert other.closed == "the sender said so"
+
+
+def test_refuses_unknown_states_and_stacks(journal: Journal) -> None:
+    with pytest.raises(ValueError, match="'lost' is no state"):
+        journal.set_state((0, 0), "lost")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="t=2"):
+        journal.set_state((2, 0), "restored")
+
+
+def test_keeps_events_in_order(journal: Journal) -> None:
+    journal.note("greeted", sender="scope-1", planes=3)
+    journal.note("closed")
+    first, second = journal.events()
+    assert isinstance(first, Event)
+    assert (first.kind, first.detail, second.kind, second.detail) == (
+        "greeted",
+        {"sender": "scope-1", "planes": 3},
+        "closed",
+        {},
+    )
+    assert 0 < first.at <= second.at
+
+
+def test_never_overwrites(path: Path, journal: Journal, acquisition: Acquisition) -> None:
+    with pytest.raises(FileExistsError):
+        Journal.create(path, acquisition, session="other")
+
+
+def test_says_what_is_wrong_with_a_file(tmp_path: Path, path: Path, journal: Journal) -> None:
+    with pytest.raises(FileNotFoundError, match="no journal"):
+        Journal.open(tmp_path / "none.journal.sqlite")
+    journal.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(JournalError, match=r"version 99.*update otf_stream"):
+        Journal.open(path)
+    foreign = tmp_path / "foreign.sqlite"
+    sqlite3.connect(foreign).close()
+    with pytest.raises(JournalError, match="no journal of a session"):
+        Journal.open(foreign)
+    foreign.write_bytes(b"planes, I promise" * 100)
+    with pytest.raises(JournalError, match="cannot be read"):
+        Journal.open(foreign)
+
+
+def test_a_full_disk_is_an_oserror_and_records_nothing(journal: Journal) -> None:
+    (pages,) = journal._connection.execute("PRAGMA page_count").fetchone()
+    journal._connection.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(OSError, match="No space") as full:
+        journal.note("long", text="x" * 100_000)
+    assert full.value.errno == errno.ENOSPC
+    assert journal.events() == []
+    journal._connection.execute("PRAGMA max_page_count = 100000")
+    journal.note("short")
+    assert [event.kind for event in journal.events()] == ["short"]
+
+
+def test_threads_share_one_journal(journal: Journal) -> None:
+    def work(c: int) -> None:
+        for z in range(5):
+            journal.record_planes([record(0, c, z)])
+            journal.note("plane", c=c, z=z)
+            journal.state((0, c))
+
+    threads = [threading.Thread(target=work, args=(c,)) for c in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(journal.durable()) == len(journal.events()) == 10
+
+
+def _note_many(path: Path, who: str) -> None:
+    with contextlib.closing(Journal.open(path)) as journal:
+        for i in range(20):
+            journal.note(who, i=i)
+
+
+def test_processes_write_at_once(path: Path, journal: Journal) -> None:
+    other = multiprocessing.get_context("spawn").Process(target=_note_many, args=(path, "worker"))
+    other.start()
+    for i in range(20):
+        journal.note("listener", i=i)
+    other.join(120)
+    assert other.exitcode == 0
+    for who in ("listener", "worker"):
+        assert [event.detail["i"] for event in journal.events() if event.kind == who] == list(range(20))
