@@ -31,7 +31,7 @@ class Camera:
         Standard deviation of the read-out, in photoelectrons.
     """
 
-    photons: float = 200.0
+    photons: float = 800.0
     gain: float = 2.0
     offset: float = 100.0
     read_noise: float = 2.0
@@ -59,12 +59,15 @@ class Camera:
         electrons = rng.poisson(expected * self.photons).astype(np.float32)
         electrons += np.float32(self.read_noise) * rng.standard_normal(expected.shape, dtype=np.float32)
         grey = electrons * np.float32(self.gain) + np.float32(self.offset)
-        return np.clip(np.rint(grey), 0, np.iinfo(np.uint16).max).astype(np.uint16)
+        return np.asarray(np.clip(np.rint(grey), 0, np.iinfo(np.uint16).max), np.uint16)
 
 
 def planes_within(depth: int, anisotropy: float) -> int:
-    """How many planes, ``anisotropy`` voxels apart and the first at voxel 0, lie within ``depth`` voxels."""
-    return math.floor((depth - 1) / anisotropy + 1e-6) + 1
+    """How many planes, ``anisotropy`` voxels apart from voxel 0 on, give an isotropic grid of ``depth`` voxels.
+
+    The inverse of `otf_stream.acquisition.isotropic_depth`: the last plane may lie less than a voxel past the grid.
+    """
+    return math.ceil(depth / anisotropy - 1e-6)
 
 
 def expected(truth: NDArray[np.float32], *, anisotropy: float, axial_sigma: float | None = None) -> NDArray[np.float32]:
@@ -83,7 +86,8 @@ def expected(truth: NDArray[np.float32], *, anisotropy: float, axial_sigma: floa
     Returns
     -------
     ndarray
-        float32 ``(plane, y, x)``; plane ``k`` lies at voxel ``k·anisotropy``, and as many planes as fit.
+        float32 ``(plane, y, x)``; plane ``k`` lies at voxel ``k·anisotropy``, and there are `planes_within` the
+        truth's depth.
 
     Raises
     ------
@@ -96,7 +100,7 @@ def expected(truth: NDArray[np.float32], *, anisotropy: float, axial_sigma: floa
     if sigma < 0.5:
         raise ValueError(f"axial_sigma is {sigma} voxels, but a Gaussian narrower than 0.5 is not sampled")
     weights = _axial_weights(truth.shape[0], anisotropy, sigma)
-    return np.tensordot(weights, truth, axes=1)
+    return np.asarray(np.tensordot(weights, truth, axes=1), np.float32)
 
 
 def image(
@@ -129,7 +133,7 @@ def image(
 def _axial_weights(depth: int, anisotropy: float, sigma: float) -> NDArray[np.float32]:
     """What each voxel of the truth gives each plane: ``(plane, z)``, rows summing to 1."""
     centres = anisotropy * np.arange(planes_within(depth, anisotropy))
-    reach = math.ceil(4 * sigma)
+    reach = math.ceil(4 * sigma) + 1
     positions = np.arange(-reach, depth + reach)
     gaussian = np.exp(-0.5 * ((positions - centres[:, None]) / sigma) ** 2)
     gaussian /= gaussian.sum(axis=1, keepdims=True)

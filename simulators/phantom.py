@@ -26,8 +26,9 @@ Points = NDArray[np.float64]
 LATERAL_SIGMA = 1.0
 """σ of the lateral point-spread function, in voxels: Nyquist sampling."""
 
-_MARGIN = 30
-_CELL_SPACING = 38.0
+_CELL_MARGIN = 36
+_FILAMENT_MARGIN = 100
+_CELL_SPACING = 42.0
 _TEXTURE_PERIOD = 96
 
 
@@ -56,8 +57,8 @@ def phantom(shape_zyx: tuple[int, int, int], *, seed: int) -> Volume:
     -------
     ndarray
         float32, shape ``shape_zyx``: the expected photons in each voxel, as a fraction of a camera's `photons`.
-        Background about 0.02, chromatin 0.1 to 0.3, membranes 0.3, filaments 0.6, nucleoli 0.8; the brightest
-        crossings come to about 1.
+        Background about 0.02, membranes 0.1, chromatin 0.1 to 0.2, filaments 0.2 to 0.4, nucleoli up to 1; where
+        one crosses another they add up, to 1.4 at the most seen.
 
     Raises
     ------
@@ -68,15 +69,15 @@ def phantom(shape_zyx: tuple[int, int, int], *, seed: int) -> Volume:
         raise ValueError(f"a phantom has three axes of at least 1 voxel, but the shape is {shape_zyx}")
     rng = np.random.default_rng(seed)
     chromatin = _texture(rng, fine=1.6, coarse=5.0)
-    shape_field = _texture(rng, fine=9.0, coarse=None)
+    bodies = _texture(rng, fine=3.0, coarse=9.0)
+    relief = _texture(rng, fine=9.0, coarse=None)
 
     volume = np.zeros(shape_zyx, np.float32)
     for cell in _cells(shape_zyx, rng):
-        _draw_cell(volume, cell, chromatin, shape_field)
+        _draw_cell(volume, cell, chromatin, bodies, relief)
     _draw_filaments(volume, rng)
-    volume = gaussian_filter(volume, LATERAL_SIGMA, mode="nearest", truncate=3.5)
-    volume += _background(volume.shape, rng)
-    return volume
+    blurred = np.asarray(gaussian_filter(volume, LATERAL_SIGMA, mode="nearest", truncate=3.5), np.float32)
+    return blurred + _background(shape_zyx, rng)
 
 
 def _texture(rng: np.random.Generator, *, fine: float, coarse: float | None) -> Volume:
@@ -91,7 +92,7 @@ def _texture(rng: np.random.Generator, *, fine: float, coarse: float | None) -> 
 
 def _cells(shape: tuple[int, int, int], rng: np.random.Generator) -> Iterator[_Cell]:
     """Cells at random, none nearer to another than the spacing."""
-    low, high = np.full(3, -_MARGIN), np.asarray(shape) + _MARGIN
+    low, high = np.full(3, -_CELL_MARGIN), np.asarray(shape) + _CELL_MARGIN
     candidates = rng.uniform(low, high, (int(6 * np.prod(high - low) / _CELL_SPACING**3) + 1, 3))
     neighbours = cKDTree(candidates).query_ball_point(candidates, _CELL_SPACING)
     taken = np.zeros(len(candidates), bool)
@@ -104,7 +105,7 @@ def _cells(shape: tuple[int, int, int], rng: np.random.Generator) -> Iterator[_C
         yield _Cell(centre, axes, radius, rng.integers(0, _TEXTURE_PERIOD, 3))
 
 
-def _draw_cell(volume: Volume, cell: _Cell, chromatin: Volume, shape_field: Volume) -> None:
+def _draw_cell(volume: Volume, cell: _Cell, chromatin: Volume, bodies: Volume, relief: Volume) -> None:
     """Add a nucleus (envelope, chromatin, nucleoli) and the cell's border."""
     reach = 1.8 * 1.25 * cell.radius + 4
     low = np.maximum(np.floor(cell.centre - reach), 0).astype(int)
@@ -121,27 +122,27 @@ def _draw_cell(volume: Volume, cell: _Cell, chromatin: Volume, shape_field: Volu
     np.sqrt(distance, out=distance)
 
     tile = np.ix_(*[(g + s) % _TEXTURE_PERIOD for g, s in zip(grid, cell.texture_shift, strict=True)])
-    bumps = shape_field[tile]
+    bumps = relief[tile]
     # Distances to the surfaces, in voxels: an ellipsoid with bumps.
     inside = (1 - distance) * np.float32(cell.radius) + bumps
     border = (np.float32(1.55) - distance) * np.float32(cell.radius) + 2 * bumps
 
     grain = chromatin[tile]
-    nucleus = np.clip(0.14 + 0.07 * grain, 0.02, None)
-    nucleoli = np.clip(1.5 * (bumps - 1.1), 0, 1) * np.clip(inside - 2, 0, 1)
-    nucleus += 0.65 * nucleoli
+    nucleus = np.clip(0.12 + 0.045 * grain, 0.02, None)
+    nucleoli = np.clip(1.5 * (bodies[tile] - 1.6), 0, 1) * np.clip(inside - 2, 0, 1)
+    nucleus += 0.9 * nucleoli
     volume[box] += np.clip(inside + 0.5, 0, 1) * nucleus
-    volume[box] += 0.3 * np.exp(-0.5 * (inside / 0.8) ** 2)
-    volume[box] += 0.55 * np.exp(-0.5 * (border / 0.7) ** 2)
+    volume[box] += 0.08 * np.exp(-0.5 * (inside / 0.8) ** 2)
+    volume[box] += 0.16 * np.exp(-0.5 * (border / 0.7) ** 2)
 
 
 def _draw_filaments(volume: Volume, rng: np.random.Generator) -> None:
     """Add thin curved tubes: walks whose direction diffuses on the sphere, with branches off their paths."""
     shape = np.asarray(volume.shape)
-    domain = shape + 2 * _MARGIN
+    domain = shape + 2 * _FILAMENT_MARGIN
     step, steps = 0.5, 300
-    trunks = max(1, round(float(np.prod(domain)) / 30_000))
-    start = rng.uniform(-_MARGIN, shape + _MARGIN, (trunks, 3))
+    trunks = max(1, round(float(np.prod(domain)) / 130_000))
+    start = rng.uniform(-_FILAMENT_MARGIN, shape + _FILAMENT_MARGIN, (trunks, 3))
     paths = _walks(start, rng.standard_normal((trunks, 3)), steps, step, rng)
     fork = rng.integers(steps // 4, 3 * steps // 4, trunks)
     index = np.arange(trunks)
@@ -149,7 +150,7 @@ def _draw_filaments(volume: Volume, rng: np.random.Generator) -> None:
     branches = _walks(
         paths[index, fork], heading + 0.4 * rng.standard_normal((trunks, 3)) * step, steps // 2, step, rng
     )
-    for group, brightness in ((paths, 0.6), (branches, 0.45)):
+    for group, brightness in ((paths, 0.3), (branches, 0.24)):
         # A line of unit density blurred by σ peaks at 1 / (2πσ²).
         weight = brightness * step * 2 * np.pi * LATERAL_SIGMA**2
         weights = weight * rng.uniform(0.6, 1.2, len(group))

@@ -13,6 +13,8 @@ Pang, Zheng, Quan, Ji: Recorrupted-to-Recorrupted, CVPR 2021.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -64,6 +66,39 @@ def denoiser_trainer(pool: PlanePool, noise: NoiseModel, compute: Compute, gener
     return Trainer(new_denoiser(), pairs, compute, learning_rate=5e-3)
 
 
-def denoise(network: NAFNet, planes: Tensor, compute: Compute) -> Tensor:
-    """Denoise ``planes``, ``(n, 1, y, x)``, one at a time, which bounds the memory."""
-    return torch.cat([apply_network(network, plane[None], compute) for plane in planes])
+@dataclass(frozen=True)
+class Denoiser:
+    """A trained denoiser, from counts to counts.
+
+    Parameters
+    ----------
+    network
+        Ready for inference.
+    noise
+        Of the camera, in counts.
+    scale
+        The network sees ``(counts − noise.offset) / scale``.
+    compute
+        Where it runs.
+    """
+
+    network: NAFNet
+    noise: NoiseModel
+    scale: float
+    compute: Compute
+
+    @property
+    def reach(self) -> int:
+        """Lateral pixels around a pixel that its value depends on."""
+        return self.network.reach
+
+    def __call__(self, planes: Tensor) -> Tensor:
+        """Denoise ``planes``, ``(n, 1, y, x)``, counts; one at a time, which bounds the memory."""
+        offset, scale = self.noise.offset, self.scale
+        light = (planes.to(self.compute.device) - offset) / scale
+        return torch.cat([apply_network(self.network, plane[None], self.compute) for plane in light]) * scale + offset
+
+    def errors(self, planes: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw the errors that denoising leaves in planes whose true counts are ``planes``, ``(n, 1, y, x)``."""
+        noise = torch.randn(planes.shape, generator=generator, device=planes.device)
+        return self(planes + noise * self.noise.variance(planes).sqrt()) - planes

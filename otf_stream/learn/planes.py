@@ -63,20 +63,19 @@ class PlanePool:
             ``(n, 1, height, width)``, float32, ``height`` and ``width`` at most the smallest side of a plane.
         """
         pool = self.planes
-        depth, _, rows, columns = pool.shape
+        planes, _, length, breadth = pool.shape
         side = max(height, width)
 
         def draw(high: int) -> Tensor:
             return torch.randint(high, (n, 1, 1), generator=generator, device=self._device)
 
-        which, top, left = draw(depth), draw(rows - side + 1), draw(columns - side + 1)
-        a = torch.arange(side, device=self._device)
-        flip_y, flip_x, turn = draw(2), draw(2), draw(2)
-        i = torch.where(flip_y > 0, side - 1 - a, a)[:, 0, :, None]
-        j = torch.where(flip_x > 0, side - 1 - a, a)[:, 0, None, :]
-        # Turned, rows of the patch run along the columns of the plane.
-        i, j = torch.where(turn > 0, i.mT, i), torch.where(turn > 0, j.mT, j)
-        return pool[which, 0, top + i, left + j][:, None, :height, :width].contiguous()
+        which, top, left = draw(planes), draw(length - side + 1), draw(breadth - side + 1)
+        flip_y, flip_x, turn = draw(2) > 0, draw(2) > 0, draw(2) > 0
+        rows, columns = torch.arange(height, device=self._device)[:, None], torch.arange(width, device=self._device)
+        # Turned, the rows of the patch run along the columns of the plane.
+        i, j = torch.where(turn, columns, rows), torch.where(turn, rows, columns)
+        i, j = torch.where(flip_y, side - 1 - i, i), torch.where(flip_x, side - 1 - j, j)
+        return pool[which, 0, top + i, left + j][:, None]
 
 
 def _mirrored(planes: Tensor, smallest: int) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from otf_stream.learn.compute import Compute
+from otf_stream.learn.denoise import Denoiser
 from otf_stream.learn.nafnet import NAFNet
 from otf_stream.learn.training import apply_network
 from otf_stream.optics.forward import imaging_matrix, interpolation_matrix
@@ -91,11 +92,13 @@ def richardson_lucy(grid: Grid, sigma: float, background: float) -> Method:
     return Method("richardson-lucy", 0, restore)
 
 
-def deblur(grid: Grid, network: NAFNet, compute: Compute, *, origin: float, scale: float) -> Method:
-    """Run every XZ and every YZ slice through the network and average the two.
+def deblur(grid: Grid, denoiser: Denoiser, network: NAFNet, compute: Compute, *, origin: float, scale: float) -> Method:
+    """Denoise the planes, run every XZ and every YZ slice through the network, and average the two.
 
     Parameters
     ----------
+    denoiser
+        Of lateral planes.
     network
         Ready for inference.
     compute
@@ -106,13 +109,13 @@ def deblur(grid: Grid, network: NAFNet, compute: Compute, *, origin: float, scal
 
     def restore(raw: Tensor) -> Tensor:
         matrix = grid.interpolation(raw.device)
-        light = (raw - origin) / scale
+        light = (denoiser(raw[:, None])[:, 0] - origin) / scale
         volume = _through(network, compute, matrix, light)
         # Turned, the YZ slices of a stack are the XZ slices of its mirror image.
         volume += _through(network, compute, matrix, light.transpose(1, 2)).transpose(1, 2)
         return volume.mul_(0.5 * scale).add_(origin)
 
-    return Method("finetune", network.reach, restore)
+    return Method("finetune", network.reach + denoiser.reach, restore)
 
 
 def _through(network: NAFNet, compute: Compute, matrix: Tensor, light: Tensor) -> Tensor:

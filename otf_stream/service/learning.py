@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from otf_stream.learn import denoise as denoising
 from otf_stream.learn.compute import Compute
+from otf_stream.learn.denoise import PATCH as NOISY_PATCH
+from otf_stream.learn.denoise import Denoiser, denoiser_trainer
 from otf_stream.learn.nafnet import NAFNet
-from otf_stream.learn.pairs import AxialPairs, patch_side
+from otf_stream.learn.pairs import PATCH, AxialPairs, patch_side
 from otf_stream.learn.planes import PlanePool
 from otf_stream.learn.training import Trainer, apply_network
 from otf_stream.optics.noise import NoiseModel, estimate_noise
@@ -77,6 +78,7 @@ class Character:
 class Learned:
     """A deblurring network for one stack, the intensities it expects, and how it came about."""
 
+    denoiser: Denoiser
     network: NAFNet
     character: Character
     denoiser_steps: int
@@ -125,20 +127,27 @@ def learn(
     character = characterise(source)
     anisotropy = source.acquisition.voxel_size.anisotropy
     pool = PlanePool(compute.device, smallest=patch_side(anisotropy))
+    errors = PlanePool(compute.device, smallest=PATCH)
     feed = Feed(source)
-    for planes in feed.fresh():
-        pool.add(character.normalised(denoiser(planes)), generator)
-    pairs = AxialPairs(pool, character.blur, character.normalised_noise, anisotropy, generator)
+
+    def take() -> None:
+        for planes in feed.fresh():
+            clean = denoiser(planes)
+            pool.add(character.normalised(clean), generator)
+            errors.add(denoiser.errors(clean, generator) / character.scale, generator)
+
+    take()
+    pairs = AxialPairs(pool, errors, character.blur, anisotropy, generator)
     trainer = Trainer(network, pairs, compute, learning_rate=4e-3)
     seen = character.planes
     while (done := schedule.deblurring(trainer.steps)) < 1:
         trainer.step(done)
         progress("finetune", done)
-        for planes in feed.fresh():
-            pool.add(character.normalised(denoiser(planes)), generator)
+        take()
         if feed.seen >= 2 * seen:
             pairs.blur, seen = characterise(source).blur, feed.seen
     return Learned(
+        denoiser,
         trainer.network(),
         replace(character, blur=pairs.blur),
         denoiser_steps,
@@ -149,26 +158,20 @@ def learn(
 
 def _learn_to_denoise(
     source: StackSource, schedule: Schedule, compute: Compute, generator: torch.Generator, progress: Progress
-) -> tuple[Callable[[Tensor], Tensor], int]:
-    """Train a denoiser; return it as a function from counts to counts, ``(n, 1, y, x)``, and its steps."""
+) -> tuple[Denoiser, int]:
+    """Train a denoiser; return it and the steps it took."""
     character = characterise(source)
-    pool = PlanePool(compute.device, smallest=denoising.PATCH)
+    pool = PlanePool(compute.device, smallest=NOISY_PATCH)
     feed = Feed(source)
     for planes in feed.fresh():
         pool.add(character.normalised(planes), generator)
-    trainer = denoising.denoiser_trainer(pool, character.normalised_noise, compute, generator)
+    trainer = denoiser_trainer(pool, character.normalised_noise, compute, generator)
     while (done := schedule.denoising(trainer.steps)) < 1:
         trainer.step(done)
         progress("denoise", done)
         for planes in feed.fresh():
             pool.add(character.normalised(planes), generator)
-    network = trainer.network()
-
-    def denoise(planes: Tensor) -> Tensor:
-        light = character.normalised(planes.to(compute.device))
-        return denoising.denoise(network, light, compute) * character.scale + character.origin
-
-    return denoise, trainer.steps
+    return Denoiser(trainer.network(), character.noise, character.scale, compute), trainer.steps
 
 
 class Feed:

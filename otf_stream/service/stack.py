@@ -176,7 +176,7 @@ def _method(
 ) -> Method:
     grid = source.grid()
     if learned:
-        return deblur(grid, learned.network, compute, origin=character.origin, scale=character.scale)
+        return deblur(grid, learned.denoiser, learned.network, compute, origin=character.origin, scale=character.scale)
     if choice == "richardson-lucy":
         return richardson_lucy(grid, character.blur.sigma, character.origin)
     return interpolate(grid)

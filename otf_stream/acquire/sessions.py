@@ -1,0 +1,296 @@
+"""The sessions that a listener has open, and how one is created, resumed, found and closed.
+
+Nothing here needs to survive the listener: which session lies in which store is read from the data folder, which planes
+are durable from the journals. A session is only served to a sender that greeted this listener, because the
+greeting is what tells a sender which of its planes were lost with the listener before.
+
+A session whose sender falls silent is closed, so that its stacks are restored from what is there. If the
+sender comes back, its planes are still made durable: a restoration can be repeated, a plane cannot be taken again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import sqlite3
+import time
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from otf_stream.acquire.ledger import Ledger
+from otf_stream.acquire.protocol import MAX_PLANES, ErrorCode, Hello, Plane, ProtocolError
+from otf_stream.acquisition import Acquisition, PlaneIndex
+from otf_stream.store.journal import Journal, JournalError, journal_path
+from otf_stream.store.session import SUFFIX, SessionStore, find_sessions
+
+log = logging.getLogger(__name__)
+
+SILENCE = "silence"
+"""Why a session was closed whose sender did not close it."""
+_MAX_NOTED = 100
+
+
+@dataclass
+class Arrived:
+    """A valid plane that is not on disk yet, and who waits for its acknowledgement."""
+
+    pixels: memoryview
+    crc: int
+    peers: set[bytes]
+
+
+@dataclass
+class OpenSession:
+    """A session that planes may come for.
+
+    Parameters
+    ----------
+    store
+        Where its planes go.
+    ledger
+        Which of them are durable.
+    closed
+        Why no plane is expected any more, if so.
+    greeted
+        Whether its sender greeted this listener.
+    heard
+        When its sender was last heard, on the monotonic clock.
+    held
+        Whether planes were turned away since the greeting, because the disk was full or failed.
+    group
+        What goes to disk next.
+    durable
+        What is to be acknowledged to whom.
+    """
+
+    store: SessionStore
+    ledger: Ledger
+    closed: str | None
+    greeted: bool = False
+    heard: float = field(default_factory=time.monotonic)
+    held: bool = False
+    group: dict[PlaneIndex, Arrived] = field(default_factory=dict)
+    durable: dict[bytes, list[PlaneIndex]] = field(default_factory=dict)
+    noted: int = 0
+
+    @property
+    def acquisition(self) -> Acquisition:
+        """What was announced."""
+        return self.store.acquisition
+
+    @property
+    def takes_planes(self) -> bool:
+        """Whether planes that are not durable are taken."""
+        return self.closed in (None, SILENCE)
+
+    def check(self, message: Plane, pixels: memoryview) -> None:
+        """Check that a plane fits the acquisition and that its pixels came whole.
+
+        Raises
+        ------
+        ProtocolError
+            ``out-of-range``, ``bad-shape`` or ``bad-checksum``.
+        """
+        acquisition = self.acquisition
+        if not acquisition.holds(message.index):
+            sizes = acquisition.sizes
+            raise ProtocolError(
+                ErrorCode.OUT_OF_RANGE,
+                f"plane {message.index} lies outside the announced {sizes.t} time points, {sizes.c} channels and "
+                f"{sizes.z} planes; announce an acquisition that holds it",
+            )
+        if pixels.nbytes != acquisition.plane_bytes:
+            raise ProtocolError(
+                ErrorCode.BAD_SHAPE,
+                f"the pixel frame of plane {message.index} has {pixels.nbytes} bytes, but {acquisition.sizes.y} × "
+                f"{acquisition.sizes.x} {acquisition.dtype} pixels have {acquisition.plane_bytes}; send whole planes",
+            )
+        crc = zlib.crc32(pixels)
+        if crc != message.crc:
+            raise ProtocolError(
+                ErrorCode.BAD_CHECKSUM,
+                f"the pixels of plane {message.index} have the checksum {crc:#010x}, but the header says "
+                f"{message.crc:#010x}; send the plane again",
+            )
+
+    def close(self, reason: str, **detail: object) -> None:
+        """Record that no further plane is expected."""
+        if self.closed is None:
+            self.store.journal.close_arrivals(reason)
+            self.closed = reason
+        missing = [list(plane) for plane in self.ledger.missing(_MAX_NOTED)]
+        self.store.journal.note(
+            "ended",
+            reason=reason,
+            durable=self.ledger.count,
+            missing_count=self.ledger.missing_count,
+            missing=missing,
+            **detail,
+        )
+
+    def note_refused(self, error: ProtocolError, plane: PlaneIndex | None) -> None:
+        """Note in the journal that something was refused; a flood only at its beginning."""
+        self.noted += 1
+        if self.noted <= _MAX_NOTED:
+            self.note("refused", code=str(error.code), message=error.message, plane=plane)
+
+    def note(self, kind: str, **detail: object) -> None:
+        """Note an event; a disk too full for it is no reason to stop."""
+        try:
+            self.store.journal.note(kind, **detail)
+        except (OSError, sqlite3.Error) as error:
+            log.warning("cannot note %s in the journal of %s: %s", kind, self.store.path.name, error)
+
+
+class Sessions:
+    """The sessions of one data folder.
+
+    Parameters
+    ----------
+    data_folder
+        Where the session stores lie.
+    max_sessions
+        The most sessions to have open.
+    max_plane_bytes
+        The largest plane to take.
+    """
+
+    def __init__(self, data_folder: Path, *, max_sessions: int, max_plane_bytes: int) -> None:
+        self._folder = data_folder.resolve()
+        self._max_sessions = max_sessions
+        self._max_plane_bytes = max_plane_bytes
+        self._open: dict[str, OpenSession] = {}
+        self._paths: dict[str, Path] = {}
+        for path in find_sessions(self._folder):
+            self._adopt(path)
+
+    @property
+    def active(self) -> list[OpenSession]:
+        """The open sessions."""
+        return list(self._open.values())
+
+    def peek(self, session: str) -> OpenSession | None:
+        """Return the session if it is open."""
+        return self._open.get(session)
+
+    def greet(self, hello: Hello) -> OpenSession:
+        """Create or resume the session of a greeting.
+
+        Raises
+        ------
+        ProtocolError
+            ``too-large``, ``too-many-sessions`` or ``session-mismatch``.
+        """
+        self._check(hello.acquisition)
+        found = self._open.get(hello.session) or self._reopen(hello.session)
+        if found is None:
+            found = self._create(hello)
+            found.note("opened")
+        elif found.acquisition != hello.acquisition:
+            raise ProtocolError(
+                ErrorCode.SESSION_MISMATCH,
+                f"session {hello.session} was opened for another acquisition, {found.acquisition!r}; "
+                "use a new session for a new acquisition",
+            )
+        elif not found.greeted:
+            found.note("resumed", durable=found.ledger.count)
+        found.greeted, found.held, found.heard = True, False, time.monotonic()
+        return found
+
+    def find(self, session: str) -> OpenSession:
+        """Return a session that was greeted, or is closed for good.
+
+        Raises
+        ------
+        ProtocolError
+            ``unknown-session``.
+        """
+        found = self._open.get(session) or self._reopen(session)
+        if found is None or (found.takes_planes and not found.greeted):
+            raise ProtocolError(
+                ErrorCode.UNKNOWN_SESSION,
+                f"session {session} has not greeted since the listener started; send hello first",
+            )
+        found.heard = time.monotonic()
+        return found
+
+    def silent(self, seconds: float) -> Iterable[OpenSession]:
+        """Return the open sessions whose senders were not heard for so long."""
+        limit = time.monotonic() - seconds
+        return [session for session in self.active if session.heard < limit]
+
+    def release(self, session: OpenSession) -> None:
+        """Close the files of a session; it is found again when asked for."""
+        self._open.pop(session.store.session, None)
+        session.store.close()
+
+    def close(self) -> None:
+        """Close the files of every session."""
+        for session in self.active:
+            self.release(session)
+
+    def _adopt(self, path: Path) -> None:
+        """Take over a session from before the start; open it if its sender may still bring planes."""
+        try:
+            journal = Journal.open(journal_path(path))
+            self._paths[journal.session], closed = path, journal.closed
+            journal.close()
+            if closed is None:
+                # Counts as heard now: if its sender never comes back, silence closes it.
+                self._reopen(journal.session)
+        except (JournalError, ProtocolError, OSError, sqlite3.Error) as error:
+            log.warning("left alone: the session store %s, whose journal cannot be read: %s", path.name, error)
+
+    def _check(self, acquisition: Acquisition) -> None:
+        if acquisition.plane_bytes > self._max_plane_bytes:
+            raise ProtocolError(
+                ErrorCode.TOO_LARGE,
+                f"planes of {acquisition.plane_bytes} bytes are larger than the {self._max_plane_bytes} that this "
+                "listener takes; crop or bin the camera, or raise the listener's limit",
+            )
+        if acquisition.sizes.planes > MAX_PLANES:
+            raise ProtocolError(
+                ErrorCode.TOO_LARGE,
+                f"{acquisition.sizes.planes} planes are more than the {MAX_PLANES} of one session; "
+                "split the acquisition into several",
+            )
+
+    def _reopen(self, session: str) -> OpenSession | None:
+        path = self._paths.get(session)
+        if path is None:
+            return None
+        try:
+            store = SessionStore.open(path)
+        except FileNotFoundError:  # Deleted or moved away while the listener ran.
+            del self._paths[session]
+            return None
+        except (JournalError, OSError, sqlite3.Error) as error:
+            raise ProtocolError(ErrorCode.INTERNAL, f"the store {path.name} cannot be opened: {error}") from error
+        ledger = Ledger(store.acquisition.sizes)
+        for plane, crc in store.journal.durable().items():
+            ledger.record(plane, crc)
+        self._open[session] = OpenSession(store, ledger, store.journal.closed)
+        return self._open[session]
+
+    def _create(self, hello: Hello) -> OpenSession:
+        if len(self._open) >= self._max_sessions:
+            raise ProtocolError(
+                ErrorCode.TOO_MANY_SESSIONS,
+                f"{len(self._open)} sessions are open, the limit is {self._max_sessions}; end one, or wait until "
+                "silence closes one",
+            )
+        for number in itertools.count(1):
+            name = hello.acquisition.name + (f"_{number}" if number > 1 else "")
+            path = self._folder / f"{name}{SUFFIX}"
+            if path.resolve() != path:  # A link to somewhere else is a name that is taken.
+                continue
+            try:
+                store = SessionStore.create(path, hello.acquisition, session=hello.session)
+                break
+            except (FileExistsError, JournalError):
+                continue
+        self._paths[hello.session] = path
+        self._open[hello.session] = OpenSession(store, Ledger(hello.acquisition.sizes), None)
+        return self._open[hello.session]
