@@ -151,9 +151,8 @@ def replay(
     json: Json = False,
 ) -> None:
     """Stream a recorded stack as a microscope would."""
-    from simulators.replayer import replay as stream
-
     from otf_stream.store.recordings import open_recording
+    from simulators.replayer import replay as stream
 
     with _told():
         recording = open_recording(stack, voxel_size=_voxel_size(voxel_size), name=name)

@@ -315,7 +315,7 @@ class Listener:
                 session.heard = time.monotonic()
 
     def _refuse(self, peer: bytes, error: ProtocolError, message: Message | None) -> None:
-        self.counters.refused[error.code] += 1
+        self.counters.refused[error.code.value] += 1
         name = getattr(message, "session", None)
         plane = message.index if isinstance(message, Plane) and error.code in _OF_ONE_PLANE else None
         if session := self._sessions.peek(name or ""):

@@ -91,6 +91,7 @@ class Outbox:
         self._spilled: deque[HeldPlane] = deque()
         self._in_flight: dict[PlaneIndex, HeldPlane] = {}
         self._bytes = 0
+        self._blank: list[memoryview] = []
         self._spill_again = 0.0
         self._find_leftovers()
 
@@ -141,6 +142,16 @@ class Outbox:
                 f"plane t={t}, c={c}, z={z} was published before with other pixels; give every plane its own index"
             )
         return crc is None
+
+    def blank(self) -> memoryview:
+        """Return memory for the bytes of a plane.
+
+        Used memory, if there is some: its pages are mapped already, which makes the copy ten times as fast.
+        """
+        with self.changed:
+            if self._blank:
+                return self._blank.pop()
+        return memoryview(bytearray(self._plane_bytes))
 
     def put(self, index: PlaneIndex, pixels: memoryview) -> None:
         """Take the bytes of a plane that is new and not written to again; call while holding `changed`."""
@@ -201,7 +212,7 @@ class Outbox:
                 (self._spilled if held.pixels is None else self._ready).remove(held)
             self._ledger.record(index, held.checksum())
             if held.pixels is not None:
-                self._bytes -= self._plane_bytes
+                self._free(held)
             self.changed.notify_all()
         if held.file is not None:
             held.file.unlink(missing_ok=True)
@@ -223,8 +234,7 @@ class Outbox:
             if held is None:
                 return
             if held.file is not None:
-                held.pixels = None
-                self._bytes -= self._plane_bytes
+                self._free(held)
                 self._spilled.appendleft(held)
             else:
                 self._ready.appendleft(held)
@@ -250,8 +260,7 @@ class Outbox:
                 self._ready.append(held)
             return False
         with self.changed:
-            held.pixels = None
-            self._bytes -= self._plane_bytes
+            self._free(held)
             self._spilled.append(held)
             self.changed.notify_all()
         return True
@@ -272,6 +281,19 @@ class Outbox:
         with suppress(OSError):  # It may never have been made, or hold planes of another acquisition.
             self._folder.rmdir()
         return None
+
+    def _free(self, held: HeldPlane) -> None:
+        pixels, held.pixels = held.pixels, None
+        self._bytes -= self._plane_bytes
+        # ZeroMQ does not copy what it sends. It is done with a plane that was spilled unsent or acknowledged the first
+        # time; of one that was sent twice, the second may still be in its queue.
+        done = held.attempts == (0 if held.index in self._held else 1)
+        if (
+            done
+            and isinstance(pixels, memoryview)
+            and self._bytes + len(self._blank) * self._plane_bytes < self._memory
+        ):
+            self._blank.append(pixels)
 
     def _write(self, held: HeldPlane) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -240,7 +240,9 @@ class Publisher:
                 f"the plane is {pixels.shape} {pixels.dtype}, but {shape} {acquisition.dtype} was announced; "
                 "announce what the camera gives, or convert the plane"
             )
-        return np.array(pixels, acquisition.numpy_dtype, order="C").data.cast("B")
+        frame = self._outbox.blank()
+        np.frombuffer(frame, acquisition.numpy_dtype).reshape(shape)[...] = pixels
+        return frame
 
     def _check_open(self) -> None:
         if self._delivery.error is not None:

@@ -90,7 +90,8 @@ class Denoiser:
     @property
     def reach(self) -> int:
         """Lateral pixels around a pixel that its value depends on."""
-        return self.network.reach
+        reach: int = self.network.reach
+        return reach
 
     def __call__(self, planes: Tensor) -> Tensor:
         """Denoise ``planes``, ``(n, 1, y, x)``, counts; one at a time, which bounds the memory."""
