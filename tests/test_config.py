@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from otf_stream.config import ConfigError, ServiceConfig
 
 SHIPPED = Path(__file__).parents[1] / "deploy" / "otf.toml"

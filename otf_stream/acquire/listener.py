@@ -211,6 +211,7 @@ class Listener:
     def _take(self, peer: bytes, message: Plane, pixels: memoryview) -> None:
         self.counters.received += 1
         session = self._sessions.find(message.session)
+        session.received += 1
         session.check(message, pixels)
         durable = session.ledger.crc(message.index)
         waiting = session.group.get(message.index)

@@ -59,6 +59,8 @@ class OpenSession:
         When its sender was last heard, on the monotonic clock.
     held
         Whether planes were turned away since the greeting, because the disk was full or failed.
+    received
+        Plane messages that came since it was opened here, resent ones and duplicates included.
     group
         What goes to disk next.
     durable
@@ -71,6 +73,7 @@ class OpenSession:
     greeted: bool = False
     heard: float = field(default_factory=time.monotonic)
     held: bool = False
+    received: int = 0
     group: dict[PlaneIndex, Arrived] = field(default_factory=dict)
     durable: dict[bytes, list[PlaneIndex]] = field(default_factory=dict)
     noted: int = 0
@@ -124,6 +127,7 @@ class OpenSession:
         self.store.journal.note(
             "ended",
             reason=reason,
+            received=self.received,
             durable=self.ledger.count,
             missing_count=self.ledger.missing_count,
             missing=missing,

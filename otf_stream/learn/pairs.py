@@ -23,7 +23,7 @@ from otf_stream.optics.psf import AxialBlur, widest_blur
 PATCH = 64
 """Side of a training pair, in pixels."""
 
-_BATCH = 16
+_BATCH = 8
 
 
 def patch_side(anisotropy: float) -> int:

@@ -122,6 +122,12 @@ class Stream:
         self._cancelled = False
         self._closing: list[threading.Thread] = []
         self._failures: list[Exception] = []
+        self._sent: list[int] = []
+
+    @property
+    def sent(self) -> int:
+        """How many planes went out in the sessions that have ended."""
+        return sum(self._sent)
 
     def connect(self) -> None:
         """Listen to the engine from now on."""
@@ -202,6 +208,8 @@ class Stream:
         except Exception as error:
             log.error("session %s of %s: %s", publisher.session, self._name, error)
             self._failures.append(error)
+        finally:
+            self._sent.append(publisher.sent)
 
 
 def describe(
