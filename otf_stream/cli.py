@@ -219,10 +219,8 @@ def restore(
         _print_json(told)
         return
     for key, said in told.items():
-        seconds = said["timing"]["since_first_plane_s"]
-        typer.echo(
-            f"{key}: {said['method']} in {seconds:.1f} s, flux × {said['flux_ratio']:.3f}, residual {said['residual']:.2f} σ"
-        )
+        fidelity = f"flux x {said['flux_ratio']:.3f}, residual {said['residual']:.2f} sigma"
+        typer.echo(f"{key}: {said['method']} in {said['timing']['since_first_plane_s']:.1f} s, {fidelity}")
         for warning in said["warnings"]:
             typer.echo(f"  warning: {warning}")
     typer.echo(f"restored volume: {out / 'restored'}")

@@ -24,8 +24,10 @@ from otf_stream.learn.planes import PlanePool
 from otf_stream.learn.training import Trainer, apply_network
 from otf_stream.optics.noise import NoiseModel, estimate_noise
 from otf_stream.optics.psf import AxialBlur, estimate_axial_blur
+from otf_stream.restore.regions import split_into_regions
 from otf_stream.service.budget import Schedule
 from otf_stream.service.source import StackSource
+from otf_stream.store.restored import BLOCK
 
 FIRST_PLANES = 4
 _LOOK = 0.5  # seconds between two looks for new planes
@@ -137,6 +139,8 @@ def learn(
             errors.add(denoiser.errors(clean, generator) / character.scale, generator)
 
     take()
+    # Measured again, since what else the machine does has changed since the beginning.
+    schedule.reserve(restoring_time(network, source, compute))
     pairs = AxialPairs(pool, errors, character.blur, anisotropy, generator)
     trainer = Trainer(network, pairs, compute, learning_rate=5e-3)
     seen = character.planes
@@ -210,8 +214,13 @@ def restoring_time(network: NAFNet, source: StackSource, compute: Compute) -> fl
         begun = time.perf_counter()
         float(apply_network(ready, slices, compute).sum())  # waits for the device
         runs.append(time.perf_counter() - begun)
-    voxels = depth * sizes.y * sizes.x
-    return 2 * voxels * min(runs[1:]) / slices.numel() + voxels / _WRITTEN_PER_SECOND
+    regions = split_into_regions(depth, sizes.y, sizes.x, block=BLOCK, halo=network.reach)
+    pixels = 2 * depth * sum(_area(region.halo_y, region.halo_x) for region in regions)
+    return pixels * min(runs[1:]) / slices.numel() + depth * sizes.y * sizes.x / _WRITTEN_PER_SECOND
+
+
+def _area(y: slice, x: slice) -> int:
+    return (y.stop - y.start) * (x.stop - x.start)
 
 
 def _middle(length: int, window: int) -> slice:

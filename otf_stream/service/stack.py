@@ -35,6 +35,7 @@ MethodChoice = Literal["auto", "finetune", "richardson-lucy", "interpolate"]
 _POLL = 0.1
 _FEWEST_PLANES = 5
 _SATURATED = 1e-3
+_DISAGREEMENT = 1.5
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,11 @@ def restore_stack(
     with _timed(timings, "pyramid"):
         writer.finish(stack)
     warnings += _warnings(source)
+    if learned and fidelity.residual > _DISAGREEMENT:
+        warnings.append(
+            f"the volume, imaged again, differs from the raw planes by {fidelity.residual:.1f} standard deviations of the "
+            "estimated noise: the noise is stronger than estimated (correlated between pixels?), or the blur differs"
+        )
     provenance = {
         "method": method.name,
         "warnings": warnings,

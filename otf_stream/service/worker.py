@@ -6,11 +6,15 @@ be restarted at any moment, and a stack that was being restored is simply restor
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
+import threading
 import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Event
 from types import FrameType
@@ -122,6 +126,8 @@ def run_worker(data: Path, settings: Settings, device: DeviceChoice, threads: in
         stop.set()
         raise SystemExit(0)
 
+    if parent := multiprocessing.parent_process():
+        threading.Thread(target=_exit_after, args=(parent,), name="parent", daemon=True).start()
     signal.signal(signal.SIGTERM, finish)
     # A Ctrl-C goes to the whole group; the supervisor decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -132,6 +138,12 @@ def run_worker(data: Path, settings: Settings, device: DeviceChoice, threads: in
         worker.run(stop)
     finally:
         worker.close()
+
+
+def _exit_after(parent: BaseProcess) -> None:
+    """End with the parent process: a worker left alone would restore the same stacks as the next service's."""
+    parent.join()
+    os._exit(1)
 
 
 def _stages(store: SessionStore, stack: StackIndex) -> Progress:
