@@ -6,23 +6,30 @@ Heavy modules are imported inside the commands, so that ``--help`` and a typing 
 from __future__ import annotations
 
 import json as jsonlib
-import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from otf_stream import __version__
 from otf_stream.acquisition import VoxelSize
 from otf_stream.config import DeviceName, MethodName, ServiceConfig
+
+if TYPE_CHECKING:
+    from otf_stream.service.overview import SessionOverview
+    from otf_stream.service.supervisor import Service
+
+_LOOK = 0.5  # seconds between two looks at the sessions
+_SHOWN = 15  # sessions in the live table, the latest
 
 app = typer.Typer(
     name="otf-stream",
@@ -294,40 +301,43 @@ def _until_stopped() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _watch(service: Any, data: Path) -> None:
+def _watch(service: Service, data: Path) -> None:
     """Show the sessions until interrupted: as a live table on a terminal, as lines elsewhere."""
-    from rich.live import Live
-
     from otf_stream.service.overview import overview
 
-    live = Live(console=_say, auto_refresh=False, transient=True)
     seen: dict[Path, str] = {}
-    with live if _say.is_terminal else contextmanager(lambda: iter([None]))():
+    with Live(console=_say, auto_refresh=False, transient=True) if _say.is_terminal else nullcontext() as live:
         while True:
             for message in service.watch():
                 _say.print(message)
             sessions = overview(data)
-            if _say.is_terminal:
+            if live is not None:
                 live.update(_table(sessions), refresh=True)
-            for session in sessions:
-                states = ", ".join(f"{n} {state}" for state, n in sorted(session.states.items()))
-                if seen.get(session.store) != states:
-                    seen[session.store] = states
-                    if not _say.is_terminal:
-                        _say.print(f"{session.store.name}: {session.durable}/{session.expected} planes, {states}")
-            time.sleep(0.5)
+            else:
+                _print_changes(sessions, seen)
+            time.sleep(_LOOK)
 
 
-def _table(sessions: list[Any]) -> Table:
+def _print_changes(sessions: list[SessionOverview], seen: dict[Path, str]) -> None:
+    """Print a line for each session whose stacks have changed state since it was ``seen``."""
+    for session in sessions:
+        states = _states(session)
+        if seen.get(session.store) != states:
+            seen[session.store] = states
+            _say.print(f"{session.store.name}: {session.durable}/{session.expected} planes, {states}")
+
+
+def _states(session: SessionOverview) -> str:
+    return ", ".join(f"{n} {state}" for state, n in sorted(session.states.items()))
+
+
+def _table(sessions: list[SessionOverview]) -> Table:
     table = Table("session", "planes", "stacks", "doing")
-    for session in sessions[-15:]:
-        states = ", ".join(f"{n} {state}" for state, n in sorted(session.states.items()))
-        table.add_row(
-            session.store.name, f"{session.durable}/{session.expected}", states, "" if session.done else session.stage
-        )
+    for session in sessions[-_SHOWN:]:
+        planes = f"{session.durable}/{session.expected}"
+        table.add_row(session.store.name, planes, _states(session), "" if session.done else session.stage)
     return table
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("PYTHONUNBUFFERED", "1")
     main()

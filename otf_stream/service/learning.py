@@ -220,7 +220,8 @@ def restoring_time(network: NAFNet, source: StackSource, compute: Compute) -> fl
 
 
 def _area(y: slice, x: slice) -> int:
-    return (y.stop - y.start) * (x.stop - x.start)
+    area: int = (y.stop - y.start) * (x.stop - x.start)
+    return area
 
 
 def _middle(length: int, window: int) -> slice:
