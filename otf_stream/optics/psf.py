@@ -21,7 +21,7 @@ _SPREAD = 1.25
 
 def widest_blur(anisotropy: float) -> float:
     """Return the largest standard deviation, in lateral pixels, that :func:`estimate_axial_blur` lets a family have."""
-    return max(1.5 * anisotropy, 1.0) * _SPREAD
+    return max(1.5 * anisotropy, 3.0) * _SPREAD
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def estimate_axial_blur(stack: np.ndarray, anisotropy: float, *, noise_variance:
     Returns
     -------
     AxialBlur
-        The estimate, kept between 0.35 and 1.5 z steps (planes that sample the blur sensibly lie there), or the
+        The estimate, kept between 0.35 and 1.5 z steps (a stack that samples its blur sensibly lies there), or the
         default of half a z step where fewer than 8 planes or no usable frequency speak for an estimate.
     """
     default = AxialBlur(sigma=max(0.5 * anisotropy, 0.5), spread=1.5, estimated=False)
@@ -110,7 +110,7 @@ def _power_ratio(sections: np.ndarray, anisotropy: float, noise_variance: float)
         lateral = power[(np.abs(fx - centre) <= max(step, 1.0 / width)) & (fz <= max(0.35 * centre, step / 2))]
         if not axial.size or not lateral.size:
             continue
-        floor = 0.05 * noise_variance
-        if axial.mean() > floor and lateral.mean() > floor:
+        # Below the noise, what is left of both spectra is the error of the noise estimate, and their ratio is 1.
+        if min(axial.mean(), lateral.mean()) > noise_variance:
             ratio[index] = axial.mean() / lateral.mean()
     return centres, ratio

@@ -16,6 +16,7 @@ Clock = Callable[[], float]
 """UNIX time in seconds, as the journal stamps planes."""
 
 _DENOISING = 0.25  # share of the training time
+_LEAST_TRAINING = 8.0  # seconds; a network that saw less of the stack does it no good
 _SAFETY = 1.3  # measured restoring times scatter by as much on a busy machine
 
 
@@ -107,14 +108,13 @@ class Schedule:
     @property
     def time_to_train(self) -> float:
         """Seconds from now until training must stop. Negative where there is no time left even to restore."""
-        now = self._clock()
-        mine = (self.deadline - now) / max(self._waiting(), 1)
-        return mine - self._restoring
+        mine = (self.deadline - self._begun) / max(self._waiting(), 1)
+        return self._begun + mine - self._clock() - self._restoring
 
     @property
     def worth_training(self) -> bool:
         """Whether there is time for a network that has seen something of the stack."""
-        return self._budget.steps is not None or self.time_to_train > max(0.5 * self._restoring, 3.0)
+        return self._budget.steps is not None or self.time_to_train > max(0.5 * self._restoring, _LEAST_TRAINING)
 
     def denoising(self, steps: int) -> float:
         """Progress of the denoiser after ``steps`` steps, from 0 to 1."""

@@ -36,6 +36,7 @@ _POLL = 0.1
 _FEWEST_PLANES = 5
 _SATURATED = 1e-3
 _DISAGREEMENT = 1.5
+_LIGHT_LOST = 0.03
 
 
 @dataclass(frozen=True)
@@ -115,12 +116,7 @@ def restore_stack(
         fidelity = _land(source, method, character, writer, compute, progress)
     with _timed(timings, "pyramid"):
         writer.finish(stack)
-    warnings += _warnings(source)
-    if learned and fidelity.residual > _DISAGREEMENT:
-        warnings.append(
-            f"the volume, imaged again, differs from the raw planes by {fidelity.residual:.1f} standard deviations of the "
-            "estimated noise: the noise is stronger than estimated (correlated between pixels?), or the blur differs"
-        )
+    warnings += _warnings(source) + (_doubts(fidelity) if learned else [])
     provenance = {
         "method": method.name,
         "warnings": warnings,
@@ -229,6 +225,23 @@ def _warnings(source: StackSource) -> list[str]:
             "the z step is smaller than the pixel: the isotropic grid samples z more coarsely than the planes"
         )
     return warnings
+
+
+def _doubts(fidelity: Fidelity) -> list[str]:
+    """What speaks against the network, from figures that need no truth."""
+    doubts = []
+    if abs(fidelity.flux_ratio - 1) > _LIGHT_LOST:
+        doubts.append(
+            f"the volume has {fidelity.flux_ratio:.2f} times the light of the raw planes: the network was trained too "
+            "little; give it more time or steps"
+        )
+    if fidelity.residual > _DISAGREEMENT:
+        doubts.append(
+            f"the volume, imaged again, differs from the raw planes by {fidelity.residual:.1f} standard deviations of "
+            "the estimated noise: the noise is stronger than estimated (correlated between pixels?), "
+            "or the blur is another"
+        )
+    return doubts
 
 
 def _training(learned: Learned | None) -> dict[str, Any] | None:

@@ -5,20 +5,17 @@ import torch
 
 from otf_stream.learn.pairs import PATCH, AxialPairs, patch_side
 from otf_stream.learn.planes import PlanePool
-from otf_stream.optics.noise import NoiseModel
 from otf_stream.optics.psf import AxialBlur
-
-SILENT = NoiseModel(0.0, 0.0, 0.0)
-
 
 FAMILY = AxialBlur(2.0, 1.25, True)
 
 
-def pairs_of(planes, *, blur=FAMILY, noise=SILENT, anisotropy=4.0):
-    pool = PlanePool(torch.device("cpu"), smallest=patch_side(anisotropy))
+def pairs_of(planes, *, blur=FAMILY, errors=0.0, anisotropy=4.0):
     generator = torch.Generator().manual_seed(0)
-    pool.add(planes, generator)
-    return AxialPairs(pool, blur, noise, anisotropy, generator)
+    pools = [PlanePool(torch.device("cpu"), smallest=side) for side in (patch_side(anisotropy), PATCH)]
+    pools[0].add(planes, generator)
+    pools[1].add(torch.randn(planes.shape, generator=generator) * errors, generator)
+    return AxialPairs(*pools, blur, anisotropy, generator)
 
 
 @pytest.mark.parametrize("anisotropy", [0.6, 1.0, 1.103, 2.5, 4.0, 4.42, 10.0])
@@ -41,11 +38,10 @@ def test_only_the_axial_direction_is_blurred():
     torch.testing.assert_close(degraded[~along_z], clean[~along_z], atol=1e-4, rtol=0)
 
 
-def test_noise_is_that_of_the_camera_and_is_interpolated_like_the_planes():
-    noise = NoiseModel(0.0, 0.0, 0.5)
-    degraded, clean = pairs_of(torch.zeros(1, 1, 320, 320), noise=noise)()
+def test_errors_are_those_of_the_planes_and_are_interpolated_like_them():
+    degraded, clean = pairs_of(torch.zeros(1, 1, 320, 320), errors=0.5)()
     assert clean.abs().max() == 0
-    on_planes = degraded.var(dim=(1, 3)).max(dim=1).values.mean()  # rows that are planes keep the full variance
+    on_planes = degraded.var(dim=(1, 3)).max(dim=1).values.mean()  # rows that are planes keep the full variance, 0.25
     assert 0.2 < float(on_planes) < 0.4
     rows = degraded.diff(dim=2).diff(dim=2).abs().amax(dim=3)  # between two planes interpolation is a straight line
     assert float((rows < 1e-5).float().mean()) == pytest.approx(0.75, abs=0.05)
@@ -53,7 +49,6 @@ def test_noise_is_that_of_the_camera_and_is_interpolated_like_the_planes():
 
 def test_draws_are_reproducible():
     planes = torch.rand(2, 1, 160, 160, generator=torch.Generator().manual_seed(5))
-    noise = NoiseModel(0.01, 0.0, 0.1)
-    first, second = (pairs_of(planes, noise=noise)() for _ in range(2))
+    first, second = (pairs_of(planes, errors=0.1)() for _ in range(2))
     assert torch.equal(first[0], second[0])
     assert torch.equal(first[1], second[1])

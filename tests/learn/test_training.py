@@ -3,7 +3,7 @@
 import torch
 
 from otf_stream.learn.compute import choose_compute
-from otf_stream.learn.denoise import PATCH, denoise, denoiser_trainer, new_denoiser, recorrupted
+from otf_stream.learn.denoise import PATCH, Denoiser, denoiser_trainer, new_denoiser, recorrupted
 from otf_stream.learn.planes import PlanePool
 from otf_stream.learn.training import Trainer, apply_network
 from otf_stream.optics.noise import NoiseModel
@@ -34,17 +34,33 @@ def trained(steps, seed=0):
     trainer = denoiser_trainer(pool, noise, CPU, generator)
     for step in range(steps):
         trainer.step(step / steps)
-    return clean, noisy, denoise(trainer.network(), noisy, CPU), trainer
+    return clean, noisy, Denoiser(trainer.network(), noise, 1.0, CPU)
 
 
 def test_the_denoiser_needs_no_clean_plane():
-    clean, noisy, denoised, _ = trained(60)
-    before, after = (float((image - clean).square().mean()) for image in (noisy, denoised))
+    clean, noisy, denoiser = trained(60)
+    before, after = (float((image - clean).square().mean()) for image in (noisy, denoiser(noisy)))
     assert after < before / 3
 
 
+def test_the_errors_of_a_denoised_plane_are_foretold():
+    clean, noisy, denoiser = trained(60)
+    true = float((denoiser(noisy) - clean).std())
+    foretold = float(denoiser.errors(denoiser(noisy), torch.Generator().manual_seed(3)).std())
+    assert 0.6 * true < foretold < 1.2 * true
+
+
 def test_the_same_seed_gives_the_same_network_bit_for_bit():
-    assert torch.equal(trained(5)[2], trained(5)[2])
+    planes = discs(n=1)
+    assert torch.equal(trained(5)[2](planes), trained(5)[2](planes))
+
+
+def test_a_denoiser_works_in_counts():
+    denoiser = trained(20)[2]
+    noise = denoiser.noise.rescaled(-0.5, 0.01)  # the same camera, in counts of 0.01 above 50
+    planes = discs(n=1)
+    in_counts = Denoiser(denoiser.network, noise, 100.0, CPU)
+    torch.testing.assert_close(in_counts(planes * 100 + 50), denoiser(planes) * 100 + 50, atol=1, rtol=0)
 
 
 def test_recorrupted_noises_are_independent():

@@ -5,7 +5,10 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
+from otf_stream.optics.noise import estimate_noise
 from otf_stream.optics.psf import AxialBlur, estimate_axial_blur, widest_blur
+from simulators.microscope import image
+from simulators.phantom import phantom
 
 
 def blurred_sample(sigma, anisotropy, *, noise=0.0, seed=0):
@@ -20,6 +23,16 @@ def blurred_sample(sigma, anisotropy, *, noise=0.0, seed=0):
 @pytest.mark.parametrize("noise", [0.0, 0.05])
 def test_the_width_is_found_within_the_family(sigma, noise):
     blur = estimate_axial_blur(blurred_sample(sigma, 4, noise=noise), 4.0, noise_variance=noise**2)
+    assert blur.estimated
+    assert sigma / blur.spread <= blur.sigma <= sigma * blur.spread
+
+
+@pytest.mark.parametrize(("anisotropy", "sigma"), [(1.1, 1.0), (1.1, 2.0), (2.5, 2.0), (4.0, 3.0)])
+def test_a_noisy_image_of_a_phantom_tells_its_blur(anisotropy, sigma):
+    truth = phantom((61, 128, 128), seed=3)
+    stack = image(truth, anisotropy=anisotropy, axial_sigma=sigma, seed=0)
+    noise = float(estimate_noise(stack).variance(stack.astype(np.float32)).mean())
+    blur = estimate_axial_blur(stack, anisotropy, noise_variance=noise)
     assert blur.estimated
     assert sigma / blur.spread <= blur.sigma <= sigma * blur.spread
 

@@ -7,6 +7,7 @@ from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from otf_stream.acquisition import VoxelSize, isotropic_depth
 from otf_stream.learn.compute import choose_compute
+from otf_stream.learn.denoise import Denoiser, new_denoiser
 from otf_stream.learn.nafnet import NAFNet
 from otf_stream.optics.noise import NoiseModel
 from otf_stream.restore.fidelity import Fidelity
@@ -41,6 +42,10 @@ def test_the_grid_starts_where_the_planes_start(planes, step, depth):
     torch.testing.assert_close(volume[:, 1, 2], torch.arange(depth, dtype=torch.float32), atol=1e-3, rtol=0)
 
 
+def gentle_denoiser():
+    return Denoiser(awake_network(seed=1), NoiseModel(1.0, 100.0, 1.0), 500.0, CPU)
+
+
 def test_richardson_lucy_sharpens_and_keeps_the_light():
     truth = sample(61, 16)
     imaged = torch.from_numpy(gaussian_filter1d(truth.numpy(), 2.0, axis=0)[::4].copy())
@@ -64,13 +69,13 @@ def test_regions_cover_the_field_of_view_once():
 
 
 def test_regions_are_invisible_in_the_result():
-    raw = sample(9, 96)
+    raw = sample(9, 160)
     grid = Grid(range(9), 2.5, 21)
-    method = deblur(grid, awake_network(), CPU, origin=100.0, scale=500.0)
+    method = deblur(grid, gentle_denoiser(), awake_network(), CPU, origin=100.0, scale=500.0)
     assert method.halo < 64
     whole = method.restore(raw)
     tiled = torch.empty_like(whole)
-    regions = list(split_into_regions(10**9, 96, 96, block=32, halo=method.halo))
+    regions = list(split_into_regions(10**9, 160, 160, block=64, halo=method.halo))
     assert len(regions) == 9
     for region in regions:
         tiled[:, region.y, region.x] = restore_region(method, region, raw[:, region.halo_y, region.halo_x])
@@ -81,7 +86,8 @@ def test_regions_are_invisible_in_the_result():
 
 def test_both_directions_are_treated_alike():
     raw = sample(9, 40)
-    method = deblur(Grid(range(9), 2.0, 17), awake_network(), CPU, origin=100.0, scale=500.0)
+    identity = Denoiser(new_denoiser().eval(), NoiseModel(1.0, 100.0, 1.0), 500.0, CPU)
+    method = deblur(Grid(range(9), 2.0, 17), identity, awake_network(), CPU, origin=100.0, scale=500.0)
     turned = method.restore(raw.transpose(1, 2).contiguous()).transpose(1, 2)
     torch.testing.assert_close(turned, method.restore(raw), atol=0.5, rtol=0)
 
@@ -89,8 +95,8 @@ def test_both_directions_are_treated_alike():
 def test_an_untrained_network_is_the_interpolation():
     raw = sample(9, 40)
     grid = Grid(range(9), 2.0, 17)
-    network = NAFNet(width=8).eval()
-    volume = deblur(grid, network, CPU, origin=100.0, scale=500.0).restore(raw)
+    untrained = Denoiser(new_denoiser().eval(), NoiseModel(1.0, 100.0, 1.0), 500.0, CPU)
+    volume = deblur(grid, untrained, NAFNet(width=8).eval(), CPU, origin=100.0, scale=500.0).restore(raw)
     torch.testing.assert_close(volume, interpolate(grid).restore(raw), atol=1e-2, rtol=0)
 
 

@@ -76,6 +76,9 @@ def test_stacks_that_wait_share_the_time():
     alone = stack.schedule(Budget(total=300, tail=0))
     shared = stack.schedule(Budget(total=300, tail=0), waiting=lambda: 3)
     assert shared.time_to_train == pytest.approx(alone.time_to_train / 3)
+    stack.now += 50  # what is used up is the stack's own, the others keep their shares
+    assert alone.time_to_train == pytest.approx(250)
+    assert shared.time_to_train == pytest.approx(50)
 
 
 def test_a_number_of_steps_asks_no_clock():
