@@ -1,6 +1,7 @@
 """What a service is told, in one declarative object: from a TOML file, from flags, or from both.
 
-A flag given on the command line wins over the file, the file over the default.
+A flag given on the command line wins over the file, the file over the default. The names of methods and devices are
+defined here, below the modules that implement them, so that reading settings costs no import of torch.
 """
 
 from __future__ import annotations

@@ -7,11 +7,10 @@ nothing needs scaling. It is used only where the hardware has it: emulated, it i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
-DeviceChoice = Literal["auto", "cpu", "cuda"]
+from otf_stream.config import DeviceName
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Compute:
         return f"{self.device} in {str(self.dtype).removeprefix('torch.')}"
 
 
-def choose_compute(choice: DeviceChoice = "auto") -> Compute:
+def choose_compute(choice: DeviceName = "auto") -> Compute:
     """Choose device and precision.
 
     Parameters

@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
 from otf_stream import __version__
 from otf_stream.acquisition import StackIndex
+from otf_stream.config import MethodName
 from otf_stream.learn.compute import Compute
 from otf_stream.learn.nafnet import NAFNet
 from otf_stream.restore.fidelity import Fidelity
@@ -29,8 +30,6 @@ from otf_stream.service.learning import FIRST_PLANES, Character, Learned, Progre
 from otf_stream.service.source import StackSource
 from otf_stream.store.restored import BLOCK, RestoredWriter
 from otf_stream.store.session import SessionStore
-
-MethodChoice = Literal["auto", "finetune", "richardson-lucy", "interpolate"]
 
 _POLL = 0.1
 _FEWEST_PLANES = 5
@@ -53,7 +52,7 @@ class Settings:
         Of the initial weights and every draw.
     """
 
-    method: MethodChoice = "auto"
+    method: MethodName = "auto"
     budget: Budget = field(default_factory=Budget)
     seed: int = 0
 
@@ -174,7 +173,7 @@ def _learn_if_possible(
 
 
 def _method(
-    choice: MethodChoice, source: StackSource, character: Character, learned: Learned | None, compute: Compute
+    choice: MethodName, source: StackSource, character: Character, learned: Learned | None, compute: Compute
 ) -> Method:
     grid = source.grid()
     if learned:

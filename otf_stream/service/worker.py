@@ -22,7 +22,8 @@ from types import FrameType
 import torch
 
 from otf_stream.acquisition import StackIndex
-from otf_stream.learn.compute import Compute, DeviceChoice, choose_compute
+from otf_stream.config import DeviceName
+from otf_stream.learn.compute import Compute, choose_compute
 from otf_stream.service.learning import Progress
 from otf_stream.service.stack import EmptyStackError, Settings, restore_stack
 from otf_stream.store.session import SessionStore, find_sessions
@@ -118,7 +119,7 @@ class Worker:
         return count
 
 
-def run_worker(data: Path, settings: Settings, device: DeviceChoice, threads: int | None) -> None:
+def run_worker(data: Path, settings: Settings, device: DeviceName, threads: int | None) -> None:
     """Run a worker until SIGTERM: the body of its process."""
     stop = Event()
 
