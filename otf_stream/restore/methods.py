@@ -118,12 +118,18 @@ def deblur(grid: Grid, denoiser: Denoiser, network: NAFNet, compute: Compute, *,
     return Method("finetune", network.reach + denoiser.reach, restore)
 
 
+def slices_at_once(depth: int, width: int) -> int:
+    """How many slices of ``depth × width`` pixels go through a network together."""
+    edge = 16  # what is mirrored around a slice counts as well
+    return max(_SLICE_PIXELS // ((depth + edge) * (width + edge)), 1)
+
+
 def _through(network: NAFNet, compute: Compute, matrix: Tensor, light: Tensor) -> Tensor:
     """Restore the slices of ``light``, ``(z, slices, width)``, into ``(z', slices, width)``."""
     _, slices, width = light.shape
     depth = matrix.shape[0]
     volume = light.new_empty(depth, slices, width)
-    batch = max(_SLICE_PIXELS // (depth * width), 1)
+    batch = slices_at_once(depth, width)
     for start in range(0, slices, batch):
         sections = torch.einsum("jk,kyx->yjx", matrix, light[:, start : start + batch])
         volume[:, start : start + batch] = apply_network(network, sections[:, None], compute)[:, 0].transpose(0, 1)

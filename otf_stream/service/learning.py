@@ -24,6 +24,7 @@ from otf_stream.learn.planes import PlanePool
 from otf_stream.learn.training import Trainer, apply_network
 from otf_stream.optics.noise import NoiseModel, estimate_noise
 from otf_stream.optics.psf import AxialBlur, estimate_axial_blur
+from otf_stream.restore.methods import slices_at_once
 from otf_stream.restore.regions import split_into_regions
 from otf_stream.service.budget import Schedule
 from otf_stream.service.source import StackSource
@@ -207,7 +208,7 @@ def restoring_time(network: NAFNet, source: StackSource, compute: Compute) -> fl
     """Measure how many seconds restoring the stack will take on this device, writing included."""
     sizes, depth = source.acquisition.sizes, source.grid().depth
     width = min(max(sizes.x, sizes.y), 1024)
-    slices = torch.zeros(max(2**17 // (depth * width), 1), 1, depth, width, device=compute.device)
+    slices = torch.zeros(slices_at_once(depth, width), 1, depth, width, device=compute.device)
     ready = copy.deepcopy(network).to(compute.device).eval()
     runs = []
     for _ in range(4):  # the first prepares kernels; the others share the machine with whatever else runs
