@@ -1,0 +1,234 @@
+"""The commands, run as a user runs them: exit codes, what they print, and what they leave on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from stacks import small_stack
+
+from otf_stream import __version__
+from otf_stream.store.journal import journal_path
+from otf_stream.store.restored import read_provenance, read_restored
+from simulators.microscope import image
+from simulators.phantom import phantom
+
+SCRIPT = shutil.which("otf-stream", path=str(Path(sys.executable).parent))
+COMMAND = [SCRIPT] if SCRIPT else [sys.executable, "-m", "otf_stream.cli"]
+# Wide enough for every line, and no colours, wherever the tests run; one thread each, because they run side by side.
+ENVIRONMENT = {k: v for k, v in os.environ.items() if k not in ("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS")}
+ENVIRONMENT |= {"COLUMNS": "200", "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8", "OMP_NUM_THREADS": "1"}
+
+VOXEL_SIZE = ("--voxel-size", "0.8", "0.2", "0.2")
+INTERPOLATE = (*VOXEL_SIZE, "--method", "interpolate")
+GOLGI = Path(__file__).resolve().parents[2] / "shared" / "data" / "confocal" / "golgi.tif"
+
+Done = subprocess.CompletedProcess[str]
+
+
+def otf_stream(*arguments: object) -> Done:
+    """Run a command to its end; none may ever show a traceback."""
+    done = subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        capture_output=True, text=True, encoding="utf-8", timeout=240, env=ENVIRONMENT, check=False,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr + done.stdout, done.stderr
+    return done
+
+
+def all_of(commands: dict[str, tuple[object, ...]]) -> dict[str, Done]:
+    """Run commands that have nothing to do with one another, two at a time: most of their time is start-up."""
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(commands, pool.map(lambda arguments: otf_stream(*arguments), commands.values()), strict=True))
+
+
+def save(path: Path, stack: np.ndarray) -> Path:
+    tifffile.imwrite(path, stack, photometric="minisblack", metadata={"axes": "ZYX"[-stack.ndim :]})
+    return path
+
+
+def contents(store: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in [*store.rglob("*"), journal_path(store)] if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``stack.tif``, its ``truth.tif``, and ``restored.ome.zarr`` as the command made it."""
+    folder = tmp_path_factory.mktemp("phantoms")
+    truth = phantom((29, 48, 48), seed=0)
+    save(folder / "truth.tif", truth)
+    save(folder / "stack.tif", image(truth, anisotropy=4, seed=0))
+    done = otf_stream("restore", folder / "stack.tif", folder / "restored.ome.zarr", *INTERPOLATE)
+    assert done.returncode == 0, done.stderr
+    assert str(folder / "restored.ome.zarr" / "restored") in done.stdout
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ((), "--version"),
+        (("demo",), "--out"),
+        (("serve",), "--listen"),
+        (("replay",), "--planes-per-second"),
+        (("restore",), "--steps"),
+        (("evaluate",), "--reference"),
+    ],
+)
+def test_help(command: tuple[str, ...], option: str) -> None:
+    done = otf_stream(*command, "--help")
+    assert done.returncode == 0
+    assert "Usage" in done.stdout
+    assert option in done.stdout
+
+
+def test_version() -> None:
+    done = otf_stream("--version")
+    assert (done.returncode, done.stdout.strip()) == (0, f"otf-stream {__version__}")
+
+
+def test_a_fixed_number_of_steps_gives_the_same_volume_bit_for_bit(tmp_path: Path) -> None:
+    stack = save(tmp_path / "cells.tif", small_stack(planes=8, side=48))
+    volumes = []
+    for name in ("first", "second"):
+        store, report = tmp_path / f"{name}.ome.zarr", tmp_path / f"{name}.json"
+        done = otf_stream("restore", stack, store, *VOXEL_SIZE, "--steps", 3, "--seed", 0, "--report", report, "--json")
+        assert done.returncode == 0, done.stderr
+        told = json.loads(done.stdout)
+        assert told == json.loads(report.read_text(encoding="utf-8")) == read_provenance(store)
+        provenance = told["t0c0"]
+        assert provenance["method"] == "finetune"
+        assert provenance["training"]["steps"] == provenance["settings"]["budget"]["steps"] == 3
+        volumes.append(read_restored(store, (0, 0)))
+    assert volumes[0].shape == (29, 48, 48)
+    assert volumes[0].max() > volumes[0].min()
+    np.testing.assert_array_equal(*volumes)
+
+
+@pytest.mark.skipif(not GOLGI.is_file(), reason=f"needs the recorded stack {GOLGI}, absent here")
+def test_a_real_stack_gets_its_isotropic_grid(tmp_path: Path) -> None:
+    done = otf_stream("restore", GOLGI, tmp_path / "golgi.ome.zarr", "--steps", 3,
+                      "--voxel-size", 0.3876, 0.3514, 0.3514)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert read_restored(tmp_path / "golgi.ome.zarr", (0, 0)).shape == (27, 137, 147)
+
+
+def test_a_store_is_only_replaced_when_asked_to(phantoms: Path, tmp_path: Path) -> None:
+    store = tmp_path / "restored.ome.zarr"
+    shutil.copytree(phantoms / store.name, store)
+    shutil.copy(journal_path(phantoms / store.name), journal_path(store))
+    before = contents(store)
+    other = save(tmp_path / "other.tif", small_stack(planes=3, side=40))
+
+    refused = otf_stream("restore", other, store, *INTERPOLATE)
+    assert refused.returncode == 1
+    assert "already" in refused.stderr
+    assert "--overwrite" in refused.stderr
+    assert contents(store) == before
+
+    replaced = otf_stream("restore", other, store, *INTERPOLATE, "--overwrite")
+    assert replaced.returncode == 0, replaced.stderr
+    assert read_restored(store, (0, 0)).shape == (9, 40, 40)
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        yield other.getsockname()[1]
+
+
+def test_what_cannot_be_done_is_refused_in_one_line(tmp_path: Path, phantoms: Path, taken_port: int) -> None:
+    stack, out = phantoms / "stack.tif", tmp_path / "out.ome.zarr"
+    flat = save(tmp_path / "flat.tif", small_stack(planes=1, side=40)[0])
+    (tmp_path / "text.tif").write_text("no pixels here")
+    cases: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
+        "voxel size zero": (("restore", stack, out, "--voxel-size", 0, 0.2, 0.2), ("--voxel-size 0", "greater than 0")),
+        "voxel size unknown": (("restore", stack, out), ("--voxel-size DZ DY DX", "voxel size")),
+        "oblong pixels": (("restore", stack, out, "--voxel-size", 1, 0.2, 0.3), ("square", "resample")),
+        "one plane": (("restore", flat, out, *VOXEL_SIZE), ("is no stack", "one plane")),
+        "no image": (("restore", tmp_path / "text.tif", out, *VOXEL_SIZE), ("cannot be read as TIFF",)),
+        "no file": (("restore", tmp_path / "nothing.tif", out), ("nothing.tif does not exist",)),
+        "no suffix": (("restore", stack, tmp_path / "out.zarr", *VOXEL_SIZE), (".ome.zarr",)),
+        "other grid": (
+            ("evaluate", phantoms / "restored.ome.zarr", "--reference", stack),
+            ("(29, 48, 48)", "(8, 48, 48)", "same grid"),
+        ),
+        "no address": (("replay", stack, *VOXEL_SIZE, "--to", "here"), ("tcp://HOST:PORT",)),
+        "no address to listen at": (("serve", "--data", tmp_path / "data", "--listen", "here"), ("listen = 'here'",)),
+        "port taken": (
+            ("serve", "--data", tmp_path / "data", "--listen", f"tcp://127.0.0.1:{taken_port}"),
+            (f"127.0.0.1:{taken_port}", "--listen"),
+        ),
+        "something else is there": (("demo", "--out", phantoms), ("earlier demo", "--overwrite")),
+    }
+    if not torch.cuda.is_available():
+        cases["no GPU"] = (("restore", stack, out, *VOXEL_SIZE, "--device", "cuda"), ("no CUDA device", "--device cpu"))
+    for case, done in all_of({case: arguments for case, (arguments, _) in cases.items()}).items():
+        assert done.returncode == 1, case
+        assert done.stdout == "", case
+        (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        for said in cases[case][1]:
+            assert said in line, case
+    assert not out.exists()
+    assert not journal_path(out).exists()
+
+
+def test_odd_stacks_end_in_a_volume_and_a_warning(tmp_path: Path) -> None:
+    holes = small_stack(planes=8, side=40, dtype="float32")
+    holes[3, 10:20, 10:20] = np.nan
+    negative_and_full = small_stack(planes=8, side=40, dtype="int16") - 300
+    negative_and_full[:, 5:15, 5:15] = np.iinfo(np.int16).max
+    cases: dict[str, tuple[np.ndarray, tuple[object, ...], str]] = {
+        "two planes": (small_stack(planes=2, side=40), VOXEL_SIZE, "2 planes are too few"),
+        "four planes": (small_stack(planes=4, side=40), VOXEL_SIZE, "4 planes are too few"),
+        "constant": (np.full((8, 40, 40), 7, np.uint16), VOXEL_SIZE, "no contrast"),
+        "no numbers": (holes, INTERPOLATE, "not numbers"),
+        "negative and saturated": (negative_and_full, INTERPOLATE, "saturated"),
+        "fine in z": (
+            small_stack(planes=8, side=40),
+            ("--voxel-size", 0.1, 0.2, 0.2, "--method", "interpolate"),
+            "z step is smaller than the pixel",
+        ),
+        "no time": (small_stack(planes=8, side=40), (*VOXEL_SIZE, "--budget", 1), "no time to learn"),
+    }
+    stores = {case: tmp_path / f"{case}.ome.zarr" for case in cases}
+    commands: dict[str, tuple[object, ...]] = {
+        case: ("restore", save(tmp_path / f"{case}.tif", stack), stores[case], *options)
+        for case, (stack, options, _) in cases.items()
+    }
+    for case, done in all_of(commands).items():
+        stack, _, warning = cases[case]
+        assert done.returncode == 0, (case, done.stderr)
+        assert any(line.lstrip().startswith("warning: ") and warning in line for line in done.stdout.splitlines()), case
+        volume = read_restored(stores[case], (0, 0))
+        assert volume.dtype == stack.dtype, case
+        assert np.isfinite(volume).all(), case
+        assert any(warning in told for told in read_provenance(stores[case])["t0c0"]["warnings"]), case
+
+
+def test_evaluate_compares_a_store_with_the_truth(phantoms: Path) -> None:
+    arguments = ("evaluate", phantoms / "restored.ome.zarr", "--reference", phantoms / "truth.tif")
+    told = otf_stream(*arguments)
+    assert told.returncode == 0, told.stderr
+    for word in ("PSNR", "SSIM", "resolution", "axial", "lateral"):
+        assert word in told.stdout
+    done = otf_stream(*arguments, "--json")
+    values: dict[str, Any] = json.loads(done.stdout)
+    assert values["psnr_db"] > 15
+    assert 0 < values["ssim"] < 1
+    assert f"{values['psnr_db']:.2f} dB" in told.stdout
+    assert {"axial_resolution_voxels", "reference_axial_resolution_voxels", "gain", "offset"} <= values.keys()
