@@ -36,7 +36,7 @@ class ServiceConfig(BaseModel):
     method, device, seed
         How stacks are restored.
     threads
-        Processor cores of the worker; all where not given.
+        Processor cores of the worker; all but one where not given.
     disk_reserve_gb
         Planes are held back at their senders while less than this is free on the disk.
     silence_s

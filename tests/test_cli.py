@@ -101,11 +101,17 @@ def test_version() -> None:
 
 def test_a_fixed_number_of_steps_gives_the_same_volume_bit_for_bit(tmp_path: Path) -> None:
     stack = save(tmp_path / "cells.tif", small_stack(planes=8, side=48))
+    commands: dict[str, tuple[object, ...]] = {
+        name: (
+            "restore", stack, tmp_path / f"{name}.ome.zarr", *VOXEL_SIZE, "--steps", 3, "--seed", 0,
+            "--report", tmp_path / f"{name}.json", "--json",
+        )
+        for name in ("first", "second")
+    }  # fmt: skip
     volumes = []
-    for name in ("first", "second"):
-        store, report = tmp_path / f"{name}.ome.zarr", tmp_path / f"{name}.json"
-        done = otf_stream("restore", stack, store, *VOXEL_SIZE, "--steps", 3, "--seed", 0, "--report", report, "--json")
+    for name, done in all_of(commands).items():
         assert done.returncode == 0, done.stderr
+        store, report = tmp_path / f"{name}.ome.zarr", tmp_path / f"{name}.json"
         told = json.loads(done.stdout)
         assert told == json.loads(report.read_text(encoding="utf-8")) == read_provenance(store)
         provenance = told["t0c0"]
@@ -154,13 +160,10 @@ def taken_port() -> Iterator[int]:
 def test_what_cannot_be_done_is_refused_in_one_line(tmp_path: Path, phantoms: Path, taken_port: int) -> None:
     stack, out = phantoms / "stack.tif", tmp_path / "out.ome.zarr"
     flat = save(tmp_path / "flat.tif", small_stack(planes=1, side=40)[0])
-    (tmp_path / "text.tif").write_text("no pixels here")
     cases: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
         "voxel size zero": (("restore", stack, out, "--voxel-size", 0, 0.2, 0.2), ("--voxel-size 0", "greater than 0")),
         "voxel size unknown": (("restore", stack, out), ("--voxel-size DZ DY DX", "voxel size")),
-        "oblong pixels": (("restore", stack, out, "--voxel-size", 1, 0.2, 0.3), ("square", "resample")),
         "one plane": (("restore", flat, out, *VOXEL_SIZE), ("is no stack", "one plane")),
-        "no image": (("restore", tmp_path / "text.tif", out, *VOXEL_SIZE), ("cannot be read as TIFF",)),
         "no file": (("restore", tmp_path / "nothing.tif", out), ("nothing.tif does not exist",)),
         "no suffix": (("restore", stack, tmp_path / "out.zarr", *VOXEL_SIZE), (".ome.zarr",)),
         "other grid": (
@@ -168,7 +171,6 @@ def test_what_cannot_be_done_is_refused_in_one_line(tmp_path: Path, phantoms: Pa
             ("(29, 48, 48)", "(8, 48, 48)", "same grid"),
         ),
         "no address": (("replay", stack, *VOXEL_SIZE, "--to", "here"), ("tcp://HOST:PORT",)),
-        "no address to listen at": (("serve", "--data", tmp_path / "data", "--listen", "here"), ("listen = 'here'",)),
         "port taken": (
             ("serve", "--data", tmp_path / "data", "--listen", f"tcp://127.0.0.1:{taken_port}"),
             (f"127.0.0.1:{taken_port}", "--listen"),
@@ -190,20 +192,16 @@ def test_what_cannot_be_done_is_refused_in_one_line(tmp_path: Path, phantoms: Pa
 def test_odd_stacks_end_in_a_volume_and_a_warning(tmp_path: Path) -> None:
     holes = small_stack(planes=8, side=40, dtype="float32")
     holes[3, 10:20, 10:20] = np.nan
-    negative_and_full = small_stack(planes=8, side=40, dtype="int16") - 300
-    negative_and_full[:, 5:15, 5:15] = np.iinfo(np.int16).max
     cases: dict[str, tuple[np.ndarray, tuple[object, ...], str]] = {
         "two planes": (small_stack(planes=2, side=40), VOXEL_SIZE, "2 planes are too few"),
         "four planes": (small_stack(planes=4, side=40), VOXEL_SIZE, "4 planes are too few"),
         "constant": (np.full((8, 40, 40), 7, np.uint16), VOXEL_SIZE, "no contrast"),
         "no numbers": (holes, INTERPOLATE, "not numbers"),
-        "negative and saturated": (negative_and_full, INTERPOLATE, "saturated"),
         "fine in z": (
             small_stack(planes=8, side=40),
             ("--voxel-size", 0.1, 0.2, 0.2, "--method", "interpolate"),
             "z step is smaller than the pixel",
         ),
-        "no time": (small_stack(planes=8, side=40), (*VOXEL_SIZE, "--budget", 1), "no time to learn"),
     }
     stores = {case: tmp_path / f"{case}.ome.zarr" for case in cases}
     commands: dict[str, tuple[object, ...]] = {

@@ -16,7 +16,8 @@ Clock = Callable[[], float]
 """UNIX time in seconds, as the journal stamps planes."""
 
 _DENOISING = 0.25  # share of the training time
-_LEAST_TRAINING = 8.0  # seconds; a network that saw less of the stack does it no good
+_LEAST_TRAINING = 10.0  # seconds; a network that saw less of the stack does it no good
+_MEASURE_AGAIN = 20.0  # seconds
 _SAFETY = 1.3  # measured restoring times scatter by as much on a busy machine
 
 
@@ -94,10 +95,20 @@ class Schedule:
         self._begun = clock()
         self._restoring = 0.0
         self._reached = 0.0
+        self._measured = float("-inf")
 
-    def reserve(self, restoring: float) -> None:
-        """Keep ``restoring`` measured seconds, and a margin, free at the end."""
-        self._restoring = restoring * _SAFETY
+    def reserve(self, measure: Callable[[], float]) -> None:
+        """Keep the time that restoring takes, and a margin, free at the end.
+
+        Parameters
+        ----------
+        measure
+            Returns the seconds that restoring would take now. Asked every twenty seconds at the most, since what else
+            the machine does changes, and never where steps are counted.
+        """
+        if self._budget.steps is None and self._clock() - self._measured > _MEASURE_AGAIN:
+            self._restoring = measure() * _SAFETY
+            self._measured = self._clock()
 
     @property
     def deadline(self) -> float:
@@ -113,8 +124,16 @@ class Schedule:
 
     @property
     def worth_training(self) -> bool:
-        """Whether there is time for a network that has seen something of the stack."""
-        return self._budget.steps is not None or self.time_to_train > max(0.5 * self._restoring, _LEAST_TRAINING)
+        """Whether there is time to learn something of the stack, and perhaps to restore with it.
+
+        Restoring may take far shorter than was measured in a busy moment, so its time does not count yet.
+        """
+        return self._budget.steps is not None or self.time_to_train + self._restoring > _LEAST_TRAINING
+
+    @property
+    def time_to_restore(self) -> bool:
+        """Whether restoring, as last measured, ends before the deadline."""
+        return self._budget.steps is not None or self.deadline - self._clock() > self._restoring / _SAFETY
 
     def denoising(self, steps: int) -> float:
         """Progress of the denoiser after ``steps`` steps, from 0 to 1."""

@@ -140,14 +140,13 @@ def learn(
             errors.add(denoiser.errors(clean, generator) / character.scale, generator)
 
     take()
-    # Measured again, since what else the machine does has changed since the beginning.
-    schedule.reserve(restoring_time(network, source, compute))
     pairs = AxialPairs(pool, errors, character.blur, anisotropy, generator)
     trainer = Trainer(network, pairs, compute, learning_rate=5e-3)
     seen = character.planes
     while (done := schedule.deblurring(trainer.steps)) < 1:
         trainer.step(done)
         progress("finetune", done)
+        schedule.reserve(lambda: restoring_time(network, source, compute))
         take()
         if feed.seen >= 2 * seen:
             pairs.blur, seen = characterise(source).blur, feed.seen

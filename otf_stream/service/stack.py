@@ -105,8 +105,7 @@ def restore_stack(
     progress("characterise", 0.0)
     with _timed(timings, "learn"):
         learned, warnings = _learn_if_possible(source, schedule, settings, compute, progress)
-    with _timed(timings, "last_plane"):
-        _await_planes(source, source.acquisition.sizes.z)
+    _await_planes(source, source.acquisition.sizes.z)
     with _timed(timings, "restore"):
         character = learned.character if learned else characterise(source)
         method = _method(settings.method, source, character, learned, compute)
@@ -160,15 +159,17 @@ def _learn_if_possible(
         ]
     torch.manual_seed(settings.seed)
     network = NAFNet(width=16, enc_blk_nums=(1, 1, 1), middle_blk_num=2, dec_blk_nums=(1, 1, 1))
-    schedule.reserve(restoring_time(network, source, compute))
+    schedule.reserve(lambda: restoring_time(network, source, compute))
     while characterise(source).scale <= 0 and not source.arrivals().complete:
         time.sleep(_POLL)  # the first planes lie outside the sample
     if characterise(source).scale <= 0:
         return None, ["the stack has no contrast, every pixel is alike: interpolated"]
     if not schedule.worth_training:
-        left = schedule.time_to_train
-        return None, [f"no time to learn ({left:.0f} s before restoring must begin): interpolated"]
+        return None, ["no time to learn before the deadline: interpolated"]
     learned = learn(source, network, schedule, compute, seed=settings.seed, progress=progress)
+    _await_planes(source, source.acquisition.sizes.z)
+    if not schedule.time_to_restore:
+        return None, ["no time to restore with the network before the deadline, the machine is too busy: interpolated"]
     return learned, []
 
 

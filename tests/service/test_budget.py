@@ -46,7 +46,7 @@ def test_a_stalled_stack_puts_its_deadline_off_and_closing_it_fixes_it():
 def test_progress_runs_from_denoising_to_the_end_and_never_back(pauses):
     stack = Stack()
     schedule = stack.schedule(Budget(total=60, tail=20))
-    schedule.reserve(8.0)
+    schedule.reserve(lambda: 8.0)
     before = (0.0, 0.0)
     for pause in pauses:
         stack.now += pause
@@ -62,13 +62,32 @@ def test_progress_runs_from_denoising_to_the_end_and_never_back(pauses):
 def test_time_to_restore_is_kept_free():
     stack = Stack()
     schedule = stack.schedule(Budget(total=60, tail=0))
-    schedule.reserve(10.0)
+    schedule.reserve(lambda: 10.0)
     stack.now = 130.0
     assert schedule.time_to_train == pytest.approx(160 - 130 - 13)
     assert schedule.worth_training
+    assert schedule.time_to_restore
     stack.now = 146.0
     assert not schedule.worth_training
-    assert schedule.deblurring(0) <= 1
+    assert schedule.time_to_restore
+    stack.now = 151.0
+    assert not schedule.time_to_restore
+    assert schedule.deblurring(0) == 1
+
+
+def test_a_busy_moment_is_not_the_last_word():
+    stack = Stack()
+    schedule = stack.schedule(Budget(total=60, tail=0))
+    schedule.reserve(lambda: 500.0)
+    assert schedule.worth_training
+    assert not schedule.time_to_restore
+    stack.now += 10
+    schedule.reserve(lambda: 5.0)  # too soon to measure again
+    assert not schedule.time_to_restore
+    stack.now += 11
+    schedule.reserve(lambda: 5.0)
+    assert schedule.time_to_restore
+    assert schedule.time_to_train == pytest.approx(60 - 21 - 6.5)
 
 
 def test_stacks_that_wait_share_the_time():
