@@ -19,6 +19,8 @@ PixelType = Literal["uint8", "uint16", "int16", "float32"]
 Micrometres = Annotated[float, Field(gt=0, lt=1e4, allow_inf_nan=False)]
 Length = Annotated[int, Field(ge=1, le=1_000_000)]
 
+_MOST_ANISOTROPIC = 100
+
 PlaneIndex = tuple[int, int, int]
 """Where a plane belongs: ``(t, c, z)``."""
 
@@ -63,6 +65,15 @@ class VoxelSize(_Frozen):
             raise ValueError(
                 f"lateral pixels must be square, but y is {self.y} µm and x is {self.x} µm; "
                 "resample the planes so that both agree within 1 %"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _plausible(self) -> Self:
+        if not 1 / _MOST_ANISOTROPIC <= self.z / self.x <= _MOST_ANISOTROPIC:
+            raise ValueError(
+                f"the z step of {self.z} µm is {self.z / self.x:g} times the pixel of {self.x} µm, "
+                f"which is more than {_MOST_ANISOTROPIC} to one; give all of them in µm"
             )
         return self
 

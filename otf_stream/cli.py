@@ -6,7 +6,6 @@ Heavy modules are imported inside the commands, so that ``--help`` and a typing 
 from __future__ import annotations
 
 import json as jsonlib
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -17,6 +16,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -53,11 +53,7 @@ VoxelSizeOption = Annotated[
 
 def main() -> None:
     """Run the command line; every foreseen error ends in one clear line and exit code 1."""
-    try:
-        app()
-    except KeyboardInterrupt:
-        _say.print("stopped")
-        sys.exit(130)
+    app()
 
 
 @contextmanager
@@ -71,8 +67,7 @@ def _told() -> Iterator[None]:
         raise typer.Exit(1) from None
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
-        hint = "; give --overwrite to replace it" if isinstance(error, FileExistsError) else ""
-        _fail(f"{error.strerror or error}{where}{hint}")
+        _fail(f"{error.strerror or error}{where}")
         raise typer.Exit(1) from None
     except (ValueError, RuntimeError) as error:
         _fail(str(error))
@@ -80,7 +75,7 @@ def _told() -> Iterator[None]:
 
 
 def _fail(message: str) -> None:
-    _say.print(f"[bold red]error[/]: {message}", soft_wrap=True, highlight=False)
+    _say.print(f"[bold red]error[/]: {escape(message)}", soft_wrap=True, highlight=False)
 
 
 def _print_json(value: Any) -> None:
@@ -142,7 +137,8 @@ def serve(
         )  # fmt: skip
         with _until_stopped(), Service(settings) as service:
             _say.print(
-                f"listening on [bold]{service.address}[/], stores in [bold]{settings.data.resolve()}[/]; Ctrl-C ends"
+            where = escape(str(settings.data.resolve()))
+            _say.print(f"listening on [bold]{service.address}[/], stores in [bold]{where}[/]; Ctrl-C ends")
             )
             _watch(service, settings.data)
     _say.print("stopped; unfinished stacks go on at the next start")
@@ -199,6 +195,8 @@ def restore(
     from otf_stream.store.recordings import open_recording
 
     with _told():
+        if report and not report.parent.is_dir():
+            raise ValueError(f"the folder of the report {report} does not exist; create it, or give another --report")
         compute = choose_compute(device)
         recording = open_recording(stack, voxel_size=_voxel_size(voxel_size))
         settings = Settings(method=method, budget=Budget(total=budget, tail=0.0, steps=steps), seed=seed)
@@ -309,7 +307,7 @@ def _watch(service: Service, data: Path) -> None:
     with Live(console=_say, auto_refresh=False, transient=True) if _say.is_terminal else nullcontext() as live:
         while True:
             for message in service.watch():
-                _say.print(message)
+                _say.print(message, markup=False)
             sessions = overview(data)
             if live is not None:
                 live.update(_table(sessions), refresh=True)
@@ -324,7 +322,7 @@ def _print_changes(sessions: list[SessionOverview], seen: dict[Path, str]) -> No
         states = _states(session)
         if seen.get(session.store) != states:
             seen[session.store] = states
-            _say.print(f"{session.store.name}: {session.durable}/{session.expected} planes, {states}")
+            _say.print(f"{session.store.name}: {session.durable}/{session.expected} planes, {states}", markup=False)
 
 
 def _states(session: SessionOverview) -> str:

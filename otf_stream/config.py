@@ -10,10 +10,17 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 MethodName = Literal["auto", "finetune", "richardson-lucy", "interpolate"]
 DeviceName = Literal["auto", "cpu", "cuda"]
+
+
+def _port(address: str) -> str:
+    port = address.rpartition(":")[2]
+    if port != "*" and not 0 < int(port) < 65536:
+        raise ValueError(f"port {port} is not between 1 and 65535; * takes a free one")
+    return address
 
 
 class ConfigError(ValueError):
@@ -46,7 +53,7 @@ class ServiceConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: Path = Path("otf-data")
-    listen: Annotated[str, Field(pattern=r"^tcp://[^:]+:(\d{1,5}|\*)$")] = "tcp://127.0.0.1:8421"
+    listen: Annotated[str, Field(pattern=r"^tcp://[^:]+:(\d{1,5}|\*)$"), AfterValidator(_port)] = "tcp://127.0.0.1:8421"
     budget_s: Annotated[float, Field(gt=0)] = 300.0
     tail_s: Annotated[float, Field(ge=0)] = 60.0
     method: MethodName = "auto"

@@ -37,6 +37,7 @@ _PIXEL_UM = 0.2
 _PLANES_PER_SECOND = 1.0
 _BUDGET_S = 85.0
 _TAIL_S = 30.0
+_OWN = ("demo.ome.zarr", "demo.journal.sqlite", "slices.png", "truth.tif")
 _STACK: StackIndex = (0, 0)
 
 
@@ -144,9 +145,10 @@ def run_demo(out: Path, *, overwrite: bool, seed: int, console: Console) -> Demo
 def _prepare(out: Path, overwrite: bool) -> None:
     if out.exists() and any(out.iterdir()):
         if not overwrite:
-            raise FileExistsError(17, "an earlier demo is there", str(out))
-        if not (out / "truth.tif").exists():
-            raise DemoError(f"{out} holds something that is no demo, and is not overwritten; give another --out")
+            raise FileExistsError(17, "an earlier demo is there; give --overwrite to replace it", str(out))
+        foreign = [path.name for path in out.iterdir() if not path.name.startswith(_OWN)]
+        if foreign:
+            raise DemoError(f"{out} holds {foreign[0]}, which no demo wrote, and is left alone; give another --out")
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
 

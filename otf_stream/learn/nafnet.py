@@ -4,7 +4,8 @@ Parameters carry the names of the published network, so its checkpoints load. On
 channel attention pools over the whole input, so that a voxel's value depends on where the tile is cut: seams.
 Here the pooled statistic is that of the *stack*: while training it is the mean over the batch, tracked in a
 buffer, and at inference it is that buffer. The network is then a finite filter whose reach is known
-(:attr:`NAFNet.reach`), and cutting a slice into tiles with that halo changes nothing.
+(:attr:`NAFNet.reach`), and cutting a slice into tiles with that halo, at multiples of :attr:`NAFNet.multiple`,
+changes nothing.
 
 Activations run channels-last, in which the layer norm over channels is a plain contiguous reduction.
 

@@ -115,7 +115,9 @@ def deblur(grid: Grid, denoiser: Denoiser, network: NAFNet, compute: Compute, *,
         volume += _through(network, compute, matrix, light.transpose(1, 2)).transpose(1, 2)
         return volume.mul_(0.5 * scale).add_(origin)
 
-    return Method("finetune", network.reach + denoiser.reach, restore)
+    # Tiles are cut where the coarsest level of the network has its pixels, or that level would see another grid.
+    halo = -(-(network.reach + denoiser.reach) // network.multiple) * network.multiple
+    return Method("finetune", halo, restore)
 
 
 def slices_at_once(depth: int, width: int) -> int:

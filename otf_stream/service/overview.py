@@ -5,11 +5,13 @@ Nothing is pushed: whoever wants to know reads, as often as they like, and nobod
 
 from __future__ import annotations
 
+import sqlite3
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from otf_stream.store.journal import Journal, journal_path
+from otf_stream.store.journal import Journal, JournalError, journal_path
 from otf_stream.store.session import find_sessions
 
 
@@ -45,8 +47,13 @@ class SessionOverview:
 
 
 def overview(data: Path) -> list[SessionOverview]:
-    """Look at every session in ``data``, oldest first."""
-    return [_session(path) for path in find_sessions(data)]
+    """Look at every session in ``data``, oldest first; what cannot be read is left out."""
+    sessions = []
+    for path in find_sessions(data):
+        # Somebody may move a store while it is looked at, and a damaged one must not hide the others.
+        with suppress(JournalError, OSError, sqlite3.Error):
+            sessions.append(_session(path))
+    return sessions
 
 
 def _session(path: Path) -> SessionOverview:

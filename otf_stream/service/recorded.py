@@ -55,11 +55,16 @@ def restore_recording(
 
     Raises
     ------
+    ValueError
+        If ``path`` would overwrite the recording.
     FileExistsError
         If ``path`` exists and ``overwrite`` is not set.
     OSError
         If the disk is full or cannot be written.
     """
+    source, out = recording.path.resolve(), path.resolve()
+    if source == out or source in out.parents or out in source.parents:
+        raise ValueError(f"{path} is, holds or lies in the recording {recording.path} itself; give another output")
     store = SessionStore.create(path, recording.acquisition, session=uuid.uuid4().hex, overwrite=overwrite)
     try:
         _copy_planes(recording, store, progress)

@@ -15,6 +15,8 @@ from otf_stream.restore.methods import Grid
 from otf_stream.service.budget import Arrivals
 from otf_stream.store.session import SessionStore
 
+_LOOK_AHEAD = 2  # time points; a microscope takes them one after the other
+
 
 class StackSource:
     """Reads one stack of a session store, finished or growing.
@@ -43,7 +45,13 @@ class StackSource:
         journal, expected = self._store.journal, self.acquisition.sizes.z
         received = len(journal.planes_of(self.stack))
         first, latest = journal.span(self.stack) or (0.0, 0.0)
-        return Arrivals(received, expected, first, latest, received == expected or journal.closed is not None)
+        return Arrivals(received, expected, first, latest, received == expected or self._passed_by())
+
+    def _passed_by(self) -> bool:
+        """Whether no more planes will come: all is closed, or a later time point of the channel has begun."""
+        journal, (t, c) = self._store.journal, self.stack
+        later = range(t + 1, self.acquisition.sizes.t)
+        return journal.closed is not None or any(journal.span((time, c)) for time in later[:_LOOK_AHEAD])
 
     def grid(self) -> Grid:
         """Where the durable planes lie, and the isotropic grid."""

@@ -23,7 +23,7 @@ from otf_stream.config import MethodName
 from otf_stream.learn.compute import Compute
 from otf_stream.learn.nafnet import NAFNet
 from otf_stream.restore.fidelity import Fidelity
-from otf_stream.restore.methods import deblur, interpolate, richardson_lucy
+from otf_stream.restore.methods import Grid, deblur, interpolate, richardson_lucy
 from otf_stream.restore.regions import Method, restore_region, split_into_regions
 from otf_stream.service.budget import Budget, Schedule
 from otf_stream.service.learning import FIRST_PLANES, Character, Learned, Progress, characterise, learn, restoring_time
@@ -108,24 +108,35 @@ def restore_stack(
     _await_planes(source, source.acquisition.sizes.z)
     with _timed(timings, "restore"):
         character = learned.character if learned else characterise(source)
-        method = _method(settings.method, source, character, learned, compute)
+        grid = source.grid()  # Planes that come later than this are not in the volume.
+        method = _method(settings.method, grid, character, learned, compute)
         store.journal.set_state(stack, "restoring")
         writer = RestoredWriter.create(store, dtype=source.acquisition.dtype)
-        fidelity = _land(source, method, character, writer, compute, progress)
+        fidelity = _land(source, grid, method, character, writer, compute, progress)
+        if learned and settings.budget.steps is None and abs(fidelity.flux_ratio - 1) > _LIGHT_LOST:
+            # Light must not be lost: no sharpness is worth it.
+            warnings.append(f"the network made {fidelity.flux_ratio:.2f} times the light of the planes: interpolated")
+            method, learned = interpolate(grid), None
+            fidelity = _land(source, grid, method, character, writer, compute, progress)
     with _timed(timings, "pyramid"):
         writer.finish(stack)
     warnings += _warnings(source) + (_doubts(fidelity) if learned else [])
+    timing = _timing(source, schedule, timings)
+    if timing["late"] and settings.budget.steps is None:
+        warnings.append(
+            f"late by {timing['restored'] - timing['deadline']:.1f} s: the machine was busier than measured"
+        )
     provenance = {
         "method": method.name,
         "warnings": warnings,
-        "missing_planes": sorted(set(range(source.acquisition.sizes.z)) - set(source.planes())),
+        "missing_planes": sorted(set(range(source.acquisition.sizes.z)) - set(grid.planes)),
         "flux_ratio": fidelity.flux_ratio,
         "residual": fidelity.residual,
         "noise": asdict(character.noise),
         "axial_blur": asdict(character.blur),
         "training": _training(learned),
         "settings": asdict(settings),
-        "timing": _timing(source, schedule, timings),
+        "timing": timing,
         "versions": _versions(),
         "compute": {"device": str(compute), "threads": torch.get_num_threads(), "machine": platform.machine()},
     }
@@ -153,10 +164,10 @@ def _learn_if_possible(
     """Learn where the method asks for it and the stack allows it; otherwise say why not."""
     if settings.method not in ("auto", "finetune"):
         return None, []
-    if source.acquisition.sizes.z < _FEWEST_PLANES:
-        return None, [
-            f"{source.acquisition.sizes.z} planes are too few to learn from (at least {_FEWEST_PLANES}): interpolated"
-        ]
+    arrivals = source.arrivals()
+    planes = arrivals.received if arrivals.complete else arrivals.expected
+    if planes < _FEWEST_PLANES:
+        return None, [f"{planes} planes are too few to learn from (at least {_FEWEST_PLANES}): interpolated"]
     torch.manual_seed(settings.seed)
     network = NAFNet(width=16, enc_blk_nums=(1, 1, 1), middle_blk_num=2, dec_blk_nums=(1, 1, 1))
     schedule.reserve(lambda: restoring_time(network, source, compute))
@@ -173,10 +184,7 @@ def _learn_if_possible(
     return learned, []
 
 
-def _method(
-    choice: MethodName, source: StackSource, character: Character, learned: Learned | None, compute: Compute
-) -> Method:
-    grid = source.grid()
+def _method(choice: MethodName, grid: Grid, character: Character, learned: Learned | None, compute: Compute) -> Method:
     if learned:
         return deblur(grid, learned.denoiser, learned.network, compute, origin=character.origin, scale=character.scale)
     if choice == "richardson-lucy":
@@ -186,6 +194,7 @@ def _method(
 
 def _land(
     source: StackSource,
+    grid: Grid,
     method: Method,
     character: Character,
     writer: RestoredWriter,
@@ -193,7 +202,7 @@ def _land(
     progress: Progress,
 ) -> Fidelity:
     """Restore region by region into the store, and compare each with its raw planes."""
-    sizes, grid = source.acquisition.sizes, source.grid()
+    sizes = source.acquisition.sizes
     fidelity = Fidelity(grid, character.noise, character.blur.sigma)
     regions = list(split_into_regions(grid.depth, sizes.y, sizes.x, block=BLOCK, halo=method.halo))
     for index, region in enumerate(regions):

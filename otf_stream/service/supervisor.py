@@ -18,6 +18,7 @@ from typing import Self
 
 from otf_stream.acquire.listener import run_listener
 from otf_stream.config import ServiceConfig
+from otf_stream.learn.compute import choose_compute
 from otf_stream.service.budget import Budget
 from otf_stream.service.stack import Settings
 from otf_stream.service.worker import run_worker
@@ -55,7 +56,12 @@ class _Child:
         if self.process is None:
             if now < self.again:
                 return None
-            self.run()
+            try:
+                self.run()
+            except ServiceError as error:
+                self.deaths += 1
+                self.again = now + min(2.0**self.deaths, _LONGEST_PAUSE)
+                return f"{self.name} cannot restart yet: {error}"
             return f"{self.name} restarted"
         if self.process.is_alive():
             return None
@@ -105,6 +111,10 @@ class Service:
             self._config.data.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ServiceError(f"cannot create the data folder {self._config.data}: {error.strerror}") from error
+        try:
+            choose_compute(self._config.device)
+        except RuntimeError as error:
+            raise ServiceError(str(error)) from error
         try:
             self._listener.run()
             self._worker.run()

@@ -9,10 +9,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sqlite3
 import threading
 import time
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -26,7 +28,8 @@ from otf_stream.config import DeviceName
 from otf_stream.learn.compute import Compute, choose_compute
 from otf_stream.service.learning import Progress
 from otf_stream.service.stack import EmptyStackError, Settings, restore_stack
-from otf_stream.store.session import SessionStore, find_sessions
+from otf_stream.store.journal import JournalError
+from otf_stream.store.session import SessionStore, find_sessions, session_attributes
 
 _POLL = 0.2
 _COUNT_AGAIN = 1.0  # seconds between two counts of the waiting stacks
@@ -49,8 +52,9 @@ class Worker:
         self._data = data
         self._settings = settings
         self._compute = compute
-        self._open: dict[Path, SessionStore] = {}
-        self._done: set[Path] = set()
+        # By session, not by path: a store may be deleted and another take its name.
+        self._open: dict[str, SessionStore] = {}
+        self._done: set[str] = set()
         self._counted = (float("-inf"), 1)
 
     def run(self, stop: Event) -> None:
@@ -93,22 +97,28 @@ class Worker:
     def _waiting(self) -> Iterator[tuple[float, SessionStore, StackIndex]]:
         """Yield stacks that have planes, or never will, and are not done, each with the time of its first plane."""
         for path in find_sessions(self._data):
-            if path in self._done:
-                continue
-            if path not in self._open:
-                self._open[path] = SessionStore.open(path)
-            store = self._open[path]
-            journal = store.journal
-            pending = [s for s in store.acquisition.stacks() if journal.state(s) not in ("restored", "failed")]
-            if not pending and journal.closed is not None:
-                store.close()
-                del self._open[path]
-                self._done.add(path)
-                continue
-            for stack in pending:
-                span = journal.span(stack)
-                if span or journal.closed is not None:
-                    yield (span[0] if span else 0.0), store, stack
+            # Somebody may move a store while it is looked at, and a damaged one must not stop the others.
+            with suppress(JournalError, OSError, sqlite3.Error):
+                yield from self._waiting_in(path)
+
+    def _waiting_in(self, path: Path) -> list[tuple[float, SessionStore, StackIndex]]:
+        session = str((session_attributes(path) or {}).get("session"))
+        if session in self._done:
+            return []
+        if session not in self._open:
+            self._open[session] = SessionStore.open(path)
+        store = self._open[session]
+        journal = store.journal
+        pending = [s for s in store.acquisition.stacks() if journal.state(s) not in ("restored", "failed")]
+        if not pending and journal.closed is not None:
+            self._open.pop(session).close()
+            self._done.add(session)
+        spans = {stack: journal.span(stack) for stack in pending}
+        return [
+            (span[0] if span else 0.0, store, stack)
+            for stack, span in spans.items()
+            if span or journal.closed is not None
+        ]
 
     def _count(self) -> int:
         """Count the stacks that share the device; asked at every training step, hence remembered for a second."""

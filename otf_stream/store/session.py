@@ -248,7 +248,11 @@ def session_attributes(path: Path) -> dict[str, Any] | None:
 def _make_way(path: Path, journal: Path, overwrite: bool) -> None:
     if path.exists():
         if not overwrite:
-            raise FileExistsError(errno.EEXIST, "there is a store already; choose another name", str(path))
+            raise FileExistsError(
+                errno.EEXIST,
+                "there is a store already; choose another name, or give --overwrite to replace it",
+                str(path),
+            )
         if not any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray")):
             raise FileExistsError(errno.EEXIST, "this is no Zarr store, so it is not overwritten", str(path))
         shutil.rmtree(path)

@@ -22,9 +22,9 @@ def sample(depth, side, seed=0):
     return torch.from_numpy(np.clip(blobs / blobs.max(), 0, None) * 500 + 100)
 
 
-def awake_network(seed=0):
+def awake_network(seed=0, levels=2):
     torch.manual_seed(seed)
-    network = NAFNet(width=8, enc_blk_nums=(1, 1), middle_blk_num=1, dec_blk_nums=(1, 1))
+    network = NAFNet(width=8, enc_blk_nums=(1,) * levels, middle_blk_num=1, dec_blk_nums=(1,) * levels)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(torch.randn(parameter.shape) * 0.1)
@@ -69,13 +69,16 @@ def test_regions_cover_the_field_of_view_once():
 
 
 def test_regions_are_invisible_in_the_result():
-    raw = sample(9, 160)
+    raw = sample(9, 192)
     grid = Grid(range(9), 2.5, 21)
-    method = deblur(grid, gentle_denoiser(), awake_network(), CPU, origin=100.0, scale=500.0)
-    assert method.halo < 64
+    # Networks of different depth, as the real ones: the halo must fit the grids of both.
+    network = awake_network(levels=3)
+    denoiser = Denoiser(awake_network(seed=1, levels=1), NoiseModel(1.0, 100.0, 1.0), 500.0, CPU)
+    method = deblur(grid, denoiser, network, CPU, origin=100.0, scale=500.0)
+    assert (network.reach + denoiser.reach) % network.multiple != 0
     whole = method.restore(raw)
     tiled = torch.empty_like(whole)
-    regions = list(split_into_regions(10**9, 160, 160, block=64, halo=method.halo))
+    regions = list(split_into_regions(10**9, 192, 192, block=64, halo=method.halo))
     assert len(regions) == 9
     for region in regions:
         tiled[:, region.y, region.x] = restore_region(method, region, raw[:, region.halo_y, region.halo_x])

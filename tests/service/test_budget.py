@@ -62,15 +62,14 @@ def test_progress_runs_from_denoising_to_the_end_and_never_back(pauses):
 def test_time_to_restore_is_kept_free():
     stack = Stack()
     schedule = stack.schedule(Budget(total=60, tail=0))
-    schedule.reserve(lambda: 10.0)
+    schedule.reserve(lambda: 5.0)
     stack.now = 130.0
-    assert schedule.time_to_train == pytest.approx(160 - 130 - 13)
+    assert schedule.time_to_train == pytest.approx(160 - 130 - 6.5)
     assert schedule.worth_training
-    assert schedule.time_to_restore
-    stack.now = 146.0
+    stack.now = 152.0
     assert not schedule.worth_training
     assert schedule.time_to_restore
-    stack.now = 151.0
+    stack.now = 156.0
     assert not schedule.time_to_restore
     assert schedule.deblurring(0) == 1
 

@@ -63,8 +63,8 @@ def test_provenance_tells_how_the_volume_came_about(session):
 def test_a_network_that_changes_the_light_is_told(session):
     store = session({(0, 0): small_stack()})
     provenance = restore_stack(store, (0, 0), FEW, CPU)
-    told = any("light" in warning for warning in provenance["warnings"])
-    assert told == (abs(provenance["flux_ratio"] - 1) > 0.03)
+    assert abs(provenance["flux_ratio"] - 1) > 0.03  # four steps are far too few
+    assert any("light" in warning for warning in provenance["warnings"])
 
 
 def test_training_begins_while_planes_still_arrive(session):

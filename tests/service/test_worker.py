@@ -1,13 +1,17 @@
 """The worker finds its work in the stores, and no stack takes another down."""
 
+import shutil
+
 import numpy as np
 import pytest
 from stacks import small_stack
 
 from otf_stream.learn.compute import choose_compute
 from otf_stream.service.budget import Budget
+from otf_stream.service.overview import overview
 from otf_stream.service.stack import Settings
 from otf_stream.service.worker import Worker
+from otf_stream.store.journal import journal_path, remove_journal
 from otf_stream.store.restored import read_provenance, read_restored
 
 CPU = choose_compute("cpu")
@@ -73,3 +77,34 @@ def test_channels_do_not_mix(session, worker):
         pass
     assert (read_restored(store.path, (0, 1)) == 1000).all()
     assert read_restored(store.path, (0, 0)).mean() < 500
+
+
+def test_a_time_point_whose_planes_were_dropped_is_left_behind_while_others_arrive(session, worker):
+    store = session({(0, 0): small_stack(), (1, 0): small_stack(seed=1)}, skip=(4,), close=False)
+    assert worker.work_once()
+    assert store.journal.state((0, 0)) == "restored"
+    assert read_provenance(store.path)["t0c0"]["missing_planes"] == [4]
+
+
+def test_a_new_session_may_take_the_name_of_a_deleted_one(session, worker):
+    first = session({(0, 0): small_stack()})
+    while worker.work_once():
+        pass
+    first.close()
+    shutil.rmtree(first.path)
+    remove_journal(journal_path(first.path))
+    second = session({(0, 0): small_stack(seed=1)})
+    assert worker.work_once()
+    assert second.journal.state((0, 0)) == "restored"
+
+
+def test_a_damaged_journal_stops_nobody(session, worker, tmp_path):
+    damaged = session({(0, 0): small_stack()}, name="damaged")
+    damaged.close()
+    journal = journal_path(damaged.path)
+    remove_journal(journal)
+    journal.write_bytes(b"this is no database" * 100)
+    sound = session({(0, 0): small_stack()}, name="sound")
+    assert [seen.store for seen in overview(tmp_path)] == [sound.path]
+    assert worker.work_once()
+    assert sound.journal.state((0, 0)) == "restored"
