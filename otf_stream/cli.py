@@ -136,10 +136,8 @@ def serve(
             method=method, device=device, seed=seed, threads=threads,
         )  # fmt: skip
         with _until_stopped(), Service(settings) as service:
-            _say.print(
             where = escape(str(settings.data.resolve()))
             _say.print(f"listening on [bold]{service.address}[/], stores in [bold]{where}[/]; Ctrl-C ends")
-            )
             _watch(service, settings.data)
     _say.print("stopped; unfinished stacks go on at the next start")
 
