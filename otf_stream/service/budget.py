@@ -8,6 +8,7 @@ a fixed number of steps, which is reproducible, and a deadline, which is not, ru
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -96,6 +97,7 @@ class Schedule:
         self._restoring = 0.0
         self._reached = 0.0
         self._measured = float("-inf")
+        self._measures: list[float] = []
 
     def reserve(self, measure: Callable[[], float]) -> None:
         """Keep the time that restoring takes, and a margin, free at the end.
@@ -107,7 +109,8 @@ class Schedule:
             the machine does changes, and never where steps are counted.
         """
         if self._budget.steps is None and self._clock() - self._measured > _MEASURE_AGAIN:
-            self._restoring = measure() * _SAFETY
+            self._measures.append(measure())
+            self._restoring = statistics.median(self._measures[-3:]) * _SAFETY
             self._measured = self._clock()
 
     @property
@@ -132,8 +135,8 @@ class Schedule:
 
     @property
     def time_to_restore(self) -> bool:
-        """Whether restoring, as last measured, ends before the deadline."""
-        return self._budget.steps is not None or self.deadline - self._clock() > self._restoring / _SAFETY
+        """Whether restoring can end before the deadline, at the best speed that was measured."""
+        return self._budget.steps is not None or self.deadline - self._clock() > min(self._measures, default=0.0)
 
     def denoising(self, steps: int) -> float:
         """Progress of the denoiser after ``steps`` steps, from 0 to 1."""
