@@ -41,13 +41,13 @@ credit = st.integers(0, 1_000_000)
 planes = st.tuples(numbers, numbers, numbers)
 texts = st.text(st.characters(codec="utf-8"), max_size=50)
 lengths = st.integers(1, 1_000_000)
-micrometres = st.floats(1e-6, 9999)
+micrometres = st.floats(1e-4, 100)
 acquisitions = st.builds(
     Acquisition,
     name=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9 _.+-]{0,99}", fullmatch=True),
     sizes=st.builds(Sizes, t=lengths, c=st.just(2), z=lengths, y=lengths, x=lengths),
     dtype=st.sampled_from(["uint8", "uint16", "int16", "float32"]),
-    voxel_size=st.builds(lambda z, x: VoxelSize(z=z, y=x, x=x), micrometres, micrometres),
+    voxel_size=st.builds(lambda x, ratio: VoxelSize(z=x * ratio, y=x, x=x), micrometres, st.floats(0.02, 50)),
     channels=st.sampled_from([(), ("DAPI", "GFP")]) | st.tuples(texts, texts),
     modality=st.sampled_from(["unknown", "confocal", "light-sheet"]),
     optics=st.builds(Optics, numerical_aperture=st.none() | st.floats(0.1, 1.6)),
