@@ -252,7 +252,7 @@ class Sessions:
             raise ProtocolError(
                 ErrorCode.TOO_LARGE,
                 f"planes of {acquisition.plane_bytes} bytes are larger than the {self._max_plane_bytes} that this "
-                "listener takes; crop or bin the camera, or raise the listener's limit",
+                "listener takes; crop or bin the camera",
             )
         if acquisition.sizes.planes > MAX_PLANES:
             raise ProtocolError(
