@@ -15,7 +15,7 @@ from pymmcore_plus.experimental.unicore import UniMMCore
 from otf_stream.acquire.hooks.pymmcore_plus import Stream, describe, streaming
 from otf_stream.acquire.listener import Listener
 from otf_stream.acquire.publisher import PublishError
-from otf_stream.store.session import SessionStore
+from otf_stream.store.session import SessionStore, find_sessions
 from simulators.camera import acquire_stack, virtual_microscope
 
 PLANES = np.random.default_rng(0).integers(0, 4000, (5, 64, 64)).astype(np.uint16)
@@ -131,13 +131,15 @@ def test_an_engine_that_fails_to_say_so_ends_the_session(core: UniMMCore, listen
         if event.index["z"] == 3:
             core.setCameraDevice("")  # The engine's clean-up fails without a camera, and no end is announced.
 
-    with streaming(core, listener.address, name="silent"):
+    with streaming(core, listener.address, name="silent") as stream:
         core.mda.events.eventStarted.connect(vanish)
         core.mda.run(STACK)
         core.mda.events.eventStarted.disconnect(vanish)
         core.setCameraDevice("Camera")
         core.mda.run(STACK)
-    first, second = (SessionStore.open(tmp_path / f"silent{n}.ome.zarr") for n in ("", "_2"))
+    # Which of the two greets first, and so gets the plain name, is a race.
+    stores = {store.session: store for store in map(SessionStore.open, find_sessions(tmp_path))}
+    first, second = (stores[session] for session in stream.sessions)
     assert first.journal.closed == "aborted"
     assert first.journal.planes_of((0, 0)) == [0, 1, 2]
     assert second.journal.planes_of((0, 0)) == [0, 1, 2, 3, 4]
