@@ -64,7 +64,7 @@ def test_time_to_restore_is_kept_free():
     schedule = stack.schedule(Budget(total=60, tail=0))
     schedule.reserve(lambda: 5.0)
     stack.now = 130.0
-    assert schedule.time_to_train == pytest.approx(160 - 130 - 6.5)
+    assert schedule.time_to_train == pytest.approx(160 - 130 - 10)
     assert schedule.worth_training
     stack.now = 152.0
     assert not schedule.worth_training
@@ -88,7 +88,7 @@ def test_a_busy_moment_is_not_the_last_word():
     assert schedule.time_to_restore
     stack.now += 21
     schedule.reserve(lambda: 5.0)
-    assert schedule.time_to_train == pytest.approx(60 - 42 - 6.5)  # the median of three
+    assert schedule.time_to_train == pytest.approx(60 - 42 - 10)  # the median of three
 
 
 def test_stacks_that_wait_share_the_time():
