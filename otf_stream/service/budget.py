@@ -18,6 +18,7 @@ Clock = Callable[[], float]
 
 _DENOISING = 0.25  # share of the training time
 _LEAST_TRAINING = 10.0  # seconds; a network that saw less of the stack does it no good
+_MOST_RESERVED = 0.6  # share of a stack's time that may be kept for restoring
 _MEASURE_AGAIN = 20.0  # seconds
 # Measured is the network alone; denoising, interpolating, comparing and compressing took 1.5 times as long in all on
 # one core, and a busy machine adds to it.
@@ -125,7 +126,9 @@ class Schedule:
     def time_to_train(self) -> float:
         """Seconds from now until training must stop. Negative where there is no time left even to restore."""
         mine = (self.deadline - self._begun) / max(self._waiting(), 1)
-        return self._begun + mine - self._clock() - self._restoring
+        # A measurement in a busy moment must not take all the time for learning away.
+        reserved = min(self._restoring, _MOST_RESERVED * mine)
+        return self._begun + mine - self._clock() - reserved
 
     @property
     def worth_training(self) -> bool:

@@ -179,6 +179,8 @@ def _learn_if_possible(
         return None, ["no time to learn before the deadline: interpolated"]
     learned = learn(source, network, schedule, compute, seed=settings.seed, progress=progress)
     _await_planes(source, source.acquisition.sizes.z)
+    if learned.steps == 0:
+        return None, ["no time to learn before the deadline: interpolated"]
     if not schedule.time_to_restore:
         return None, ["no time to restore with the network before the deadline, the machine is too busy: interpolated"]
     return learned, []

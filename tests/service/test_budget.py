@@ -79,6 +79,7 @@ def test_a_busy_moment_is_not_the_last_word():
     schedule = stack.schedule(Budget(total=60, tail=0))
     schedule.reserve(lambda: 500.0)
     assert schedule.worth_training
+    assert schedule.time_to_train == pytest.approx(24)
     assert not schedule.time_to_restore
     stack.now += 10
     schedule.reserve(lambda: 5.0)  # too soon to measure again
