@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import tifffile
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
@@ -22,6 +23,7 @@ from otf_stream.acquire.hooks.pymmcore_plus import Stream
 from otf_stream.acquisition import StackIndex
 from otf_stream.config import ServiceConfig
 from otf_stream.restore.evaluate import psnr
+from otf_stream.restore.methods import interpolate
 from otf_stream.service.source import StackSource
 from otf_stream.service.supervisor import Service
 from otf_stream.store.restored import read_provenance, read_restored
@@ -200,12 +202,13 @@ def _summarise(path: Path, truth: np.ndarray, stream: Stream, out: Path) -> Demo
     with closing(SessionStore.open(path)) as store:
         source = StackSource(store, _STACK)
         sizes = store.acquisition.sizes
-        raw = source.read(source.planes())
-        durable, (first, last) = len(source.planes()), store.journal.span(_STACK) or (0.0, 0.0)
+        grid = source.grid()
+        raw = source.read(grid.planes)
+        durable, (first, last) = len(grid.planes), store.journal.span(_STACK) or (0.0, 0.0)
         (ended,) = (event.detail for event in store.journal.events() if event.kind == "ended")
     provenance = read_provenance(path)["t0c0"]
     restored = read_restored(path, _STACK)
-    interpolated = _interpolated(raw, len(truth))
+    interpolated = interpolate(grid).restore(torch.from_numpy(raw)).numpy()
     picture = out / "slices.png"
     draw_slices(picture, interpolated, restored, truth)
     return DemoSummary(
@@ -227,15 +230,6 @@ def _summarise(path: Path, truth: np.ndarray, stream: Stream, out: Path) -> Demo
         picture=picture,
         truth=out / "truth.tif",
     )
-
-
-def _interpolated(raw: np.ndarray, depth: int) -> np.ndarray:
-    """Interpolate linearly along z onto the isotropic grid."""
-    position = np.arange(depth, dtype=np.float32) / _ANISOTROPY
-    below = np.minimum(position.astype(int), len(raw) - 2)
-    share = (position - below)[:, None, None]
-    volume: np.ndarray = raw[below] * (1 - share) + raw[below + 1] * share
-    return volume
 
 
 def draw_slices(path: Path, interpolated: np.ndarray, restored: np.ndarray, truth: np.ndarray) -> None:
