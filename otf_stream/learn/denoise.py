@@ -52,8 +52,7 @@ def recorrupted(patches: Tensor, noise: NoiseModel, generator: torch.Generator) 
     tuple of Tensor
         Input and target, both of the shape of ``patches``.
     """
-    extra = torch.randn(patches.shape, generator=generator, device=patches.device)
-    extra = extra * noise.variance(patches).sqrt()
+    extra = noise.draw(patches, generator)
     return patches + _RECORRUPTION * extra, patches - extra / _RECORRUPTION
 
 
@@ -101,5 +100,4 @@ class Denoiser:
 
     def errors(self, planes: Tensor, generator: torch.Generator) -> Tensor:
         """Draw the errors that denoising leaves in planes whose true counts are ``planes``, ``(n, 1, y, x)``."""
-        noise = torch.randn(planes.shape, generator=generator, device=planes.device)
-        return self(planes + noise * self.noise.variance(planes).sqrt()) - planes
+        return self(planes + self.noise.draw(planes, generator)) - planes

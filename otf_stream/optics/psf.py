@@ -15,6 +15,8 @@ import torch
 from scipy.fft import rfft2
 from torch import Tensor
 
+from otf_stream.optics.noise import grain_spectrum
+
 _MAX_LINES = 256
 _SPREAD = 1.25
 
@@ -48,7 +50,13 @@ class AxialBlur:
         return self.sigma * self.spread**u
 
 
-def estimate_axial_blur(stack: np.ndarray, anisotropy: float, *, noise_variance: float = 0.0) -> AxialBlur:
+def estimate_axial_blur(
+    stack: np.ndarray,
+    anisotropy: float,
+    *,
+    noise_variance: float = 0.0,
+    grain: tuple[float, float] = (0.0, 0.0),
+) -> AxialBlur:
     """Estimate the axial blur of a stack from its own spectra.
 
     Power at axial frequency *f* is ``exp(−4π²σ²f²)`` of the power at the same lateral frequency. The straight line
@@ -62,6 +70,8 @@ def estimate_axial_blur(stack: np.ndarray, anisotropy: float, *, noise_variance:
         The z step in lateral pixels.
     noise_variance
         Mean variance of the noise, counts²; subtracted from both spectra, which it would flatten.
+    grain
+        Of the noise, along y and x. Planes are independent recordings: along z the noise has none.
 
     Returns
     -------
@@ -74,9 +84,10 @@ def estimate_axial_blur(stack: np.ndarray, anisotropy: float, *, noise_variance:
     if planes < 8 or min(stack.shape[1:]) < 16:
         return default
     frequency, ratios = [], []
-    for section in (stack.transpose(1, 0, 2), stack.transpose(2, 0, 1)):
+    for section, along in ((stack.transpose(1, 0, 2), grain[1]), (stack.transpose(2, 0, 1), grain[0])):
         chosen = np.linspace(0, len(section) - 1, min(_MAX_LINES, len(section))).astype(int)
-        f, ratio = _power_ratio(section[chosen].astype(np.float32), anisotropy, noise_variance)
+        noise = noise_variance * grain_spectrum(along, np.fft.rfftfreq(section.shape[2]))
+        f, ratio = _power_ratio(section[chosen].astype(np.float32), anisotropy, noise)
         frequency.append(f)
         ratios.append(ratio)
     f, ratio = np.concatenate(frequency), np.concatenate(ratios)
@@ -89,15 +100,18 @@ def estimate_axial_blur(stack: np.ndarray, anisotropy: float, *, noise_variance:
     return AxialBlur(sigma=float(np.clip(sigma, lowest, highest)), spread=_SPREAD, estimated=True)
 
 
-def _power_ratio(sections: np.ndarray, anisotropy: float, noise_variance: float) -> tuple[np.ndarray, np.ndarray]:
+def _power_ratio(sections: np.ndarray, anisotropy: float, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Ratio of axial to lateral power of XZ sections ``(n, z, x)`` at the axial frequencies.
+
+    ``noise`` is its power at each lateral frequency.
 
     Each is read in a wedge around its axis, so that both see the same kinds of structure.
     """
     _, planes, width = sections.shape
     window = np.outer(np.hanning(planes + 2)[1:-1], np.hanning(width + 2)[1:-1]).astype(np.float32)
     sections = (sections - sections.mean(axis=(1, 2), keepdims=True)) * window
-    power = (np.abs(rfft2(sections, axes=(1, 2))) ** 2).mean(axis=0) / (window**2).sum() - noise_variance
+    power = (np.abs(rfft2(sections, axes=(1, 2))) ** 2).mean(axis=0) / (window**2).sum() - noise
+    floor = np.broadcast_to(noise, power.shape)
     fz = np.abs(np.fft.fftfreq(planes, d=anisotropy))[:, None]
     fx = np.fft.rfftfreq(width)[None, :]
     step = 1.0 / (planes * anisotropy)
@@ -106,11 +120,14 @@ def _power_ratio(sections: np.ndarray, anisotropy: float, noise_variance: float)
     ratio = np.full(len(centres), np.nan)
     for index, centre in enumerate(centres):
         near_axis = max(0.35 * centre, 1.0 / width)
-        axial = power[(np.abs(fz - centre) <= step / 2) & (fx <= near_axis)]
-        lateral = power[(np.abs(fx - centre) <= max(step, 1.0 / width)) & (fz <= max(0.35 * centre, step / 2))]
-        if not axial.size or not lateral.size:
+        wedges = (
+            (np.abs(fz - centre) <= step / 2) & (fx <= near_axis),
+            (np.abs(fx - centre) <= max(step, 1.0 / width)) & (fz <= max(0.35 * centre, step / 2)),
+        )
+        if not all(wedge.any() for wedge in wedges):
             continue
+        axial, lateral = (power[wedge] for wedge in wedges)
         # Below the noise, what is left of both spectra is the error of the noise estimate, and their ratio is 1.
-        if min(axial.mean(), lateral.mean()) > noise_variance:
+        if all(power[wedge].mean() > floor[wedge].mean() for wedge in wedges):
             ratio[index] = axial.mean() / lateral.mean()
     return centres, ratio

@@ -14,6 +14,8 @@ from torch import Tensor
 from otf_stream.optics.noise import NoiseModel
 from otf_stream.restore.methods import Grid
 
+_NO_NOISE = 1e-12  # counts²
+
 
 class Fidelity:
     """Adds up both figures over regions.
@@ -26,12 +28,16 @@ class Fidelity:
         Of the camera.
     sigma
         Standard deviation of the axial blur, in voxels.
+    step
+        Counts between two values that the planes can take; 0 for floating-point planes. Rounding is noise too, and
+        the only noise of a clean recording.
     """
 
-    def __init__(self, grid: Grid, noise: NoiseModel, sigma: float) -> None:
+    def __init__(self, grid: Grid, noise: NoiseModel, sigma: float, *, step: float = 0.0) -> None:
         self._grid = grid
         self._noise = noise
         self._sigma = sigma
+        self._least_variance = max(step**2 / 12, _NO_NOISE)
         self._light = self._expected = 0.0
         self._squares = 0.0
         self._pixels = 0
@@ -44,7 +50,7 @@ class Fidelity:
         interpolated = self._grid.interpolation(raw.device) @ planes.mean(1, keepdim=True)
         self._expected += float((interpolated - background).sum()) * planes.shape[1]
         imaged = self._grid.imaging(self._sigma, raw.device) @ voxels
-        variance = self._noise.variance(imaged).clamp(min=1e-12)
+        variance = self._noise.variance(imaged).clamp(min=self._least_variance)
         self._squares += float(((imaged - planes).square() / variance).mean()) * planes.numel()
         self._pixels += planes.numel()
 

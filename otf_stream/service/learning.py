@@ -92,7 +92,9 @@ class Learned:
 def characterise(source: StackSource) -> Character:
     """Estimate noise, blur and scale from the planes that are there. At least one must be."""
     there = source.planes()
-    some = sorted({there[i] for i in np.linspace(0, len(there) - 1, _NOISE_PLANES).astype(int)})
+    # Neighbours, from everywhere: their differences show the noise.
+    starts = np.linspace(0, max(len(there) - 2, 0), _NOISE_PLANES // 2).astype(int)
+    some = sorted({z for i in starts for z in there[i : i + 2]})
     planes = source.read(some)
     noise = estimate_noise(planes)
     scale = float(np.percentile(planes, 99.9)) - noise.offset
@@ -101,7 +103,9 @@ def characterise(source: StackSource) -> Character:
     sizes = source.acquisition.sizes
     stack = source.read(run.tolist(), _middle(sizes.y, _BLUR_FIELD), _middle(sizes.x, _BLUR_FIELD))
     variance = float(noise.variance(stack).mean())
-    blur = estimate_axial_blur(stack, source.acquisition.voxel_size.anisotropy, noise_variance=variance)
+    blur = estimate_axial_blur(
+        stack, source.acquisition.voxel_size.anisotropy, noise_variance=variance, grain=noise.grain
+    )
     return Character(noise, blur, max(scale, 0.0), len(there))
 
 

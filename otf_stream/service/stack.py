@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -28,10 +30,14 @@ from otf_stream.restore.regions import Method, restore_region, split_into_region
 from otf_stream.service.budget import Budget, Schedule
 from otf_stream.service.learning import FIRST_PLANES, Character, Learned, Progress, characterise, learn, restoring_time
 from otf_stream.service.source import StackSource
+from otf_stream.store.disk import is_full
 from otf_stream.store.restored import BLOCK, RestoredWriter
 from otf_stream.store.session import SessionStore
 
+Written = TypeVar("Written")
+
 _POLL = 0.1
+_ROOM_POLL = 5.0
 _FEWEST_PLANES = 5
 _SATURATED = 1e-3
 _DISAGREEMENT = 1.5
@@ -69,6 +75,7 @@ def restore_stack(
     *,
     progress: Progress = lambda stage, done: None,
     waiting: Callable[[], int] = lambda: 1,
+    patient: bool = False,
 ) -> dict[str, Any]:
     """Restore one stack, from its first planes on, and land the volume in its session store.
 
@@ -86,6 +93,8 @@ def restore_stack(
         Is told the stage and how far it is, from 0 to 1.
     waiting
         How many stacks, this one included, share the device now.
+    patient
+        Wait for room where the disk is full, rather than raise.
 
     Returns
     -------
@@ -96,7 +105,37 @@ def restore_stack(
     ------
     EmptyStackError
         If the arrivals closed before the stack had a plane.
+    OSError
+        If the disk is full (where it is not waited for room) or fails.
+
+    Notes
+    -----
+    Where learning fails for whatever other reason, which is noted in the journal, the stack is interpolated.
     """
+    try:
+        return _restore(store, stack, settings, compute, progress, waiting, patient, [])
+    except (EmptyStackError, OSError):
+        raise
+    except Exception as error:
+        if settings.method == "interpolate":
+            raise
+        store.journal.note("failure", stack=list(stack), trace=traceback.format_exc())
+        failed = f"restoring with method {settings.method} failed ({type(error).__name__}: {error}): interpolated"
+        plain = replace(settings, method="interpolate")
+        return _restore(store, stack, plain, compute, progress, waiting, patient, [failed])
+
+
+def _restore(
+    store: SessionStore,
+    stack: StackIndex,
+    settings: Settings,
+    compute: Compute,
+    progress: Progress,
+    waiting: Callable[[], int],
+    patient: bool,
+    failures: Sequence[str],
+) -> dict[str, Any]:
+    """Take a stack through the stages; its provenance tells of earlier ``failures``."""
     source = StackSource(store, stack)
     timings: dict[str, float] = {}
     with _timed(timings, "wait"):
@@ -104,23 +143,28 @@ def restore_stack(
     schedule = Schedule(settings.budget, source.arrivals, waiting=waiting)
     progress("characterise", 0.0)
     with _timed(timings, "learn"):
-        learned, warnings = _learn_if_possible(source, schedule, settings, compute, progress)
+        learned, reasons = _learn_if_possible(source, schedule, settings, compute, progress)
     _await_planes(source, source.acquisition.sizes.z)
     with _timed(timings, "restore"):
         character = learned.character if learned else characterise(source)
         grid = source.grid()  # Planes that come later than this are not in the volume.
         method = _method(settings.method, grid, character, learned, compute)
-        store.journal.set_state(stack, "restoring")
-        writer = RestoredWriter.create(store, dtype=source.acquisition.dtype)
-        fidelity = _land(source, grid, method, character, writer, compute, progress)
+        written = partial(_with_room, store, patient)
+        written(lambda: store.journal.set_state(stack, "restoring"))
+        writer = written(lambda: RestoredWriter.create(store, dtype=source.acquisition.dtype))
+
+        def land(method: Method) -> Fidelity:
+            return _land(source, grid, method, character, writer, compute, progress)
+
+        fidelity = written(lambda: land(method))
         if learned and settings.budget.steps is None and abs(fidelity.flux_ratio - 1) > _LIGHT_LOST:
             # Light must not be lost: no sharpness is worth it.
-            warnings.append(f"the network made {fidelity.flux_ratio:.2f} times the light of the planes: interpolated")
+            reasons.append(f"the network made {fidelity.flux_ratio:.2f} times the light of the planes: interpolated")
             method, learned = interpolate(grid), None
-            fidelity = _land(source, grid, method, character, writer, compute, progress)
+            fidelity = written(lambda: land(method))
     with _timed(timings, "pyramid"):
-        writer.finish(stack)
-    warnings += _warnings(source) + (_doubts(fidelity) if learned else [])
+        written(lambda: writer.finish(stack))
+    warnings = [*failures, *reasons, *_warnings(source), *(_doubts(fidelity) if learned else [])]
     timing = _timing(source, schedule, timings)
     if timing["late"] and settings.budget.steps is None:
         warnings.append(
@@ -132,7 +176,7 @@ def restore_stack(
         "missing_planes": sorted(set(range(source.acquisition.sizes.z)) - set(grid.planes)),
         "flux_ratio": fidelity.flux_ratio,
         "residual": fidelity.residual,
-        "noise": asdict(character.noise),
+        "noise": {**asdict(character.noise), "grain": list(character.noise.grain)},
         "axial_blur": asdict(character.blur),
         "training": _training(learned),
         "settings": asdict(settings),
@@ -140,9 +184,13 @@ def restore_stack(
         "versions": _versions(),
         "compute": {"device": str(compute), "threads": torch.get_num_threads(), "machine": platform.machine()},
     }
-    writer.write_provenance(stack, provenance)
-    store.journal.note("restored", stack=list(stack), method=method.name, warnings=warnings)
-    store.journal.set_state(stack, "restored")
+
+    def sign() -> None:
+        writer.write_provenance(stack, provenance)
+        store.journal.note("restored", stack=list(stack), method=method.name, warnings=warnings)
+        store.journal.set_state(stack, "restored")
+
+    written(sign)
     progress("restored", 1.0)
     return provenance
 
@@ -194,6 +242,19 @@ def _method(choice: MethodName, grid: Grid, character: Character, learned: Learn
     return interpolate(grid)
 
 
+def _with_room(store: SessionStore, patient: bool, write: Callable[[], Written]) -> Written:
+    """Write; where the disk is full and there is patience, write again when there may be room."""
+    while True:
+        try:
+            return write()
+        except OSError as error:
+            if not (patient and is_full(error)):
+                raise
+            with suppress(OSError):  # the journal lies on the same disk
+                store.journal.note("stage", stage="waiting for room on the disk")
+            time.sleep(_ROOM_POLL)
+
+
 def _land(
     source: StackSource,
     grid: Grid,
@@ -205,7 +266,8 @@ def _land(
 ) -> Fidelity:
     """Restore region by region into the store, and compare each with its raw planes."""
     sizes = source.acquisition.sizes
-    fidelity = Fidelity(grid, character.noise, character.blur.sigma)
+    step = 1.0 if source.acquisition.numpy_dtype.kind in "ui" else 0.0
+    fidelity = Fidelity(grid, character.noise, character.blur.sigma, step=step)
     regions = list(split_into_regions(grid.depth, sizes.y, sizes.x, block=BLOCK, halo=method.halo))
     for index, region in enumerate(regions):
         progress("restore", index / len(regions))
@@ -249,8 +311,7 @@ def _doubts(fidelity: Fidelity) -> list[str]:
     if fidelity.residual > _DISAGREEMENT:
         doubts.append(
             f"the volume, imaged again, differs from the raw planes by {fidelity.residual:.1f} standard deviations of "
-            "the estimated noise: the noise is stronger than estimated (correlated between pixels?), "
-            "or the blur is another"
+            "the estimated noise: the noise is stronger than estimated, or the blur is another"
         )
     return doubts
 

@@ -15,7 +15,6 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Event
@@ -28,10 +27,12 @@ from otf_stream.config import DeviceName
 from otf_stream.learn.compute import Compute, choose_compute
 from otf_stream.service.learning import Progress
 from otf_stream.service.stack import EmptyStackError, Settings, restore_stack
+from otf_stream.store.disk import is_full
 from otf_stream.store.journal import JournalError
 from otf_stream.store.session import SessionStore, find_sessions, session_attributes
 
 _POLL = 0.2
+_ROOM_POLL = 5.0
 _COUNT_AGAIN = 1.0  # seconds between two counts of the waiting stacks
 
 
@@ -79,20 +80,19 @@ class Worker:
         self._open.clear()
 
     def _restore(self, store: SessionStore, stack: StackIndex) -> None:
-        """Restore a stack; if that fails interpolate it; if that fails too, set it aside with its reason."""
-        for settings in (self._settings, replace(self._settings, method="interpolate")):
-            try:
-                restore_stack(
-                    store, stack, settings, self._compute, waiting=self._count, progress=_stages(store, stack)
-                )
-            except EmptyStackError as error:
-                store.journal.note("empty", stack=list(stack), reason=str(error))
-                break
-            except Exception:  # a stack must never take the others down with it
-                store.journal.note("failure", stack=list(stack), trace=traceback.format_exc())
-            else:
+        """Restore a stack; if even interpolating it fails, set it aside with its reason."""
+        told = _stages(store, stack)
+        try:
+            restore_stack(store, stack, self._settings, self._compute, waiting=self._count, progress=told, patient=True)
+        except EmptyStackError as error:
+            store.journal.note("empty", stack=list(stack), reason=str(error))
+            store.journal.set_state(stack, "failed")
+        except Exception as error:  # a stack must never take the others down with it
+            if isinstance(error, OSError) and is_full(error):
+                time.sleep(_ROOM_POLL)  # not even the journal could be written; nothing is lost by trying again
                 return
-        store.journal.set_state(stack, "failed")
+            store.journal.note("failure", stack=list(stack), trace=traceback.format_exc())
+            store.journal.set_state(stack, "failed")
 
     def _waiting(self) -> Iterator[tuple[float, SessionStore, StackIndex]]:
         """Yield stacks that have planes, or never will, and are not done, each with the time of its first plane."""

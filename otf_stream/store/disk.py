@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+
+_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+
+
+def is_full(error: OSError) -> bool:
+    """Whether ``error`` says that the disk, or the user's share of it, is full; it may have room again later."""
+    return error.errno in _FULL
 
 
 def fsync_folder(folder: Path) -> None:

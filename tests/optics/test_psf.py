@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
-from otf_stream.optics.noise import estimate_noise
+from otf_stream.optics.noise import NoiseModel, estimate_noise
 from otf_stream.optics.psf import AxialBlur, estimate_axial_blur, widest_blur
 from simulators.microscope import image
 from simulators.phantom import phantom
@@ -35,6 +35,15 @@ def test_a_noisy_image_of_a_phantom_tells_its_blur(anisotropy, sigma):
     blur = estimate_axial_blur(stack, anisotropy, noise_variance=noise)
     assert blur.estimated
     assert sigma / blur.spread <= blur.sigma <= sigma * blur.spread
+
+
+def test_noise_with_grain_does_not_pass_for_blur():
+    stack = blurred_sample(2.0, 4)
+    light = torch.from_numpy(stack)[:, None].float()
+    noise = NoiseModel(0.0, 0.0, 0.3, (0.9, 0.9))
+    stack = (light + noise.draw(light, torch.Generator().manual_seed(0)))[:, 0].numpy()
+    blur = estimate_axial_blur(stack, 4.0, noise_variance=0.3**2, grain=noise.grain)
+    assert 2.0 / blur.spread <= blur.sigma <= 2.0 * blur.spread
 
 
 @pytest.mark.parametrize("shape", [(3, 64, 64), (32, 8, 64)])

@@ -166,3 +166,17 @@ def test_a_stack_without_a_plane_is_refused(session):
     store = session({(0, 0): small_stack(), (0, 1): small_stack()[:0]})
     with pytest.raises(EmptyStackError, match="c=1"):
         restore_stack(store, (0, 1), FEW, CPU)
+
+
+def test_where_learning_fails_the_stack_is_interpolated_and_says_so(session):
+    def fail(stage, done):
+        if stage == "finetune":
+            raise RuntimeError("out of memory")
+
+    stack = small_stack()
+    store = session({(0, 0): stack})
+    provenance = restore_stack(store, (0, 0), FEW, CPU, progress=fail)
+    assert provenance["method"] == "interpolate"
+    assert "RuntimeError: out of memory" in provenance["warnings"][0]
+    assert any("out of memory" in event.detail["trace"] for event in store.journal.events() if event.kind == "failure")
+    np.testing.assert_allclose(read_restored(store.path, (0, 0)), interpolated(stack, 4.0), atol=0.51)
