@@ -4,10 +4,6 @@ A photon-transfer curve without calibration frames: variance against mean is a s
 gain. Local variances come from a second-difference filter, which is blind to slopes, in blocks small enough
 that most of them hold no edge; in each intensity bin the lower blocks speak for the noise, because
 structure only ever adds variance.
-
-Detectors with a slow amplifier, and every recording that was resampled, spread the noise over neighbouring pixels.
-A denoiser that takes such noise for independent takes its grain for structure, and a network then sharpens it. The
-grain is read from the quietest blocks of the differences between planes, which hold no sample.
 """
 
 from __future__ import annotations
@@ -21,20 +17,14 @@ from scipy.ndimage import convolve1d
 from torch import Tensor
 from torch.nn.functional import conv2d
 
+from otf_stream.optics.grain import estimate_grain, second_difference, spreading
+
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
 
 _BLOCK = 8
 _BINS = 24
 _FEWEST_BLOCKS = 16
 _REFITS = 12
-_SECOND_DIFFERENCE = np.array([1.0, -2.0, 1.0])
-_INDEPENDENT = 0.1  # correlation below which pixels count as independent
-_GRAIN_BLOCK = 16
-_GRAIN_BINS = 5
-_NO_NEIGHBOUR = 4  # pixels
-_QUIET = 0.2  # share of the blocks of a bin that hold the least structure
-_SHARED = 0.15  # correlation between planes above which blocks hold structure
-_GRAINS = np.linspace(0.3, 3.0, 136)  # pixels
 
 
 @dataclass(frozen=True)
@@ -78,20 +68,6 @@ class NoiseModel:
         return noise * self.variance(expectation).sqrt()
 
 
-def spreading(grain: float) -> np.ndarray:
-    """Return the kernel, ``(odd,)``, float64, that gives independent noise this grain and leaves its variance at 1."""
-    radius = int(np.ceil(3 * grain))
-    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / max(grain, 1e-3)) ** 2)
-    return np.asarray(kernel / np.sqrt((kernel**2).sum()))
-
-
-def grain_spectrum(grain: float, frequency: np.ndarray) -> np.ndarray:
-    """Power of noise of this grain at ``frequency``, cycles per pixel, relative to independent noise; any shape."""
-    kernel = spreading(grain)
-    lags = np.arange(len(kernel)) - len(kernel) // 2
-    return np.asarray(np.abs((kernel * np.exp(-2j * np.pi * frequency[..., None] * lags)).sum(-1)) ** 2)
-
-
 def estimate_noise(planes: np.ndarray) -> NoiseModel:
     """Estimate gain, offset, read noise and grain from a few planes.
 
@@ -112,7 +88,7 @@ def estimate_noise(planes: np.ndarray) -> NoiseModel:
     Foi et al.: Practical Poissonian–Gaussian noise modeling and fitting, IEEE TIP 17 (2008).
     """
     planes = np.asarray(planes, dtype=np.float32)
-    grain = _grain(planes)
+    grain = estimate_grain(planes)
     means, variances = _local_statistics(planes, grain)
     if means.size == 0:
         return NoiseModel(0.0, 0.0, 0.0)
@@ -120,78 +96,6 @@ def estimate_noise(planes: np.ndarray) -> NoiseModel:
     offset = float(np.percentile(means, 1))
     gain, intercept = _lower_line(means, variances)
     return NoiseModel(gain, offset, float(np.sqrt(max(intercept + gain * offset, 0.0))), grain)
-
-
-def _grain(planes: np.ndarray) -> tuple[float, float]:
-    """Spread of the noise along y and x, from the autocorrelation of what differs between planes in quiet blocks.
-
-    Sample that both planes hold cancels, and blocks where they still have more in common than noise can have are not
-    asked. Sample that is left makes neighbours more alike, never less, so the least correlated bin speaks.
-    """
-    before, after = _blocks(planes[:-1]), _blocks(planes[1:])
-    finite = np.isfinite(before).all(axis=(1, 2)) & np.isfinite(after).all(axis=(1, 2))
-    before, after = before[finite], after[finite]
-    means = (before + after).mean(axis=(1, 2))
-    before = before - before.mean(axis=(1, 2), keepdims=True)
-    after = after - after.mean(axis=(1, 2), keepdims=True)
-    difference = after - before
-    activity = before.var(axis=(1, 2)) + after.var(axis=(1, 2))  # favours neither what they share nor where they differ
-    # Where most of a block is cut off at no light or full light, its noise is no longer all there.
-    alive = np.flatnonzero((difference == 0).mean(axis=(1, 2)) < 0.5)
-    least: tuple[float, float] | None = None
-    for inside in np.array_split(alive[np.argsort(means[alive])], _GRAIN_BINS):
-        if inside.size < _FEWEST_BLOCKS:
-            continue
-        quiet = inside[np.argsort(activity[inside])][: max(int(_QUIET * inside.size), 4)]
-        shared = (before[quiet] * after[quiet]).sum() / np.sqrt((before[quiet] ** 2).sum() * (after[quiet] ** 2).sum())
-        if shared < _SHARED:
-            alike = _neighbours_alike(difference[quiet], axis=1), _neighbours_alike(difference[quiet], axis=2)
-            least = min(least or alike, alike, key=sum)
-    return (_grain_of(least[0]), _grain_of(least[1])) if least else (0.0, 0.0)
-
-
-def _blocks(planes: np.ndarray) -> np.ndarray:
-    """Cut planes ``(n, y, x)`` into ``(m, block, block)``; what does not fill a block is left out."""
-    n, rows, columns = len(planes), planes.shape[1] // _GRAIN_BLOCK, planes.shape[2] // _GRAIN_BLOCK
-    cut = planes[:, : rows * _GRAIN_BLOCK, : columns * _GRAIN_BLOCK]
-    cells = cut.reshape(n, rows, _GRAIN_BLOCK, columns, _GRAIN_BLOCK).swapaxes(2, 3)
-    return cells.reshape(-1, _GRAIN_BLOCK, _GRAIN_BLOCK)
-
-
-def _neighbours_alike(blocks: np.ndarray, axis: int) -> float:
-    """Correlation of the noise of pixels with their next neighbour along ``axis``.
-
-    What is still alike a few pixels on is no noise, but sample.
-    """
-    power = (blocks**2).mean()
-    lines = np.moveaxis(blocks, axis, -1)
-    near, far = ((lines[..., lag:] * lines[..., :-lag]).mean() / power for lag in (1, _NO_NEIGHBOUR))
-    sample = max(float(far), 0.0)
-    return (float(near) - sample) / max(1.0 - sample, 1e-6)
-
-
-def _grain_of(correlation: float) -> float:
-    """Return the grain whose noise has this correlation between neighbours."""
-    return 0.0 if correlation < _INDEPENDENT else float(np.interp(correlation, _correlations(_GRAINS, 1), _GRAINS))
-
-
-def _correlations(grains: np.ndarray, lag: int) -> np.ndarray:
-    """Correlation, for each grain, of noise ``lag`` pixels apart."""
-    kernels = [spreading(grain) for grain in grains]
-    return np.array([(k[lag:] * k[: len(k) - lag]).sum() if lag < len(k) else 0.0 for k in kernels])
-
-
-def _second_difference(grain: float) -> np.ndarray:
-    """Second-difference filter, ``(odd,)``, over pixels so far apart that their noise is independent.
-
-    Scaled to leave the variance of noise of this grain as it is.
-    """
-    stride = 1
-    while _correlations(np.array([grain]), stride)[0] > _INDEPENDENT:
-        stride += 1
-    stretched = np.zeros(2 * stride + 1)
-    stretched[::stride] = _SECOND_DIFFERENCE
-    return np.asarray(stretched / np.sqrt((np.convolve(stretched, spreading(grain)) ** 2).sum()))
 
 
 def _local_statistics(planes: np.ndarray, grain: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
@@ -202,7 +106,7 @@ def _local_statistics(planes: np.ndarray, grain: tuple[float, float]) -> tuple[n
         return np.empty(0), np.empty(0)
     finite = planes[np.isfinite(planes)]
     ceiling = finite.max() if finite.size and np.ptp(finite) > 0 else np.inf  # where the camera may have saturated
-    filters = [_second_difference(along) for along in grain]
+    filters = [second_difference(along) for along in grain]
     means, variances = [], []
     for plane in planes:
         trusted = np.isfinite(plane) & (plane < ceiling)

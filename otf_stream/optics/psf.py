@@ -15,7 +15,7 @@ import torch
 from scipy.fft import rfft2
 from torch import Tensor
 
-from otf_stream.optics.noise import grain_spectrum
+from otf_stream.optics.grain import grain_spectrum
 
 _MAX_LINES = 256
 _SPREAD = 1.25
