@@ -1,23 +1,73 @@
-"""Loading published NAFNet checkpoints.
+"""Weights on disk: our own, which ship inside the package, and published NAFNet checkpoints.
 
-Only tensors are read (``weights_only``): a checkpoint is data from a stranger, and a pickle could run code. The
-architecture is read off the shapes and names, so no option has to repeat what the file says.
+Ours are safetensors with the card of their training in the header. Of a ``.pth`` only tensors are read
+(``weights_only``): a checkpoint is data from a stranger, and a pickle could run code. The architecture is read off
+the shapes and names, so no option has to repeat what the file says.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping
+from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from otf_stream.learn.nafnet import NAFNet
 
+_CARD = "card"
+
 
 class CheckpointError(ValueError):
     """The file holds no NAFNet."""
+
+
+def save_weights(network: NAFNet, path: Path, card: Mapping[str, Any]) -> None:
+    """Write the weights of a network, and how it came about, to a ``.safetensors`` file.
+
+    Parameters
+    ----------
+    network
+        Of any size.
+    path
+        Replaced where it exists, at once and whole.
+    card
+        What JSON can hold.
+    """
+    state = {name: value.contiguous().float().cpu() for name, value in network.state_dict().items()}
+    partial = path.with_name(path.name + ".partial")
+    save_file(state, partial, metadata={_CARD: json.dumps(card)})
+    partial.replace(path)
+
+
+def load_weights(path: Path) -> tuple[NAFNet, dict[str, Any]]:
+    """Load a network and its card from a ``.safetensors`` file.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is none, or holds no NAFNet.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is no safetensors file: {error}") from error
+    card: dict[str, Any] = json.loads(metadata.get(_CARD, "{}"))
+    return network_of(state), card
+
+
+def shipped_network() -> NAFNet:
+    """Return the pre-trained deblurring network that ships with the package."""
+    with as_file(files("otf_stream.learn") / "weights" / "deblur.safetensors") as path:
+        return load_weights(path)[0]
 
 
 def load_checkpoint(path: Path) -> NAFNet:

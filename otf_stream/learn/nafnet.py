@@ -170,3 +170,8 @@ class NAFNet(nn.Module):
             y = decoder(up(y) + skip)
         residual: Tensor = self.ending(y)
         return residual + x
+
+
+def deblurring_network() -> NAFNet:
+    """Return a new network of the size that deblurs on a CPU: 0.4 M parameters, three levels."""
+    return NAFNet(width=16, enc_blk_nums=(1, 1, 1), middle_blk_num=2, dec_blk_nums=(1, 1, 1))

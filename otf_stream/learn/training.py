@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -85,15 +85,22 @@ class Trainer:
         batches
             How many batches measure the statistics of the channel attention.
         """
-        network: NAFNet = copy.deepcopy(self._mean)
-        for module in network.modules():
-            if isinstance(module, StackAttention):
-                module.forget()
-        with torch.no_grad(), self._compute.autocast():
-            for _ in range(batches):
-                network(self._pairs()[0].contiguous(memory_format=torch.channels_last))
-        network.eval()
-        return network
+        return with_statistics(self._mean, (self._pairs()[0] for _ in range(batches)), self._compute)
+
+
+def with_statistics(network: NAFNet, batches: Iterable[Tensor], compute: Compute) -> NAFNet:
+    """Return a copy of a network, ready for inference on the stack that ``batches``, ``(n, 1, y, x)``, come from.
+
+    Its channel attention looks at the statistics of the stack, and these are measured on the batches.
+    """
+    network = copy.deepcopy(network).train()
+    for module in network.modules():
+        if isinstance(module, StackAttention):
+            module.forget()
+    with torch.no_grad(), compute.autocast():
+        for batch in batches:
+            network(batch.contiguous(memory_format=torch.channels_last))
+    return network.eval()
 
 
 def channels_last(network: NAFNet) -> NAFNet:
