@@ -89,12 +89,13 @@ class VoxelSize(_Frozen):
 
 
 class Optics(_Frozen):
-    """What is known of the optics; all of it optional."""
+    """What is known of the optics; all of it optional. ``sheet_um`` is the thickness (FWHM) of a light sheet."""
 
     numerical_aperture: Annotated[float, Field(gt=0, le=1.7)] | None = None
     refractive_index: Annotated[float, Field(ge=1, le=2)] | None = None
     excitation_nm: Annotated[float, Field(gt=200, lt=3000)] | None = None
     emission_nm: Annotated[float, Field(gt=200, lt=3000)] | None = None
+    sheet_um: Annotated[float, Field(gt=0.1, lt=100)] | None = None
 
 
 class Acquisition(_Frozen):

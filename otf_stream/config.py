@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-MethodName = Literal["auto", "finetune", "richardson-lucy", "interpolate"]
+MethodName = Literal["auto", "finetune", "pretrained", "richardson-lucy", "interpolate"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 
 

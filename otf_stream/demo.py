@@ -39,6 +39,7 @@ _PIXEL_UM = 0.2
 _PLANES_PER_SECOND = 1.0
 _BUDGET_S = 85.0
 _TAIL_S = 30.0
+_PATIENCE_S = 300.0  # past the deadline; a worker that dies again and again would otherwise be waited for for ever
 _OWN = ("demo.ome.zarr", "demo.journal.sqlite", "slices.png", "truth.tif")
 _STACK: StackIndex = (0, 0)
 
@@ -180,12 +181,15 @@ def _await_restored(service: Service, data: Path, bars: Progress) -> Path:
     with closing(SessionStore.open(path)) as store:
         bar: TaskID | None = None
         shown = ""
+        patience = time.monotonic() + _BUDGET_S + _TAIL_S + _PATIENCE_S
         while (state := store.journal.state(_STACK)) != "restored":
             for message in service.watch():
                 bars.console.print(message)
             if state == "failed":
                 trace = [str(e.detail.get("trace", "")) for e in store.journal.events() if e.kind == "failure"]
                 raise DemoError("the stack could not be restored:\n" + "\n".join(trace))
+            if time.monotonic() > patience:
+                raise DemoError(f"the stack is not restored {_PATIENCE_S:g} s after its deadline; it is kept in {path}")
             stages = [str(e.detail["stage"]) for e in store.journal.events() if e.kind == "stage"]
             if stages and stages[-1] != shown:
                 if bar is not None:

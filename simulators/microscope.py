@@ -1,9 +1,10 @@
-"""The optics and the camera that image a known truth, sharp across and blurred along the optical axis.
+"""The optics and the camera that image a known sample, sharp across and blurred along the optical axis.
 
-The truth already is what the lateral optics pass, so the microscope adds what makes a stack anisotropic: a
-Gaussian axial blur and planes further apart than the pixels. The blur is evaluated at each plane's exact position
-rather than by filtering the grid and picking voxels, so any ratio of z step to pixel size is imaged without
-rounding. Noise comes after blur, as it does in a camera.
+Two microscopes are here. The simple one (`expected`) images a truth, which already is what the lateral optics pass: it
+adds a Gaussian axial blur and planes further apart than the pixels. The blur is evaluated at each plane's exact
+position rather than by filtering the grid and picking voxels, so any ratio of z step to pixel size is imaged without
+rounding. The physical one (`through_optics`) images a sharp sample through the point spread function of a real kind of
+microscope. Noise comes after blur, as it does in a camera.
 """
 
 from __future__ import annotations
@@ -13,6 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.fft import irfftn, next_fast_len, rfftn
+
+from otf_stream.optics.pointspread import Microscope, point_spread
+from simulators.phantom import LATERAL_SIGMA
+
+_REACH = (48, 24)  # voxels along z and across that a point spreads over
 
 
 @dataclass(frozen=True)
@@ -128,6 +135,51 @@ def image(
         uint16 ``(plane, y, x)``.
     """
     return camera.expose(expected(truth, anisotropy=anisotropy, axial_sigma=axial_sigma), seed=seed)
+
+
+def pixel_size(microscope: Microscope) -> float:
+    """Return the pixel, in µm, that samples a microscope as finely as `simulators.phantom` expects.
+
+    That is, in which the point spread function in focus has the width of a Gaussian of `LATERAL_SIGMA`.
+    """
+    fine = 0.01
+    line = point_spread(microscope, (1, 201), z_um=fine, pixel_um=fine)[0, 100]
+    wide = np.flatnonzero(line > line.max() / 2)
+    return float(len(wide) * fine / (2 * math.sqrt(2 * math.log(2)) * LATERAL_SIGMA))
+
+
+def physical_psf(microscope: Microscope) -> NDArray[np.float32]:
+    """Compute the point spread function on the isotropic grid of `pixel_size`: ``(z, y, x)``, sum 1, vectorial."""
+    pixel = pixel_size(microscope)
+    depth, side = (2 * reach + 1 for reach in _REACH)
+    return point_spread(microscope, (depth, side), z_um=pixel, pixel_um=pixel, model="vectorial")
+
+
+def through_optics(sample: NDArray[np.float32], psf: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Image a sharp sample without noise, every voxel of it in focus once.
+
+    Parameters
+    ----------
+    sample
+        ``(z, y, x)``. Beyond its ends it is taken to continue as its mirror image.
+    psf
+        ``(z, y, x)``, odd sides, sum 1.
+
+    Returns
+    -------
+    ndarray
+        float32, the shape of ``sample``; planes of a stack are every so many of it.
+    """
+    margins = [min(n // 2, length - 1) for n, length in zip(psf.shape, sample.shape, strict=True)]
+    padded = np.pad(sample, [(margin, margin) for margin in margins], mode="reflect")
+    shape = [next_fast_len(n + m, real=True) for n, m in zip(padded.shape, psf.shape, strict=True)]
+    product = rfftn(padded, shape, workers=-1) * rfftn(psf, shape, workers=-1)
+    image = irfftn(product, shape, workers=-1)
+    inner = [
+        slice(margin + n // 2, margin + n // 2 + length)
+        for margin, n, length in zip(margins, psf.shape, sample.shape, strict=True)
+    ]
+    return np.asarray(np.clip(image[tuple(inner)], 0, None), np.float32)
 
 
 def _axial_weights(depth: int, anisotropy: float, sigma: float) -> NDArray[np.float32]:

@@ -6,8 +6,8 @@ axial sections should look: cells lie at random, ellipsoids and filaments point 
 texture comes from one isotropic random field. Everything is drawn into a domain larger than the array, so that
 its faces cut through cells as the field of view of a microscope does.
 
-Shapes are drawn sharp, each within its bounding box, and the whole is blurred once by the lateral
-point-spread function of a well-sampled microscope.
+Shapes are drawn sharp, each within its bounding box (`cells`), and the whole is blurred once by the lateral
+point-spread function of a well-sampled microscope (`phantom`).
 """
 
 from __future__ import annotations
@@ -65,6 +65,27 @@ def phantom(shape_zyx: tuple[int, int, int], *, seed: int) -> Volume:
     ValueError
         If an axis is shorter than one voxel.
     """
+    return seen_isotropically(cells(shape_zyx, seed=seed))
+
+
+def seen_isotropically(sample: Volume) -> Volume:
+    """Return the truth of a sample: what a microscope as sharp along z as it is across it would see of it."""
+    return np.asarray(gaussian_filter(sample, LATERAL_SIGMA, mode="nearest", truncate=3.5), np.float32)
+
+
+def cells(shape_zyx: tuple[int, int, int], *, seed: int) -> Volume:
+    """Draw the sample itself, as sharp as its voxels: what the optics have still to image.
+
+    Parameters
+    ----------
+    shape_zyx, seed
+        As for `phantom`.
+
+    Raises
+    ------
+    ValueError
+        If an axis is shorter than one voxel.
+    """
     if len(shape_zyx) != 3 or min(shape_zyx) < 1:
         raise ValueError(f"a phantom has three axes of at least 1 voxel, but the shape is {shape_zyx}")
     rng = np.random.default_rng(seed)
@@ -76,8 +97,7 @@ def phantom(shape_zyx: tuple[int, int, int], *, seed: int) -> Volume:
     for cell in _cells(shape_zyx, rng):
         _draw_cell(volume, cell, chromatin, bodies, relief)
     _draw_filaments(volume, rng)
-    blurred = np.asarray(gaussian_filter(volume, LATERAL_SIGMA, mode="nearest", truncate=3.5), np.float32)
-    return blurred + _background(shape_zyx, rng)
+    return volume + _background(shape_zyx, rng)
 
 
 def _texture(rng: np.random.Generator, *, fine: float, coarse: float | None) -> Volume:

@@ -117,7 +117,7 @@ def deblur(grid: Grid, denoiser: Denoiser, network: NAFNet, compute: Compute, *,
 
     # Tiles are cut where the coarsest level of the network has its pixels, or that level would see another grid.
     halo = -(-(network.reach + denoiser.reach) // network.multiple) * network.multiple
-    return Method("finetune", halo, restore)
+    return Method("network", halo, restore)
 
 
 def slices_at_once(depth: int, width: int) -> int:

@@ -35,6 +35,7 @@ _LOOK = 0.5  # seconds between two looks for new planes
 _BATCH = 8  # planes read at a time
 _NOISE_PLANES = 8
 _WRITTEN_PER_SECOND = 15e6  # voxels: reading, comparing, compressing and the pyramid, on one slow core
+_LEARNING_RATE = 3e-3
 _BLUR_FIELD = 512  # pixels; a stack's blur is that of the middle of its field of view
 
 Progress = Callable[[str, float], None]
@@ -110,9 +111,16 @@ def characterise(source: StackSource) -> Character:
 
 
 def learn(
-    source: StackSource, network: NAFNet, schedule: Schedule, compute: Compute, *, seed: int, progress: Progress
+    source: StackSource,
+    network: NAFNet,
+    schedule: Schedule,
+    compute: Compute,
+    *,
+    seed: int,
+    progress: Progress,
+    finetune: bool = True,
 ) -> Learned:
-    """Learn to deblur a stack, from the stack.
+    """Learn to denoise and to deblur a stack, from the stack.
 
     Parameters
     ----------
@@ -128,6 +136,8 @@ def learn(
         Of every draw.
     progress
         Is told of denoising and deblurring.
+    finetune
+        Whether to train the deblurring network. If not, it only takes on the stack's statistics.
     """
     generator = compute.generator(seed)
     denoiser, denoiser_steps = _learn_to_denoise(source, schedule, compute, generator, progress)
@@ -145,9 +155,9 @@ def learn(
 
     take()
     pairs = AxialPairs(pool, errors, character.blur, anisotropy, generator)
-    trainer = Trainer(network, pairs, compute, learning_rate=5e-3)
+    trainer = Trainer(network, pairs, compute, learning_rate=_LEARNING_RATE)
     seen = character.planes
-    while (done := schedule.deblurring(trainer.steps)) < 1:
+    while finetune and (done := schedule.deblurring(trainer.steps)) < 1:
         trainer.step(done)
         progress("finetune", done)
         schedule.reserve(lambda: restoring_time(network, source, compute))

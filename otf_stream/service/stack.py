@@ -22,8 +22,8 @@ import torch
 from otf_stream import __version__
 from otf_stream.acquisition import StackIndex
 from otf_stream.config import MethodName
+from otf_stream.learn.checkpoints import shipped_network
 from otf_stream.learn.compute import Compute
-from otf_stream.learn.nafnet import NAFNet
 from otf_stream.restore.fidelity import Fidelity
 from otf_stream.restore.methods import Grid, deblur, interpolate, richardson_lucy
 from otf_stream.restore.regions import Method, restore_region, split_into_regions
@@ -51,7 +51,8 @@ class Settings:
     Parameters
     ----------
     method
-        ``auto`` and ``finetune`` learn from the stack, and interpolate where that cannot be done.
+        ``auto`` and ``finetune`` fine-tune the pre-trained network on the stack, ``pretrained`` uses it as it is; all
+        three denoise the stack by learning from it, and interpolate where that cannot be done.
     budget
         Time, or steps, that a stack may take.
     seed
@@ -210,14 +211,14 @@ def _learn_if_possible(
     source: StackSource, schedule: Schedule, settings: Settings, compute: Compute, progress: Progress
 ) -> tuple[Learned | None, list[str]]:
     """Learn where the method asks for it and the stack allows it; otherwise say why not."""
-    if settings.method not in ("auto", "finetune"):
+    if settings.method not in ("auto", "finetune", "pretrained"):
         return None, []
     arrivals = source.arrivals()
     planes = arrivals.received if arrivals.complete else arrivals.expected
     if planes < _FEWEST_PLANES:
         return None, [f"{planes} planes are too few to learn from (at least {_FEWEST_PLANES}): interpolated"]
     torch.manual_seed(settings.seed)
-    network = NAFNet(width=16, enc_blk_nums=(1, 1, 1), middle_blk_num=2, dec_blk_nums=(1, 1, 1))
+    network = shipped_network()
     schedule.reserve(lambda: restoring_time(network, source, compute))
     while characterise(source).scale <= 0 and not source.arrivals().complete:
         time.sleep(_POLL)  # the first planes lie outside the sample
@@ -225,18 +226,24 @@ def _learn_if_possible(
         return None, ["the stack has no contrast, every pixel is alike: interpolated"]
     if not schedule.worth_training:
         return None, ["no time to learn before the deadline: interpolated"]
-    learned = learn(source, network, schedule, compute, seed=settings.seed, progress=progress)
+    finetune = settings.method != "pretrained"
+    learned = learn(source, network, schedule, compute, seed=settings.seed, progress=progress, finetune=finetune)
     _await_planes(source, source.acquisition.sizes.z)
-    if learned.steps == 0:
+    if learned.denoiser_steps == 0:
         return None, ["no time to learn before the deadline: interpolated"]
     if not schedule.time_to_restore:
         return None, ["no time to restore with the network before the deadline, the machine is too busy: interpolated"]
+    if finetune and learned.steps == 0:
+        return learned, ["no time to fine-tune before the deadline: the pre-trained network was used as it is"]
     return learned, []
 
 
 def _method(choice: MethodName, grid: Grid, character: Character, learned: Learned | None, compute: Compute) -> Method:
     if learned:
-        return deblur(grid, learned.denoiser, learned.network, compute, origin=character.origin, scale=character.scale)
+        deblurred = deblur(
+            grid, learned.denoiser, learned.network, compute, origin=character.origin, scale=character.scale
+        )
+        return replace(deblurred, name="finetune" if learned.steps else "pretrained")
     if choice == "richardson-lucy":
         return richardson_lucy(grid, character.blur.sigma, character.origin)
     return interpolate(grid)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from otf_stream.learn.checkpoints import CheckpointError, load_weights, save_weights
+from otf_stream.learn.checkpoints import CheckpointError, load_weights, save_weights, shipped_network
 from otf_stream.learn.nafnet import NAFNet, deblurring_network
 
 
@@ -37,3 +37,11 @@ def test_any_size_loads(tmp_path):
     loaded = load_weights(tmp_path / "w.safetensors")[0]
     assert loaded.multiple == 4
     assert sum(p.numel() for p in loaded.parameters()) == sum(p.numel() for p in network.parameters())
+
+
+def test_what_ships_is_the_network_that_the_card_tells_of():
+    shipped = shipped_network().state_dict()
+    assert {name: value.shape for name, value in shipped.items()} == {
+        name: value.shape for name, value in deblurring_network().state_dict().items()
+    }
+    assert float(shipped["ending.weight"].abs().max()) > 0  # it was trained

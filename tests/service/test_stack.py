@@ -9,9 +9,11 @@ import torch
 from stacks import small_stack, write
 
 from otf_stream.learn.compute import choose_compute
+from otf_stream.optics.noise import NoiseModel
+from otf_stream.restore.fidelity import Fidelity
 from otf_stream.restore.methods import Grid, interpolate
 from otf_stream.service.budget import Budget
-from otf_stream.service.stack import EmptyStackError, Settings, restore_stack
+from otf_stream.service.stack import EmptyStackError, Settings, _doubts, restore_stack
 from otf_stream.store.restored import read_provenance, read_restored
 
 CPU = choose_compute("cpu")
@@ -60,11 +62,30 @@ def test_provenance_tells_how_the_volume_came_about(session):
     assert store.journal.state((0, 0)) == "restored"
 
 
-def test_a_network_that_changes_the_light_is_told(session):
-    store = session({(0, 0): small_stack()})
-    provenance = restore_stack(store, (0, 0), FEW, CPU)
-    assert abs(provenance["flux_ratio"] - 1) > 0.03  # four steps are far too few
-    assert any("light" in warning for warning in provenance["warnings"])
+def test_a_network_that_changes_the_light_is_told():
+    light = torch.full((8, 16, 16), 100.0)
+    fidelity = Fidelity(Grid(range(8), 2.0, 15), NoiseModel(1.0, 0.0, 1.0), 1.0)
+    fidelity.add(light, torch.full((15, 16, 16), 110.0))
+    assert any("1.10 times the light" in doubt for doubt in _doubts(fidelity))
+
+
+def test_the_pretrained_network_can_be_used_as_it_is(session):
+    stack = small_stack()
+    stages = []
+    for method in ("pretrained", "finetune"):
+        store = session({(0, 0): stack}, name=method)
+        provenance = restore_stack(
+            store, (0, 0), Settings(method=method, budget=Budget(steps=30)), CPU,
+            progress=lambda stage, done, method=method: stages.append((method, stage)),
+        )  # fmt: skip
+        assert provenance["method"] == method
+        assert provenance["training"]["steps"] == (0 if method == "pretrained" else 30)
+        assert provenance["training"]["denoiser_steps"] == 30
+        kept = abs(provenance["flux_ratio"] - 1) < 0.03
+        assert kept or (method == "pretrained" and any("light" in warning for warning in provenance["warnings"]))
+        assert read_restored(store.path, (0, 0)).shape == (37, 72, 72)
+    assert ("finetune", "finetune") in stages
+    assert ("pretrained", "finetune") not in stages
 
 
 def test_training_begins_while_planes_still_arrive(session):

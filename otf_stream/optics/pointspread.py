@@ -1,0 +1,188 @@
+"""Point spread functions of real kinds of microscope, from physical models.
+
+A Gaussian is a fair picture of the core of a point spread function and a poor one of the rest: a widefield microscope
+never loses the light that is out of focus, a light sheet cuts it off, index mismatch drives it to one side. The
+models of a single lens are those of psfmodels; how lenses make a microscope is said here.
+
+References
+----------
+Gibson, Lanni: Experimental test of an analytical model of aberration, JOSA A 9, 1992 (the scalar model).
+Aguet, Van De Ville, Unser: Super-resolution orientation estimation, 2009 (the vectorial model).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import psfmodels
+from numpy.typing import NDArray
+
+from otf_stream.acquisition import Modality, Optics
+
+LensModel = Literal["scalar", "vectorial"]
+
+_COVERSLIP = 1.515
+_WORKING_DISTANCE_UM = 1500.0
+_FWHM = 2.3548
+_SAFE_APERTURE = 0.999  # of the index: the models divide by zero where the last ray is parallel to the focal plane
+
+
+@dataclass(frozen=True)
+class Microscope:
+    """What the point spread function of a microscope depends on.
+
+    Parameters
+    ----------
+    modality
+        ``unknown`` is taken for confocal, whose blur lies between the others.
+    numerical_aperture
+        Of the detecting objective, and of the illuminating one where they are the same.
+    refractive_index
+        Of the immersion medium.
+    excitation_um, emission_um
+        Wavelengths in µm.
+    sheet_um
+        Thickness of the light sheet, full width at half maximum.
+    pinhole_au
+        Diameter of the confocal pinhole in Airy units.
+    depth_um, index_mismatch
+        The objective looks through so much of a sample whose index is that of the immersion plus the mismatch:
+        spherical aberration.
+
+    Raises
+    ------
+    ValueError
+        If the numerical aperture is not below the refractive index.
+    """
+
+    modality: Modality = "confocal"
+    numerical_aperture: float = 1.0
+    refractive_index: float = 1.33
+    excitation_um: float = 0.488
+    emission_um: float = 0.52
+    sheet_um: float = 3.0
+    pinhole_au: float = 1.0
+    depth_um: float = 0.0
+    index_mismatch: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.numerical_aperture < self.refractive_index:
+            raise ValueError(
+                f"a numerical aperture of {self.numerical_aperture:g} is not below the refractive index of "
+                f"{self.refractive_index:g}; give the index of the immersion medium (oil 1.515, water 1.33, air 1)"
+            )
+
+
+_DEFAULTS: dict[Modality, Microscope] = {
+    "unknown": Microscope("confocal", 1.1),
+    "confocal": Microscope("confocal", 1.1),
+    "multiphoton": Microscope("multiphoton", 0.95, excitation_um=0.92),
+    "light-sheet": Microscope("light-sheet", 0.8),
+    "widefield": Microscope("widefield", 0.9),
+}
+
+
+def microscope_of(modality: Modality, optics: Optics) -> Microscope:
+    """Return what is known of a microscope, and a usual value for what is not.
+
+    Raises
+    ------
+    ValueError
+        If the numerical aperture is not below the refractive index.
+    """
+    usual = _DEFAULTS[modality]
+    aperture = optics.numerical_aperture or usual.numerical_aperture
+    index = optics.refractive_index
+    if index is None:
+        index = next((n for n in (usual.refractive_index, _COVERSLIP) if aperture < n), _COVERSLIP)
+    return Microscope(
+        usual.modality,
+        aperture,
+        index,
+        excitation_um=(optics.excitation_nm or 1000 * usual.excitation_um) / 1000,
+        emission_um=(optics.emission_nm or 1000 * usual.emission_um) / 1000,
+        sheet_um=optics.sheet_um or usual.sheet_um,
+    )
+
+
+def point_spread(
+    microscope: Microscope, shape: tuple[int, int], *, z_um: float, pixel_um: float, model: LensModel = "scalar"
+) -> NDArray[np.float32]:
+    """Compute the image of a point.
+
+    Parameters
+    ----------
+    microscope
+        Whose.
+    shape
+        Planes and lateral side, both odd.
+    z_um, pixel_um
+        Distance of planes and of pixels.
+    model
+        Of the single lens.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 ``(z, y, x)``, sum 1, the brightest plane in the middle.
+    """
+    if microscope.modality in ("confocal", "unknown"):
+        psf = _lens(microscope, microscope.excitation_um, shape, z_um, pixel_um, model)
+        psf *= _through_pinhole(
+            _lens(microscope, microscope.emission_um, shape, z_um, pixel_um, model),
+            0.5 * microscope.pinhole_au * 1.22 * microscope.emission_um / microscope.numerical_aperture / pixel_um,
+        )
+    elif microscope.modality == "multiphoton":
+        psf = _lens(microscope, microscope.excitation_um, shape, z_um, pixel_um, model) ** 2
+    else:
+        psf = _lens(microscope, microscope.emission_um, shape, z_um, pixel_um, model)
+        if microscope.modality == "light-sheet":
+            z = (np.arange(shape[0]) - shape[0] // 2) * z_um
+            psf *= np.exp(-0.5 * (z * _FWHM / microscope.sheet_um) ** 2)[:, None, None]
+    return np.asarray(psf / psf.sum(), np.float32)
+
+
+def _lens(
+    microscope: Microscope, wavelength: float, shape: tuple[int, int], z_um: float, pixel_um: float, model: LensModel
+) -> NDArray[np.float64]:
+    """Intensity of the image of a point by one lens, ``(z, y, x)``, its brightest plane in the middle."""
+    planes, side = shape
+    index = microscope.refractive_index
+    aberrated = microscope.depth_um > 0 and microscope.index_mismatch != 0
+    # Aberration moves the focus; what it may move by is computed in excess and cut off.
+    excess = 2 * (planes // 2) if aberrated else 0
+    psf: NDArray[np.float64] = psfmodels.make_psf(
+        planes + excess,
+        side,
+        dxy=pixel_um,
+        dz=z_um,
+        pz=microscope.depth_um,
+        NA=min(microscope.numerical_aperture, _SAFE_APERTURE * index),
+        wvl=wavelength,
+        ns=index + microscope.index_mismatch,
+        ni=index,
+        ni0=index,
+        tg=170.0,
+        tg0=170.0,
+        ng=_COVERSLIP,
+        ng0=_COVERSLIP,
+        ti0=_WORKING_DISTANCE_UM,
+        model=model,
+    )
+    if aberrated:
+        brightest = int(psf[:, side // 2, side // 2].argmax())
+        start = min(max(brightest - planes // 2, 0), excess)
+        psf = psf[start : start + planes]
+    return psf
+
+
+def _through_pinhole(psf: NDArray[np.float64], radius: float) -> NDArray[np.float64]:
+    """What a pinhole of so many pixels passes: each plane averaged over a disc with a soft edge."""
+    side = psf.shape[1]
+    offset = np.arange(side) - side // 2
+    disc = np.clip(radius + 0.5 - np.hypot(offset[:, None], offset), 0, 1)
+    transfer = np.fft.rfft2(np.fft.ifftshift(disc / disc.sum()))
+    passed = np.fft.irfft2(np.fft.rfft2(psf, axes=(1, 2)) * transfer, s=(side, side), axes=(1, 2))
+    return np.asarray(np.clip(passed, 0, None))
