@@ -88,14 +88,18 @@ def estimate_noise(planes: np.ndarray) -> NoiseModel:
     Foi et al.: Practical Poissonian–Gaussian noise modeling and fitting, IEEE TIP 17 (2008).
     """
     planes = np.asarray(planes, dtype=np.float32)
+    # Squares of counts near the end of float32's range would pass it. A power of two changes no other bit.
+    unit = 2.0 ** float(np.ceil(np.log2(np.max(np.abs(planes), where=np.isfinite(planes), initial=1.0))))
+    planes = planes / np.float32(unit)
     grain = estimate_grain(planes)
-    means, variances = _local_statistics(planes, grain)
+    means, variances = (values.astype(float) for values in _local_statistics(planes, grain))
     if means.size == 0:
         return NoiseModel(0.0, 0.0, 0.0)
     # Below the darkest percent of block means lies only light's absence, as far as the data can tell.
     offset = float(np.percentile(means, 1))
     gain, intercept = _lower_line(means, variances)
-    return NoiseModel(gain, offset, float(np.sqrt(max(intercept + gain * offset, 0.0))), grain)
+    read_noise = float(np.sqrt(max(intercept + gain * offset, 0.0)))
+    return NoiseModel(gain, offset, read_noise, grain).rescaled(0.0, 1 / unit)
 
 
 def _local_statistics(planes: np.ndarray, grain: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:

@@ -110,6 +110,12 @@ def characterise(source: StackSource) -> Character:
     return Character(noise, blur, max(scale, 0.0), len(there))
 
 
+def uncharacterised(source: StackSource) -> Character:
+    """Return what is assumed of a stack that cannot be characterised: no noise, the usual blur."""
+    blur = AxialBlur(max(0.5 * source.acquisition.voxel_size.anisotropy, 0.5), 1.5, estimated=False)
+    return Character(NoiseModel(0.0, 0.0, 0.0), blur, 0.0, len(source.planes()))
+
+
 def learn(
     source: StackSource,
     network: NAFNet,

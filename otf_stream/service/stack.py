@@ -28,7 +28,16 @@ from otf_stream.restore.fidelity import Fidelity
 from otf_stream.restore.methods import Grid, deblur, interpolate, richardson_lucy
 from otf_stream.restore.regions import Method, restore_region, split_into_regions
 from otf_stream.service.budget import Budget, Schedule
-from otf_stream.service.learning import FIRST_PLANES, Character, Learned, Progress, characterise, learn, restoring_time
+from otf_stream.service.learning import (
+    FIRST_PLANES,
+    Character,
+    Learned,
+    Progress,
+    characterise,
+    learn,
+    restoring_time,
+    uncharacterised,
+)
 from otf_stream.service.source import StackSource
 from otf_stream.store.disk import is_full
 from otf_stream.store.restored import BLOCK, RestoredWriter
@@ -147,7 +156,7 @@ def _restore(
         learned, reasons = _learn_if_possible(source, schedule, settings, compute, progress)
     _await_planes(source, source.acquisition.sizes.z)
     with _timed(timings, "restore"):
-        character = learned.character if learned else characterise(source)
+        character = learned.character if learned else _characterised(source, reasons, after_failure=bool(failures))
         grid = source.grid()  # Planes that come later than this are not in the volume.
         method = _method(settings.method, grid, character, learned, compute)
         written = partial(_with_room, store, patient)
@@ -236,6 +245,19 @@ def _learn_if_possible(
     if finetune and learned.steps == 0:
         return learned, ["no time to fine-tune before the deadline: the pre-trained network was used as it is"]
     return learned, []
+
+
+def _characterised(source: StackSource, reasons: list[str], *, after_failure: bool) -> Character:
+    """Characterise the stack; where that may be what failed before, do without and add that to the reasons."""
+    try:
+        return characterise(source)
+    except OSError:
+        raise
+    except Exception as error:
+        if not after_failure:
+            raise
+        reasons.append(f"noise and blur could not be estimated ({type(error).__name__}: {error})")
+        return uncharacterised(source)
 
 
 def _method(choice: MethodName, grid: Grid, character: Character, learned: Learned | None, compute: Compute) -> Method:

@@ -52,6 +52,13 @@ def test_saturated_and_missing_pixels_are_left_out():
     np.testing.assert_allclose(estimate_noise(planes).variance(level), truth.variance(level), rtol=0.15)
 
 
+def test_counts_near_the_end_of_the_range_do_not_overflow():
+    planes = photographed(2.0, 100.0, 3.0)
+    level = np.array([120.0, 250.0])
+    noise = estimate_noise((planes * 1e30).astype(np.float32))
+    np.testing.assert_allclose(noise.variance(level * 1e30) / 1e60, estimate_noise(planes).variance(level), rtol=0.05)
+
+
 def test_rescaling_keeps_the_noise():
     noise = NoiseModel(2.0, 100.0, 4.0)
     rescaled = noise.rescaled(100.0, 50.0)

@@ -201,3 +201,16 @@ def test_where_learning_fails_the_stack_is_interpolated_and_says_so(session):
     assert "RuntimeError: out of memory" in provenance["warnings"][0]
     assert any("out of memory" in event.detail["trace"] for event in store.journal.events() if event.kind == "failure")
     np.testing.assert_allclose(read_restored(store.path, (0, 0)), interpolated(stack, 4.0), atol=0.51)
+
+
+def test_where_even_the_noise_cannot_be_estimated_the_stack_is_interpolated(session, monkeypatch):
+    def diverge(planes):
+        raise np.linalg.LinAlgError("no convergence")
+
+    monkeypatch.setattr("otf_stream.service.learning.estimate_noise", diverge)
+    stack = small_stack()
+    store = session({(0, 0): stack})
+    provenance = restore_stack(store, (0, 0), FEW, CPU)
+    assert provenance["method"] == "interpolate"
+    assert sum("no convergence" in warning for warning in provenance["warnings"]) == 2
+    np.testing.assert_allclose(read_restored(store.path, (0, 0)), interpolated(stack, 4.0), atol=0.51)
