@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from pydantic import ValidationError
@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from otf_stream import __version__
-from otf_stream.acquisition import VoxelSize
+from otf_stream.acquisition import Modality, VoxelSize
 from otf_stream.bench.commands import app as bench
 from otf_stream.config import DeviceName, MethodName, ServiceConfig
 
@@ -41,6 +41,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(bench)
+weights = typer.Typer(
+    name="weights", help="Bring in published weights, and look at those of a file.", no_args_is_help=True
+)
+app.add_typer(weights)
 _say = Console(stderr=True)  # for people; standard output is for results
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -50,6 +54,14 @@ Device = Annotated[DeviceName, typer.Option(help="Where to compute; auto takes a
 VoxelSizeOption = Annotated[
     tuple[float, float, float] | None,
     typer.Option("--voxel-size", metavar="DZ DY DX", help="In µm. Needed where the file does not say."),
+]
+
+ModalityOption = Annotated[Modality | None, typer.Option(help="Kind of microscope, where the file does not say.")]
+ApertureOption = Annotated[
+    float | None, typer.Option("--numerical-aperture", help="Of the objective; found in the stack if not given.")
+]
+PsfOption = Annotated[
+    Path | None, typer.Option(help="TIFF of a measured point spread function; found in the stack if not given.")
 ]
 
 
@@ -126,7 +138,8 @@ def serve(
     tail: Annotated[float | None, typer.Option(help="Seconds granted after the last plane in any case.")] = None,
     method: Annotated[MethodName | None, typer.Option(help="How to restore.")] = None,
     device: Annotated[DeviceName | None, typer.Option(help="Where to compute.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the initial weights and of every draw.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of every draw.")] = None,
+    psf: PsfOption = None,
     threads: Annotated[int | None, typer.Option(help="Processor cores of the worker.")] = None,
 ) -> None:
     """Listen for microscopes and restore what they send, until Ctrl-C."""
@@ -135,7 +148,7 @@ def serve(
     with _told():
         settings = ServiceConfig.load(
             config, data=data, listen=listen, budget_s=budget, tail_s=tail,
-            method=method, device=device, seed=seed, threads=threads,
+            method=method, device=device, seed=seed, psf=psf, threads=threads,
         )  # fmt: skip
         with _until_stopped(), Service(settings) as service:
             where = escape(str(settings.data.resolve()))
@@ -149,6 +162,8 @@ def replay(
     stack: Annotated[Path, typer.Argument(help="TIFF, OME-TIFF, folder of plane TIFFs, OME-Zarr or NDTiff.")],
     to: Annotated[str, typer.Option("--to", help="Where otf-stream serve listens.")] = "tcp://127.0.0.1:8421",
     voxel_size: VoxelSizeOption = None,
+    modality: ModalityOption = None,
+    numerical_aperture: ApertureOption = None,
     planes_per_second: Annotated[float | None, typer.Option(help="As fast as it goes, if not given.", min=1e-3)] = None,
     name: Annotated[str | None, typer.Option(help="Of the session; the file's name, if not given.")] = None,
     json: Json = False,
@@ -158,7 +173,10 @@ def replay(
     from simulators.replayer import replay as stream
 
     with _told():
-        recording = open_recording(stack, voxel_size=_voxel_size(voxel_size), name=name)
+        recording = open_recording(
+            stack, voxel_size=_voxel_size(voxel_size), name=name,
+            modality=modality, numerical_aperture=numerical_aperture,
+        )  # fmt: skip
         try:
             with _bar() as bar:
                 task = bar.add_task(f"planes of {recording.acquisition.name}", total=recording.acquisition.sizes.planes)
@@ -178,6 +196,9 @@ def restore(
     stack: Annotated[Path, typer.Argument(help="TIFF, OME-TIFF, folder of plane TIFFs, OME-Zarr or NDTiff.")],
     out: Annotated[Path, typer.Argument(help="The new store, NAME.ome.zarr.")],
     voxel_size: VoxelSizeOption = None,
+    modality: ModalityOption = None,
+    numerical_aperture: ApertureOption = None,
+    psf: PsfOption = None,
     budget: Annotated[float, typer.Option(help="Seconds that all of it may take.", min=0.1)] = 300.0,
     steps: Annotated[int | None, typer.Option(help="Train so many steps instead: reproducible.", min=1)] = None,
     method: Annotated[MethodName, typer.Option(help="How to restore.")] = "auto",
@@ -190,6 +211,7 @@ def restore(
     """Restore a recorded stack, with the same code as live."""
     from otf_stream.learn.compute import choose_compute
     from otf_stream.service.budget import Budget
+    from otf_stream.service.character import check_optics
     from otf_stream.service.recorded import restore_recording
     from otf_stream.service.stack import Settings
     from otf_stream.store.recordings import open_recording
@@ -198,9 +220,12 @@ def restore(
         if report and not report.parent.is_dir():
             raise ValueError(f"the folder of the report {report} does not exist; create it, or give another --report")
         compute = choose_compute(device)
-        recording = open_recording(stack, voxel_size=_voxel_size(voxel_size))
-        settings = Settings(method=method, budget=Budget(total=budget, tail=0.0, steps=steps), seed=seed)
+        recording = open_recording(
+            stack, voxel_size=_voxel_size(voxel_size), modality=modality, numerical_aperture=numerical_aperture
+        )
+        settings = Settings(method=method, budget=Budget(total=budget, tail=0.0, steps=steps), seed=seed, psf=psf)
         try:
+            check_optics(recording.acquisition, psf)
             with _bar() as bar:
                 stages: dict[str, Any] = {}
 
@@ -250,44 +275,100 @@ def evaluate(
 
 @app.command()
 def pretrain(
+    network: Annotated[
+        Literal["denoise", "deblur"], typer.Argument(help="Which network. deblur learns from what denoise cleaned.")
+    ],
     out: Annotated[Path, typer.Argument(help="The new weights, NAME.safetensors; the model card lands beside them.")],
-    steps: Annotated[int, typer.Option(help="Training steps; some eight a second on one slow core.", min=1)] = 12000,
+    steps: Annotated[int, typer.Option(help="Training steps; some six a second on one slow core.", min=1)] = 9000,
+    scenes: Annotated[int, typer.Option(help="Drawn scenes that are in use at a time.", min=1)] = 96,
     device: Device = "auto",
     seed: Seed = 0,
     threads: Annotated[int | None, typer.Option(help="Processor cores to use; all, if not given.", min=1)] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Pre-train the deblurring network on drawn images: how the weights that ship were made."""
+    """Pre-train a network on drawn scenes: how the weights that ship were made."""
     import torch
 
-    from otf_stream.learn.checkpoints import save_weights
+    from otf_stream.learn.checkpoints import save_weights, shipped_network
     from otf_stream.learn.compute import choose_compute
+    from otf_stream.learn.denoise import denoising_network
     from otf_stream.learn.modelcard import card_text, model_card
     from otf_stream.learn.nafnet import deblurring_network
+    from otf_stream.learn.pretrain import axial_pairs, noisy_pairs
     from otf_stream.learn.pretrain import pretrain as train
 
     with _told():
-        if out.suffix != ".safetensors":
-            raise ValueError(f"{out} does not end in .safetensors; give it that ending")
-        if out.exists() and not overwrite:
-            raise FileExistsError(17, "the file exists; give --overwrite to replace it", str(out))
+        _check_weights_name(out, overwrite=overwrite)
         compute = choose_compute(device)
         torch.set_num_threads(threads or torch.get_num_threads())
         torch.manual_seed(seed)
+        denoising = network == "denoise"
+        new = denoising_network() if denoising else deblurring_network()
+        make_pairs = noisy_pairs if denoising else axial_pairs(shipped_network("denoise"), compute)
         reports = []
         with _bar() as bar:
             task = bar.add_task("steps", total=steps)
-            for report, network in train(
-                deblurring_network(), compute, steps=steps, seed=seed,
+            for report, trained in train(
+                new, make_pairs, compute, steps=steps, seed=seed, scenes=scenes,
                 progress=lambda done: bar.update(task, completed=round(done * steps)),
             ):  # fmt: skip
                 reports.append(report)
-                card = model_card(network, reports, steps=steps, seed=seed, compute=compute)
-                save_weights(network, out, card)
-                _say.print(f"step {report.steps}: {report.gain_db:+.2f} dB over interpolation on unseen images")
-        command = f"otf-stream pretrain {out.name} --steps {steps} --seed {seed} --threads {torch.get_num_threads()}"
-        out.with_suffix(".md").write_text(card_text(card, command), encoding="utf-8")
+                card = model_card(trained, reports, steps=steps, scenes=scenes, seed=seed, compute=compute)
+                save_weights(trained, out, card)
+                _say.print(f"step {report.steps}: {report.gain_db:+.2f} dB over the input on unseen scenes")
+        command = (
+            f"otf-stream pretrain {network} {out.name} --steps {steps} --scenes {scenes} --seed {seed} "
+            f"--threads {torch.get_num_threads()}"
+        )
+        out.with_suffix(".md").write_text(card_text(network, card, command), encoding="utf-8")
     typer.echo(f"weights: {out}\ncard:    {out.with_suffix('.md')}")
+
+
+@weights.command("import")
+def import_weights(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT.pth", help="Of a NAFNet, as it is published.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="The new weights.")],
+    overwrite: Overwrite = False,
+) -> None:
+    """Turn a published NAFNet into weights for images of one channel; nothing in its file is run."""
+    from otf_stream.learn.architecture import describe
+    from otf_stream.learn.checkpoints import import_checkpoint, save_weights
+
+    with _told():
+        _check_weights_name(out, overwrite=overwrite)
+        network, card = import_checkpoint(checkpoint)
+        save_weights(network, out, card)
+    typer.echo(f"weights: {out}\n{_lines(describe(network))}")
+
+
+@weights.command("show")
+def show_weights(
+    path: Annotated[Path, typer.Argument(metavar="FILE.safetensors", help="What pretrain or weights import wrote.")],
+    json: Json = False,
+) -> None:
+    """Print the size of a network and the card of its training."""
+    from otf_stream.learn.architecture import describe
+    from otf_stream.learn.checkpoints import load_weights
+
+    with _told():
+        network, card = load_weights(path)
+    if json:
+        _print_json({"network": describe(network), "card": card})
+    else:
+        typer.echo(f"network\n{_lines(describe(network))}\ncard\n{_lines(card)}")
+
+
+def _check_weights_name(out: Path, *, overwrite: bool) -> None:
+    if out.suffix != ".safetensors":
+        raise ValueError(f"{out} does not end in .safetensors; give it that ending")
+    if out.exists() and not overwrite:
+        raise FileExistsError(17, "the file exists; give --overwrite to replace it", str(out))
+
+
+def _lines(values: dict[str, Any]) -> str:
+    """Return a line for each key, its value as JSON."""
+    width = max(map(len, values), default=0)
+    return "\n".join(f"  {key.ljust(width)}  {jsonlib.dumps(value)}" for key, value in values.items())
 
 
 def _volume(path: Path) -> Any:

@@ -23,6 +23,12 @@ def _port(address: str) -> str:
     return address
 
 
+def _readable(path: Path) -> Path:
+    if not path.is_file():
+        raise ValueError("there is no such file; give the TIFF of a bead, or leave it out")
+    return path
+
+
 class ConfigError(ValueError):
     """A setting that cannot be used; the message names it, its limit and the remedy."""
 
@@ -42,6 +48,8 @@ class ServiceConfig(BaseModel):
         Seconds granted after the last plane in any case.
     method, device, seed
         How stacks are restored.
+    psf
+        TIFF of a measured point spread function; estimated from each stack where not given.
     threads
         Processor cores of the worker; all but one where not given.
     disk_reserve_gb
@@ -59,6 +67,7 @@ class ServiceConfig(BaseModel):
     method: MethodName = "auto"
     device: DeviceName = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    psf: Annotated[Path, AfterValidator(_readable)] | None = None
     threads: Annotated[int, Field(ge=1)] | None = None
     disk_reserve_gb: Annotated[float, Field(ge=0)] = 2.0
     silence_s: Annotated[float, Field(gt=0)] = 120.0

@@ -23,7 +23,7 @@ from otf_stream.acquire.hooks.pymmcore_plus import Stream
 from otf_stream.acquisition import StackIndex
 from otf_stream.config import ServiceConfig
 from otf_stream.restore.evaluate import psnr
-from otf_stream.restore.methods import interpolate
+from otf_stream.restore.methods import interpolated
 from otf_stream.service.source import StackSource
 from otf_stream.service.supervisor import Service
 from otf_stream.store.restored import read_provenance, read_restored
@@ -212,9 +212,9 @@ def _summarise(path: Path, truth: np.ndarray, stream: Stream, out: Path) -> Demo
         (ended,) = (event.detail for event in store.journal.events() if event.kind == "ended")
     provenance = read_provenance(path)["t0c0"]
     restored = read_restored(path, _STACK)
-    interpolated = interpolate(grid).restore(torch.from_numpy(raw)).numpy()
+    linear = interpolated(grid, torch.from_numpy(raw)).numpy()
     picture = out / "slices.png"
-    draw_slices(picture, interpolated, restored, truth)
+    draw_slices(picture, linear, restored, truth)
     return DemoSummary(
         acquired=sizes.planes,
         sent=stream.sent,
@@ -224,7 +224,7 @@ def _summarise(path: Path, truth: np.ndarray, stream: Stream, out: Path) -> Demo
         megabytes_per_second=raw.size * 2 / 1e6 / max(last - first, 1e-3),
         since_first_plane_s=provenance["timing"]["since_first_plane_s"],
         since_last_plane_s=provenance["timing"]["since_last_plane_s"],
-        psnr_interpolated=psnr(interpolated, truth),
+        psnr_interpolated=psnr(linear, truth),
         psnr_restored=psnr(restored, truth),
         method=provenance["method"],
         warnings=provenance["warnings"],

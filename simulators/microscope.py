@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import irfftn, next_fast_len, rfftn
 
-from otf_stream.optics.pointspread import Microscope, point_spread
+from otf_stream.optics.pointspread import Microscope, focus_width, point_spread
 from simulators.phantom import LATERAL_SIGMA
 
 _REACH = (48, 24)  # voxels along z and across that a point spreads over
@@ -142,10 +142,7 @@ def pixel_size(microscope: Microscope) -> float:
 
     That is, in which the point spread function in focus has the width of a Gaussian of `LATERAL_SIGMA`.
     """
-    fine = 0.01
-    line = point_spread(microscope, (1, 201), z_um=fine, pixel_um=fine)[0, 100]
-    wide = np.flatnonzero(line > line.max() / 2)
-    return float(len(wide) * fine / (2 * math.sqrt(2 * math.log(2)) * LATERAL_SIGMA))
+    return focus_width(microscope) / (2 * math.sqrt(2 * math.log(2)) * LATERAL_SIGMA)
 
 
 def physical_psf(microscope: Microscope) -> NDArray[np.float32]:

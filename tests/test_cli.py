@@ -20,6 +20,8 @@ import torch
 from stacks import small_stack
 
 from otf_stream import __version__
+from otf_stream.learn.checkpoints import load_checkpoint, load_weights
+from otf_stream.learn.nafnet import NAFNet
 from otf_stream.store.journal import journal_path
 from otf_stream.store.restored import read_provenance, read_restored
 from simulators.microscope import image
@@ -85,6 +87,9 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("replay",), "--planes-per-second"),
         (("restore",), "--steps"),
         (("evaluate",), "--reference"),
+        (("weights",), "import"),
+        (("weights", "import"), "--overwrite"),
+        (("weights", "show"), "--json"),
     ],
 )
 def test_help(command: tuple[str, ...], option: str) -> None:
@@ -230,3 +235,92 @@ def test_evaluate_compares_a_store_with_the_truth(phantoms: Path) -> None:
     assert 0 < values["ssim"] < 1
     assert f"{values['psnr_db']:.2f} dB" in told.stdout
     assert {"axial_resolution_voxels", "reference_axial_resolution_voxels", "gain", "offset"} <= values.keys()
+    # The phantom's planes are 4 voxels apart: finer periods than theirs cannot agree along z as they do across.
+    assert 2 <= values["fsc_lateral_resolution_voxels"] < values["fsc_axial_resolution_voxels"]
+    assert f"down to: axial {values['fsc_axial_resolution_voxels']:.2f}" in told.stdout
+
+
+def published(path: Path, **changes: object) -> Path:
+    """Write a checkpoint as the authors of NAFNet publish theirs: colour, under ``params``; ``changes`` spoil it."""
+    network = NAFNet(img_channel=3, width=4, enc_blk_nums=(1, 1), dec_blk_nums=(1, 1))
+    torch.nn.init.normal_(network.ending.weight, std=0.1, generator=torch.Generator().manual_seed(0))
+    torch.save({"params": {**network.state_dict(), **changes}}, path)
+    return path
+
+
+def test_published_weights_come_in_and_are_shown(tmp_path: Path) -> None:
+    checkpoint, out = published(tmp_path / "NAFNet.pth"), tmp_path / "mine.safetensors"
+    done = otf_stream("weights", "import", checkpoint, out)
+    assert done.returncode == 0, done.stderr
+    assert str(out) in done.stdout
+    network, card = load_weights(out)
+    image = torch.rand(1, 1, 32, 32)
+    with torch.no_grad():
+        colour = load_checkpoint(checkpoint).eval()(image.expand(-1, 3, -1, -1))
+        torch.testing.assert_close(network.eval()(image), colour.mean(1, keepdim=True))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["NAFNet.pth", "mine.safetensors"]
+
+    before = out.read_bytes()
+    runs = all_of(
+        {
+            "again": ("weights", "import", checkpoint, out),
+            "shown": ("weights", "show", out),
+            "as JSON": ("weights", "show", out, "--json"),
+        }
+    )
+    assert runs["again"].returncode == 1
+    assert "--overwrite" in runs["again"].stderr
+    assert out.read_bytes() == before
+    assert runs["shown"].returncode == 0
+    for words in ("parameters", "levels", "image_channels", "imported_from", "NAFNet.pth", card["sha256"]):
+        assert words in runs["shown"].stdout
+    told = json.loads(runs["as JSON"].stdout)
+    assert told["card"] == card
+    assert (told["network"]["image_channels"], told["network"]["levels"]) == (1, 2)
+
+    other = published(tmp_path / "other.pth", **{"ending.bias": torch.ones(3)})
+    assert otf_stream("weights", "import", other, out, "--overwrite").returncode == 0
+    assert out.read_bytes() != before
+
+
+class _Command:
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.system, ("echo > ran",)
+
+
+def test_what_is_no_published_network_is_refused_and_writes_nothing(tmp_path: Path) -> None:
+    files = {
+        name: tmp_path / f"{name}.pth" for name in ("evil", "text", "empty", "cut", "part", "shape", "whole", "numbers")
+    }
+    torch.save({"params": {}, "extra": _Command()}, files["evil"])
+    files["text"].write_text("<!DOCTYPE html>", encoding="utf-8")
+    files["empty"].touch()
+    files["cut"].write_bytes(published(files["whole"]).read_bytes()[:5000])
+    published(files["part"], **{"sca": torch.zeros(2)})
+    published(files["shape"], **{"intro.bias": torch.zeros(5)})
+    published(files["numbers"], **{"intro.bias": 0.5})
+    out = tmp_path / "out.safetensors"
+    cases: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
+        "code": (("import", files["evil"], out), ("evil.pth", "would have to be run", "give the whole")),
+        "text": (("import", files["text"], out), ("text.pth is no torch checkpoint", "<!DOCTYPE")),
+        "empty": (("import", files["empty"], out), ("empty.pth is empty", "give the whole")),
+        "cut": (("import", files["cut"], out), ("cut.pth is a zip archive that was cut short",)),
+        "more": (("import", files["part"], out), ("1 unknown ('sca')", "give the whole")),
+        "shape": (("import", files["shape"], out), ("intro.bias is (5,), not (4,)",)),
+        "number": (("import", files["numbers"], out), ("'intro.bias' (float)",)),
+        "none": (("import", tmp_path / "none.pth", out), ("none.pth",)),
+        "suffix": (("import", files["whole"], tmp_path / "out.pth"), (".safetensors",)),
+        "folder": (("import", files["whole"], tmp_path / "none" / out.name), ("No such file", out.name)),
+        "show a checkpoint": (("show", files["whole"]), ("whole.pth is no safetensors file", "weights import")),
+        "show nothing": (("show", out), ("out.safetensors",)),
+    }
+    before = sorted(tmp_path.iterdir())
+    for case, done in all_of({case: ("weights", *arguments) for case, (arguments, _) in cases.items()}).items():
+        assert done.returncode == 1, case
+        assert done.stdout == "", case
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("error: "), case
+        for said in cases[case][1]:
+            assert said in line, (case, line)
+    assert sorted(tmp_path.iterdir()) == before
+    assert not Path("ran").exists()

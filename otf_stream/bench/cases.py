@@ -11,12 +11,14 @@ from functools import cache
 from itertools import product
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from otf_stream.acquisition import Acquisition, Modality, Optics, Sizes, VoxelSize
 from otf_stream.optics.pointspread import Microscope
+from otf_stream.optics.psf import split_psf
 from simulators.microscope import Camera, physical_psf, pixel_size, through_optics
-from simulators.phantom import Volume, cells, seen_isotropically
+from simulators.phantom import LATERAL_SIGMA, Volume, cells, seen_isotropically
 from simulators.tissues import foam, vesicles
 
 PLANES = 32
@@ -97,6 +99,11 @@ class Case:
     def psf(self) -> NDArray[np.float32]:
         """The true point spread function, ``(z, y, x)`` on the isotropic grid."""
         return _psf(self.modality)
+
+    @property
+    def axial_width(self) -> float:
+        """True width of the core of the point spread function along z, in pixels, full at half maximum."""
+        return split_psf(torch.from_numpy(self.psf), LATERAL_SIGMA).width
 
     def draw(self) -> tuple[Volume, NDArray[np.uint16]]:
         """Return the truth ``(z', y, x)`` and the planes ``(z, y, x)``."""

@@ -57,6 +57,45 @@ def quality(
     typer.echo(f"page:    {out}\nresults: {results}")
 
 
+@app.command()
+def layers(
+    out: Annotated[Path, typer.Option(help="The page to write; results and picture land beside it.")] = Path(
+        "docs/layers.md"
+    ),
+    seconds: Annotated[float, typer.Option(help="Training time of each contender on each stack.", min=1)] = 30.0,
+    share: Annotated[float, typer.Option(help="Share of the parameters to train.", min=0.001, max=1)] = 0.3,
+    seeds: Annotated[int, typer.Option(help="How often to repeat.", min=1)] = 5,
+    threads: Annotated[int | None, typer.Option(help="Processor cores to use; all, if not given.", min=1)] = None,
+    again: Annotated[bool, typer.Option("--again", help="Do not keep the results of earlier runs.")] = False,
+) -> None:
+    """Compare fine-tuning of ZEST's layers with that of random ones, the last ones, all and none, in equal time."""
+    import torch
+
+    from otf_stream.bench.cases import few_cases
+    from otf_stream.bench.layers import draw, page, run_layers
+    from otf_stream.learn.compute import choose_compute
+
+    torch.set_num_threads(threads or torch.get_num_threads())
+    out.parent.mkdir(parents=True, exist_ok=True)
+    results = out.with_suffix(".jsonl")
+    if again:
+        results.unlink(missing_ok=True)
+    found = run_layers(
+        few_cases(),
+        results,
+        choose_compute("cpu" if not torch.cuda.is_available() else "cuda"),
+        seconds=seconds,
+        share=share,
+        seeds=seeds,
+        progress=lambda said: _say.print(said, highlight=False),
+    )
+    picture = Path("images") / f"{out.stem}.png"
+    draw(out.parent / picture, found)
+    command = f"otf-stream bench layers --seconds {seconds:g} --share {share:g} --seeds {seeds}"
+    out.write_text(page(found, command, picture.as_posix()), encoding="utf-8")
+    typer.echo(f"page:    {out}\nresults: {results}")
+
+
 def _shown() -> set[str]:
     from otf_stream.bench.cases import few_cases
 

@@ -118,7 +118,7 @@ def _run(case: Case, compute: Compute, seconds: float, care_python: Path | None,
         "richardson_lucy_iterations": iterations,
         "provenance": {key: provenance[key] for key in ("method", "warnings", "flux_ratio", "residual")},
         "gain": {"estimated": provenance["noise"]["gain"], "true": case.camera.gain},
-        "axial_blur": provenance["axial_blur"],
+        "axial_width": {"estimated": provenance["axial_blur"]["width"], "true": case.axial_width},
         "machine": f"{os.cpu_count()} cores {platform.machine()}, {compute}, torch {torch.__version__}",
         "version": __version__,
     }

@@ -7,25 +7,34 @@ the shapes and names, so no option has to repeat what the file says.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections import Counter
-from collections.abc import Mapping
+import re
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from safetensors.torch import save
 
+from otf_stream import __version__
+from otf_stream.learn.architecture import CheckpointError, network_of, single_channel
 from otf_stream.learn.nafnet import NAFNet
 
 _CARD = "card"
+_OURS = "give weights that `otf-stream pretrain` or `otf-stream weights import` wrote"
+_PUBLISHED = (
+    "give the whole .pth file of a NAFNet as github.com/megvii-research/NAFNet publishes it, or the state dict, alone, "
+    "of one of your own"
+)
 
-
-class CheckpointError(ValueError):
-    """The file holds no NAFNet."""
+Shipped = Literal["deblur", "denoise"]
+"""The networks that ship, by what they do."""
 
 
 def save_weights(network: NAFNet, path: Path, card: Mapping[str, Any]) -> None:
@@ -39,11 +48,20 @@ def save_weights(network: NAFNet, path: Path, card: Mapping[str, Any]) -> None:
         Replaced where it exists, at once and whole.
     card
         What JSON can hold.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written; then there is none, or still the former one.
     """
     state = {name: value.contiguous().float().cpu() for name, value in network.state_dict().items()}
     partial = path.with_name(path.name + ".partial")
-    save_file(state, partial, metadata={_CARD: json.dumps(card)})
-    partial.replace(path)
+    try:
+        # Its own writer would make a file that no other user, such as that of a service, can read.
+        partial.write_bytes(save(state, metadata={_CARD: json.dumps(card)}))
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def load_weights(path: Path) -> tuple[NAFNet, dict[str, Any]]:
@@ -53,20 +71,23 @@ def load_weights(path: Path) -> tuple[NAFNet, dict[str, Any]]:
     ------
     CheckpointError
         If the file is none, or holds no NAFNet.
+    OSError
+        If it cannot be read.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is no safetensors file: {error}") from error
-    card: dict[str, Any] = json.loads(metadata.get(_CARD, "{}"))
-    return network_of(state), card
+    path.open("rb").close()  # the errors of safetensors do not name the file
+    with _blamed_on(path, _OURS):
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+        except SafetensorError as error:
+            raise CheckpointError(f"is no safetensors file: {error}") from error
+        return network_of(state), _card(metadata.get(_CARD, "{}"))
 
 
-def shipped_network() -> NAFNet:
-    """Return the pre-trained deblurring network that ships with the package."""
-    with as_file(files("otf_stream.learn") / "weights" / "deblur.safetensors") as path:
+def shipped_network(name: Shipped) -> NAFNet:
+    """Return a pre-trained network that ships with the package."""
+    with as_file(files("otf_stream.learn") / "weights" / f"{name}.safetensors") as path:
         return load_weights(path)[0]
 
 
@@ -76,55 +97,100 @@ def load_checkpoint(path: Path) -> NAFNet:
     Parameters
     ----------
     path
-        A state dict, as it is or under ``params``, ``params_ema`` or ``state_dict``.
+        A state dict, as it is or under ``params_ema``, ``params`` or ``state_dict``. Nothing in the file is run.
 
     Raises
     ------
     CheckpointError
-        If the file is no checkpoint, or not one of a NAFNet.
+        If the file is no checkpoint, holds more than tensors, or not those of a NAFNet. It names what is wrong.
+    OSError
+        If it cannot be read.
     """
+    with _blamed_on(path, _PUBLISHED):
+        content = _tensors_in(path)
+        for key in ("params_ema", "params", "state_dict"):
+            if isinstance(content, Mapping) and key in content:
+                content = content[key]
+        if not isinstance(content, Mapping):
+            raise CheckpointError(f"holds an object of type {type(content).__name__}, no state dict")
+        return network_of(content)
+
+
+def import_checkpoint(path: Path) -> tuple[NAFNet, dict[str, Any]]:
+    """Load a NAFNet from a ``.pth`` file for images of a single channel, with a card that says where it is from.
+
+    Parameters
+    ----------
+    path
+        As for `load_checkpoint`.
+
+    Returns
+    -------
+    network : NAFNet
+        See `single_channel`.
+    card : dict
+        Name and SHA-256 of the file, and the channels of the network in it.
+
+    Raises
+    ------
+    CheckpointError, OSError
+        As for `load_checkpoint`.
+    """
+    network = load_checkpoint(path)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    card = {
+        "imported_from": path.name,
+        "sha256": digest,
+        "image_channels_of_source": network.img_channel,
+        "versions": {"otf_stream": __version__, "torch": torch.__version__},
+    }
+    return single_channel(network), card
+
+
+@contextmanager
+def _blamed_on(path: Path, remedy: str) -> Iterator[None]:
+    """Complete what is wrong with a file by which, and what to do."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} {error}; {remedy}") from error
+
+
+def _card(text: str) -> dict[str, Any]:
+    try:
+        card = json.loads(text)
+    except json.JSONDecodeError:
+        card = None
+    if not isinstance(card, dict):
+        raise CheckpointError(f"has a card that is no JSON object: {text[:40]!r}")
+    return card
+
+
+def _tensors_in(path: Path) -> Any:
+    """Read a ``.pth`` file, running nothing of it."""
+    path.open("rb").close()  # what torch makes of damaged files may be an OSError as well
+    try:
+        with warnings.catch_warnings():
+            # Of pickle protocols and of programs, both of which end in an error.
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises its pickle module's and its zip reader's own
-        raise CheckpointError(f"{path} is no torch checkpoint of plain tensors: {error}") from error
-    for key in ("params_ema", "params", "state_dict"):
-        if isinstance(content, Mapping) and key in content:
-            content = content[key]
-    if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise CheckpointError(f"{path} holds no state dict; give the .pth file of a NAFNet")
-    return network_of(content)
+        raise CheckpointError(_no_tensors(path, str(error))) from error
 
 
-def network_of(state: Mapping[str, Tensor]) -> NAFNet:
-    """Build the NAFNet that ``state`` belongs to, and load it.
-
-    Raises
-    ------
-    CheckpointError
-        If the entries are not those of a NAFNet.
-    """
-    try:
-        width, channels = state["intro.weight"].shape[:2]
-        levels = sum(key.startswith("downs.") and key.endswith(".weight") for key in state)
-        network = NAFNet(
-            img_channel=channels,
-            width=width,
-            middle_blk_num=_blocks(state, "middle_blks")[""],
-            enc_blk_nums=[_blocks(state, "encoders")[str(level)] for level in range(levels)],
-            dec_blk_nums=[_blocks(state, "decoders")[str(level)] for level in range(levels)],
-        )
-        network.load_state_dict(dict(state))
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise CheckpointError(f"these are not the entries of a NAFNet: {error}") from error
-    return network
-
-
-def _blocks(state: Mapping[str, Tensor], part: str) -> Counter[str]:
-    """Count the blocks at each level of a part of the network; every block has one ``beta``."""
-    return Counter(
-        key.removeprefix(part).strip(".").rpartition(".beta")[0].rpartition(".")[0]
-        for key in state
-        if key.startswith(part + ".") and key.endswith(".beta")
-    )
+def _no_tensors(path: Path, error: str) -> str:
+    """Say why a file could not be read as tensors. Torch's own ``error`` advises to run what is in the file."""
+    if wanted := re.search(r"GLOBAL (\S+)", error):
+        return f"is no checkpoint of plain tensors: to load it, {wanted[1]!r} would have to be run, which was not done"
+    with path.open("rb") as file:
+        start = file.read(16)
+    if not start:
+        return "is empty"
+    if zipfile.is_zipfile(path):
+        return "is a zip archive, but no torch checkpoint of plain tensors"
+    if start.startswith(b"PK"):
+        return "is a zip archive that was cut short"
+    if start.startswith(b"\x80"):
+        return "is a pickle of something else than plain tensors, or was cut short"
+    return f"is no torch checkpoint: it begins with {start!r}"

@@ -1,22 +1,28 @@
-"""A denoiser for lateral planes, trained on the noisy planes alone.
+"""A denoiser for lateral planes that looks at the planes around them, and learns from the noisy planes alone.
 
-Recorruption: noise of the estimated model is added to a patch in one copy and subtracted in another, such that the
-noises of the two copies are independent; the network learns to predict one from the other and, since noise
-cannot be predicted, learns the sample. It needs no second exposure and no blind spot, leaves detail of
-one pixel where it is, and does little where there is little noise. The variance of the noise model is linear in the
-pixel, so the noisy pixel itself gives an unbiased variance.
+It starts from weights that were trained on drawn scenes (:mod:`otf_stream.learn.scenes`), and is told how strong
+the noise is: a map of its standard deviation is part of the input. On the stack itself it goes on by
+*recorruption*: noise of the estimated model is added to a plane in one copy and subtracted in another, such that
+the noises of the two copies are independent; the network learns to predict one from the other and, since noise
+cannot be predicted, learns the sample. It needs no second exposure and no blind spot. The planes before and after
+are independent recordings of nearly the same sample: they are given as they are.
+
+The variance of the noise model is linear in the pixel, so the noisy pixel itself gives an unbiased variance.
 
 References
 ----------
 Pang, Zheng, Quan, Ji: Recorrupted-to-Recorrupted, CVPR 2021.
+Zhang, Zuo, Zhang: FFDNet, IEEE TIP 27 (2018), for the map of the noise.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from otf_stream.learn.compute import Compute
 from otf_stream.learn.nafnet import NAFNet
@@ -24,15 +30,63 @@ from otf_stream.learn.planes import PlanePool
 from otf_stream.learn.training import Trainer, apply_network
 from otf_stream.optics.noise import NoiseModel
 
-_RECORRUPTION = 0.7
-_BATCH = 8
+NEIGHBOURS = 2
+"""Planes on each side that help to denoise a plane."""
+
 PATCH = 64
 """Side of a training patch, in pixels."""
 
+_RECORRUPTION = 0.7
+_BATCH = 8
+_LEARNING_RATE = 3e-4  # the network knows noise already; more makes it forget
+_SMOOTHING = 5  # pixels over which light is averaged to tell the noise
 
-def new_denoiser() -> NAFNet:
-    """Return a small network: noise is local, and the time belongs to deblurring."""
-    return NAFNet(width=16, enc_blk_nums=(1,), middle_blk_num=1, dec_blk_nums=(1,))
+
+def denoising_network() -> NAFNet:
+    """Return a new network: noise is local, and the time belongs to deblurring."""
+    return NAFNet(
+        width=32, enc_blk_nums=(1, 1), middle_blk_num=2, dec_blk_nums=(1, 1), guide_channels=2 * NEIGHBOURS + 1
+    )
+
+
+def neighbourhoods(planes: Tensor, wanted: slice = slice(None)) -> Tensor:
+    """Gather each plane with its neighbours.
+
+    Parameters
+    ----------
+    planes
+        ``(n, y, x)``, in the order in which they lie. Past the ends the stack is mirrored.
+    wanted
+        Which of them to gather for.
+
+    Returns
+    -------
+    Tensor
+        ``(m, 1 + 2 · NEIGHBOURS, y, x)``: the plane itself, then those before and after, nearest first.
+    """
+    n = len(planes)
+    at = torch.arange(n, device=planes.device)[wanted]
+    offsets = [0] + [side * distance for distance in range(1, NEIGHBOURS + 1) for side in (-1, 1)]
+    return torch.stack([planes[_mirrored(at + offset, n)] for offset in offsets], dim=1)
+
+
+def _mirrored(index: Tensor, n: int) -> Tensor:
+    period = max(2 * (n - 1), 1)
+    folded = index.remainder(period)
+    return torch.minimum(folded, period - folded).clamp(max=n - 1)
+
+
+def with_noise_map(planes: Tensor, noise: NoiseModel, strength: float = 1.0) -> Tensor:
+    """Append a map of the standard deviation of the noise of the first channel, times ``strength``.
+
+    Parameters
+    ----------
+    planes
+        ``(n, c, y, x)``, as :func:`neighbourhoods` gathers them.
+    """
+    edge = _SMOOTHING // 2
+    local = functional.avg_pool2d(functional.pad(planes[:, :1], (edge,) * 4, mode="replicate"), _SMOOTHING, stride=1)
+    return torch.cat([planes, noise.variance(local).sqrt() * strength], dim=1)
 
 
 def recorrupted(patches: Tensor, noise: NoiseModel, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -41,7 +95,7 @@ def recorrupted(patches: Tensor, noise: NoiseModel, generator: torch.Generator) 
     Parameters
     ----------
     patches
-        ``(n, 1, y, x)``.
+        ``(n, c, y, x)``, as :func:`neighbourhoods` gathers them.
     noise
         The noise that the patches carry, in their unit.
     generator
@@ -50,19 +104,23 @@ def recorrupted(patches: Tensor, noise: NoiseModel, generator: torch.Generator) 
     Returns
     -------
     tuple of Tensor
-        Input and target, both of the shape of ``patches``.
+        Input ``(n, c + 1, y, x)``, the map of the noise last, and target ``(n, 1, y, x)``.
     """
-    extra = noise.draw(patches, generator)
-    return patches + _RECORRUPTION * extra, patches - extra / _RECORRUPTION
+    centre = patches[:, :1]
+    extra = noise.draw(centre, generator)
+    given = torch.cat([centre + _RECORRUPTION * extra, patches[:, 1:]], dim=1)
+    return with_noise_map(given, noise, math.sqrt(1 + _RECORRUPTION**2)), centre - extra / _RECORRUPTION
 
 
-def denoiser_trainer(pool: PlanePool, noise: NoiseModel, compute: Compute, generator: torch.Generator) -> Trainer:
-    """Return a trainer of a new denoiser for the noisy planes in ``pool``, whose noise is ``noise``."""
+def denoiser_trainer(
+    network: NAFNet, pool: PlanePool, noise: NoiseModel, compute: Compute, generator: torch.Generator
+) -> Trainer:
+    """Return a trainer of ``network`` for the noisy neighbourhoods in ``pool``, whose noise is ``noise``."""
 
     def pairs() -> tuple[Tensor, Tensor]:
         return recorrupted(pool.patches(_BATCH, PATCH, PATCH, generator), noise, generator)
 
-    return Trainer(new_denoiser(), pairs, compute, learning_rate=5e-3)
+    return Trainer(network, pairs, compute, learning_rate=_LEARNING_RATE)
 
 
 @dataclass(frozen=True)
@@ -89,15 +147,23 @@ class Denoiser:
     @property
     def reach(self) -> int:
         """Lateral pixels around a pixel that its value depends on."""
-        reach: int = self.network.reach
+        reach: int = self.network.reach + _SMOOTHING // 2
         return reach
 
-    def __call__(self, planes: Tensor) -> Tensor:
-        """Denoise ``planes``, ``(n, 1, y, x)``, counts; one at a time, which bounds the memory."""
+    def __call__(self, planes: Tensor, wanted: slice = slice(None)) -> Tensor:
+        """Denoise the ``wanted`` ones of ``planes``, ``(n, y, x)``, counts, in the order in which they lie.
+
+        One at a time, which bounds the memory.
+        """
         offset, scale = self.noise.offset, self.scale
         light = (planes.to(self.compute.device) - offset) / scale
-        return torch.cat([apply_network(self.network, plane[None], self.compute) for plane in light]) * scale + offset
+        noise = self.noise.rescaled(offset, scale)
+        clean = []
+        for index in range(len(planes))[wanted]:
+            given = with_noise_map(neighbourhoods(light, slice(index, index + 1)), noise)
+            clean.append(apply_network(self.network, given, self.compute)[:, 0])
+        return torch.cat(clean) * scale + offset
 
     def errors(self, planes: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw the errors that denoising leaves in planes whose true counts are ``planes``, ``(n, 1, y, x)``."""
-        return self(planes + self.noise.draw(planes, generator)) - planes
+        """Draw the errors that denoising leaves in a stack whose true counts are ``planes``, ``(n, y, x)``."""
+        return self(planes + self.noise.draw(planes[:, None], generator)[:, 0], slice(None)) - planes

@@ -11,18 +11,20 @@ from typing import Any
 import torch
 
 from otf_stream import __version__
+from otf_stream.learn.checkpoints import Shipped
 from otf_stream.learn.compute import Compute
 from otf_stream.learn.nafnet import NAFNet
 from otf_stream.learn.pretrain import Report
 
 
 def model_card(
-    network: NAFNet, reports: Sequence[Report], *, steps: int, seed: int, compute: Compute
+    network: NAFNet, reports: Sequence[Report], *, steps: int, scenes: int, seed: int, compute: Compute
 ) -> dict[str, Any]:
     """Gather what a user of the weights should know; JSON can hold it."""
     return {
         "parameters": sum(p.numel() for p in network.parameters()),
         "steps": steps,
+        "scenes": scenes,
         "seed": seed,
         "compute": str(compute),
         "threads": torch.get_num_threads(),
@@ -32,23 +34,33 @@ def model_card(
     }
 
 
-def card_text(card: dict[str, Any], command: str) -> str:
+_PURPOSE: dict[Shipped, str] = {
+    "denoise": """turns a noisy plane, its neighbours and a map of the noise into the plane without its noise. Every
+stack fine-tunes it, by recorruption.""",
+    "deblur": """turns the axial slices of a stack, denoised, freed of haze and linearly interpolated, into what a
+microscope as sharp along z as across would see. Every stack fine-tunes it on its own lateral planes.""",
+}
+
+
+def card_text(name: Shipped, card: dict[str, Any], command: str) -> str:
     """Write a card as Markdown; ``command`` is what reproduces the weights."""
     rows = "\n".join(f"| {r['steps']} | {r['seconds']:.0f} | {r['gain_db']:+.2f} |" for r in card["validation"])
-    return f"""# The pre-trained deblurring network
+    return f"""# The pre-trained network: {name}
 
-A NAFNet of {card["parameters"]:,} parameters that turns the denoised, linearly interpolated axial slices of a stack
-into what lateral planes of the same sample look like. Every stack fine-tunes it; it is not meant to be used alone.
+A NAFNet of {card["parameters"]:,} parameters that {_PURPOSE[name]}
 
-- **Data**: images drawn by rule (`otf_stream/learn/imagery.py`): dead leaves, fractal fields, filaments, membranes and
-  cells, under many z steps, Gaussian blurs and residues of noise (`otf_stream/learn/pretrain.py`). No recording, no
-  download.
-- **Schedule**: {card["steps"]} steps of 8 patches of 64 × 64 pixels, AdamW, cosine; running mean of the weights.
+- **Data**: samples drawn by rule in three dimensions (`otf_stream/learn/samples.py`): dead leaves, clouds, filaments,
+  membranes and cells; seen through the physical point spread functions of confocal, multiphoton, light-sheet and
+  widefield microscopes with random apertures, aberrations, z steps and noise (`otf_stream/learn/scenes.py`). No
+  recording, no download.
+- **Schedule**: {card["steps"]} steps of 8 patches of 64 × 64 pixels, {card["scenes"]} scenes at a time, AdamW, cosine;
+  running mean of the weights.
 - **Seed**: {card["seed"]}. **Reproduce**: `{command}`
 - **Hardware**: {card["machine"]}, {card["threads"]} thread(s), {card["compute"]}; torch {card["versions"]["torch"]}.
-- **Limits**: one-photon ghosts, aberrations and one-sided tails were never shown to it.
+- **Limits**: samples without preferred direction; fixed patterns of the camera, reflections and scatter were never
+  shown to it.
 
-PSNR over linear interpolation, mean over scenes that were never trained on:
+PSNR over that of the input, mean over scenes that were never trained on:
 
 | steps | seconds | gain (dB) |
 |---|---|---|

@@ -118,6 +118,8 @@ class NAFNet(nn.Module):
         Blocks at each level, finest first for the encoder and coarsest first for the decoder.
     middle_blk_num
         Blocks at the coarsest level.
+    guide_channels
+        Channels of the input, after those of the image, that help to restore and are not restored.
     """
 
     def __init__(
@@ -127,9 +129,11 @@ class NAFNet(nn.Module):
         middle_blk_num: int = 1,
         enc_blk_nums: Sequence[int] = (1, 1),
         dec_blk_nums: Sequence[int] = (1, 1),
+        guide_channels: int = 0,
     ) -> None:
         super().__init__()
-        self.intro = nn.Conv2d(img_channel, width, 3, padding=1)
+        self.img_channel = img_channel
+        self.intro = nn.Conv2d(img_channel + guide_channels, width, 3, padding=1)
         self.ending = nn.Conv2d(width, img_channel, 3, padding=1)
         # A new network is the identity: it can only improve on its input, and keeps its flux from the start.
         nn.init.zeros_(self.ending.weight)
@@ -158,7 +162,18 @@ class NAFNet(nn.Module):
         """How far, in pixels, an output depends on its input: the halo of a tile."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Restore ``x``, shape ``(n, img_channel, h, w)``, ``h`` and ``w`` multiples of :attr:`multiple`."""
+        """Restore the image in ``x``.
+
+        Parameters
+        ----------
+        x
+            ``(n, img_channel + guide_channels, h, w)``, ``h`` and ``w`` multiples of :attr:`multiple`.
+
+        Returns
+        -------
+        Tensor
+            ``(n, img_channel, h, w)``.
+        """
         y = self.intro(x)
         skips = []
         for encoder, down in zip(self.encoders, self.downs, strict=True):
@@ -169,7 +184,7 @@ class NAFNet(nn.Module):
         for decoder, up, skip in zip(self.decoders, self.ups, reversed(skips), strict=True):
             y = decoder(up(y) + skip)
         residual: Tensor = self.ending(y)
-        return residual + x
+        return residual + x[:, : self.img_channel]
 
 
 def deblurring_network() -> NAFNet:

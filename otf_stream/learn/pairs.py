@@ -6,7 +6,9 @@ first because blur and noise are separate steps in the microscope: blurring a no
 
 Real planes are denoised before they are restored: a plane shows the denoiser two directions of the sample that an
 axial slice does not hold, and slices denoised on their own would differ from their neighbours in stripes. The
-errors are therefore those that the camera's noise leaves in a denoised plane, drawn from a pool of them.
+errors are therefore those that the camera's noise leaves in a denoised plane. A denoiser that looks at the
+neighbours of a plane makes errors that run on from plane to plane: they are cut, as the slices are, out of a stack
+of them.
 """
 
 from __future__ import annotations
@@ -16,24 +18,22 @@ import math
 import torch
 from torch import Tensor
 
-from otf_stream.learn.planes import PlanePool
+from otf_stream.learn.planes import PlanePool, random_patches
 from otf_stream.optics.forward import imaging_matrix, interpolation_matrix, plane_positions
-from otf_stream.optics.psf import AxialBlur, widest_blur
+from otf_stream.optics.psf import AxialBlur
 
 PATCH = 64
 """Side of a training pair, in pixels."""
+
+WIDEST_BLUR = 32
+"""Lateral pixels that a kernel spreads light over, on each side of the focus; what goes further is cut off."""
 
 _BATCH = 8
 
 
 def patch_side(anisotropy: float) -> int:
     """Side of the largest clean patch that a pair is cut from: the blur must see what lies beyond the pair."""
-    return PATCH + 2 * _margin(widest_blur(anisotropy), anisotropy)
-
-
-def _margin(widest: float, anisotropy: float) -> int:
-    # Three standard deviations past the outermost plane that the interpolation reads.
-    return math.ceil(3 * widest + anisotropy)
+    return PATCH + 2 * math.ceil(WIDEST_BLUR + anisotropy)
 
 
 class AxialPairs:
@@ -41,30 +41,35 @@ class AxialPairs:
 
     Parameters
     ----------
-    pool
+    clean
         Clean lateral planes, normalised, with sides of at least :func:`patch_side`.
     errors
-        What denoising leaves of the noise in such planes, in the same unit and with sides of at least :data:`PATCH`.
+        What denoising leaves of the noise in a stack of such planes: ``(z, y, x)``, in the same unit, y and x at least
+        :data:`PATCH`.
     blur
-        The family of axial blurs, in lateral pixels. May be replaced by a better estimate at any time.
+        The family of axial blurs.
     anisotropy
         The z step in lateral pixels.
     generator
         Source of randomness, on the pool's device.
+
+    Notes
+    -----
+    ``clean``, ``errors`` and ``blur`` may be replaced by better ones at any time.
     """
 
     def __init__(
         self,
-        pool: PlanePool,
-        errors: PlanePool,
+        clean: PlanePool,
+        errors: Tensor,
         blur: AxialBlur,
         anisotropy: float,
         generator: torch.Generator,
         *,
         batch: int = _BATCH,
     ) -> None:
-        self._pool = pool
-        self._errors = errors
+        self.clean = clean
+        self.errors = errors
         self.blur = blur
         self._anisotropy = anisotropy
         self._generator = generator
@@ -72,22 +77,42 @@ class AxialPairs:
 
     def __call__(self) -> tuple[Tensor, Tensor]:
         """Draw one batch."""
-        margin = _margin(self.blur.sigma * self.blur.spread, self._anisotropy)
-        clean = self._pool.patches(self._batch, PATCH + 2 * margin, PATCH, self._generator)
-        return self.degrade(clean, margin), clean[:, :, margin : margin + PATCH]
+        planes, positions, clean = self.imaged()
+        return (interpolation_matrix(PATCH, positions) @ planes)[:, None], clean
 
-    def degrade(self, clean: Tensor, margin: int) -> Tensor:
-        """Image ``clean``, ``(n, 1, margin + z + margin, x)``, as axial slices ``(n, 1, z, x)``."""
+    def imaged(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw a batch before it is interpolated.
+
+        Returns
+        -------
+        Tensor
+            The lines of axial slices that planes see, ``(n, planes, x)``.
+        Tensor
+            Where they lie in the slice, ``(n, planes)``, in voxels.
+        Tensor
+            The clean slices, ``(n, 1, z, x)``.
+        """
+        # Past the outermost plane that the interpolation reads, the blur must still see the sample.
+        margin = math.ceil(min(self.blur.reach, WIDEST_BLUR) + self._anisotropy)
+        clean = self.clean.patches(self._batch, PATCH + 2 * margin, PATCH, self._generator)
         n, _, length, width = clean.shape
-        depth = length - 2 * margin
-        sigma = self.blur.draw(n, self._generator)
+        below, above = self.blur.draw(n, self._generator)
         # Where a slice is cut, its first plane lies anywhere within one z step before it, on whole voxels if it can.
         start = torch.rand((n, 1), generator=self._generator, device=clean.device) * self._anisotropy
         if self._anisotropy % 1 == 0:
             start = start.floor()
-        count = math.ceil((depth + self._anisotropy) / self._anisotropy) + 1
+        count = math.ceil((PATCH + self._anisotropy) / self._anisotropy) + 1
         positions = plane_positions(count, self._anisotropy, clean.device) - start
-        planes = imaging_matrix(length, positions + margin, sigma) @ clean[:, 0]
-        # Planes are independent recordings: the rows of one slice take their errors from different places.
-        planes = planes + self._errors.patches(n * count, 1, width, self._generator).view(n, count, width)
-        return (interpolation_matrix(depth, positions) @ planes)[:, None]
+        planes = imaging_matrix(length, positions + margin, self.blur.kernel, below, above) @ clean[:, 0]
+        planes = planes + self._error_slices(n, count, width)
+        return planes, positions, clean[:, :, margin : margin + PATCH]
+
+    def _error_slices(self, n: int, count: int, width: int) -> Tensor:
+        """Cut axial slices ``(n, count, width)`` out of the errors; a stack too thin goes on as its mirror image."""
+        turned = torch.rand((), generator=self._generator, device=self.errors.device) < 0.5
+        slices = self.errors.permute(2, 0, 1) if turned else self.errors.transpose(0, 1)
+        planes = slices.shape[1]
+        if planes < count:
+            order = torch.arange(count, device=slices.device).remainder(max(2 * planes - 2, 1))
+            slices = slices[:, torch.minimum(order, 2 * planes - 2 - order).clamp(min=0)]
+        return random_patches(slices[:, None], n, count, width, self._generator, turned=False)[:, 0]

@@ -34,13 +34,13 @@ class PlanePool:
 
     @property
     def planes(self) -> Tensor:
-        """The planes, ``(n, 1, y, x)``."""
+        """The planes, ``(n, c, y, x)``."""
         if self._planes is None:
             raise ValueError("no plane has been added to the pool yet; add one before drawing patches")
         return self._planes
 
     def add(self, planes: Tensor, generator: torch.Generator) -> None:
-        """Add ``planes``, ``(n, 1, y, x)``. Past the capacity each may replace one; all are equally likely to stay."""
+        """Add ``planes``, ``(n, c, y, x)``. Past the capacity each may replace one; all are equally likely to stay."""
         planes = _mirrored(planes.to(self._device), self._smallest)
         room = max(self._capacity // planes[0].numel(), 1)
         if self._planes is None:
@@ -55,27 +55,45 @@ class PlanePool:
                 self._planes[slot] = plane
 
     def patches(self, n: int, height: int, width: int, generator: torch.Generator) -> Tensor:
-        """Draw random patches, each mirrored and turned at random.
+        """Draw random patches, ``(n, c, height, width)``, as :func:`random_patches` does."""
+        return random_patches(self.planes, n, height, width, generator)
 
-        Returns
-        -------
-        Tensor
-            ``(n, 1, height, width)``, float32, ``height`` and ``width`` at most the smallest side of a plane.
-        """
-        pool = self.planes
-        planes, _, length, breadth = pool.shape
-        side = max(height, width)
 
-        def draw(high: int) -> Tensor:
-            return torch.randint(high, (n, 1, 1), generator=generator, device=self._device)
+def random_patches(
+    planes: Tensor, n: int, height: int, width: int, generator: torch.Generator, *, turned: bool = True
+) -> Tensor:
+    """Draw random patches, each mirrored at random and turned if its axes may be exchanged.
 
-        which, top, left = draw(planes), draw(length - side + 1), draw(breadth - side + 1)
-        flip_y, flip_x, turn = draw(2) > 0, draw(2) > 0, draw(2) > 0
-        rows, columns = torch.arange(height, device=self._device)[:, None], torch.arange(width, device=self._device)
-        # Turned, the rows of the patch run along the columns of the plane.
-        i, j = torch.where(turn, columns, rows), torch.where(turn, rows, columns)
-        i, j = torch.where(flip_y, side - 1 - i, i), torch.where(flip_x, side - 1 - j, j)
-        return pool[which, 0, top + i, left + j][:, None]
+    Parameters
+    ----------
+    planes
+        ``(m, c, y, x)``.
+    n, height, width
+        How many, and of what size: at most the smallest side of a plane, where they are turned.
+    generator
+        Source of randomness, on the device of ``planes``.
+    turned
+        Whether y and x may be exchanged.
+
+    Returns
+    -------
+    Tensor
+        ``(n, c, height, width)``, float32.
+    """
+    count, _, length, breadth = planes.shape
+    device = planes.device
+    rows, columns = torch.arange(height, device=device)[:, None], torch.arange(width, device=device)
+
+    def draw(high: int) -> Tensor:
+        return torch.randint(high, (n, 1, 1), generator=generator, device=device)
+
+    high, wide = (max(height, width),) * 2 if turned else (height, width)
+    which, top, left = draw(count), draw(length - high + 1), draw(breadth - wide + 1)
+    flip_y, flip_x, turn = draw(2) > 0, draw(2) > 0, draw(2) > (0 if turned else 1)
+    # Turned, the rows of the patch run along the columns of the plane.
+    i, j = torch.where(turn, columns, rows), torch.where(turn, rows, columns)
+    i, j = torch.where(flip_y, high - 1 - i, i), torch.where(flip_x, wide - 1 - j, j)
+    return planes[which, :, top + i, left + j].permute(0, 3, 1, 2)
 
 
 def _mirrored(planes: Tensor, smallest: int) -> Tensor:

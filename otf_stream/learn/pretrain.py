@@ -1,9 +1,10 @@
-"""Pre-training: what a deblurring network can know before it has seen the sample.
+"""Pre-training: what the networks can know before they have seen the sample.
 
-It is trained exactly as it will be fine-tuned, on pairs of clean patches and what they would look like as axial
-slices, but of images drawn by rule, under many z steps, widths of blur and residues of noise. Each combination is a
-*scene*; a batch comes from one scene, as a batch of fine-tuning comes from one stack, because the network's attention
-looks at the statistics of its batch. Scenes that are never trained on say how well it generalises.
+Both learn from drawn scenes, whose truth is known. The denoiser learns what a plane shows without its noise; the
+deblurring network, from planes that this denoiser has cleaned and that are freed of the haze that can be found in
+them, what an axial slice would be if the microscope were as sharp along z as across. A batch comes from one scene,
+as a batch of fine-tuning comes from one stack, because the networks' attention looks at the statistics of its
+batch. Scenes that are never trained on say how well they generalise.
 """
 
 from __future__ import annotations
@@ -16,24 +17,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from otf_stream.acquisition import Optics
 from otf_stream.learn.compute import Compute
-from otf_stream.learn.imagery import draw_image
+from otf_stream.learn.denoise import PATCH as NOISY_PATCH
+from otf_stream.learn.denoise import Denoiser, neighbourhoods, with_noise_map
 from otf_stream.learn.nafnet import NAFNet
-from otf_stream.learn.pairs import PATCH, AxialPairs
-from otf_stream.learn.planes import PlanePool
-from otf_stream.learn.training import Trainer, with_statistics
-from otf_stream.optics.noise import NoiseModel
-from otf_stream.optics.psf import AxialBlur
+from otf_stream.learn.pairs import PATCH
+from otf_stream.learn.planes import random_patches
+from otf_stream.learn.scenes import Scene, draw_scene
+from otf_stream.learn.training import Pairs, Trainer, psnr_loss, with_statistics
+from otf_stream.optics.forward import interpolation_matrix, plane_positions
+from otf_stream.optics.haze import binned, haze, share_left, spread
+from otf_stream.optics.isotropy import estimate_psf
+from otf_stream.optics.pointspread import likely_psfs
 
-_IMAGES = 16  # a scene
-_SIDE = 192  # pixels; the widest blur at the longest z step still fits
-_ANISOTROPY = (1.0, 6.0)
-_BLUR = (0.35, 1.2)  # z steps
-_ERROR = (0.002, 0.05)  # of the brightest thousandth
-_ERROR_GRAIN = (0.4, 1.5)  # pixels
+_BATCH = 8
 _LEARNING_RATE = 3e-3
-_BATCHES = 4  # a held-out scene
+_BINNING = 3  # pixels
+_JUDGED = 4  # batches of a held-out scene
 _REPORTS = 20
+
+MakePairs = Callable[[Scene, torch.Generator], Pairs]
+"""Makes a source of batches from a scene."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class Report:
     seconds
         Since the first step.
     gain_db
-        PSNR over that of linear interpolation, mean over held-out scenes.
+        PSNR over that of the input, mean over held-out scenes.
     """
 
     steps: int
@@ -55,93 +60,128 @@ class Report:
     gain_db: float
 
 
+def noisy_pairs(scene: Scene, generator: torch.Generator) -> Pairs:
+    """Return a source of what a denoiser is given of a scene, and of what it should make of it."""
+
+    def pairs() -> tuple[Tensor, Tensor]:
+        noisy = scene.seen + scene.noise.draw(scene.seen[:, None], generator)[:, 0]
+        both = torch.cat([neighbourhoods(noisy), scene.seen[:, None]], dim=1)
+        patches = random_patches(both, _BATCH, NOISY_PATCH, NOISY_PATCH, generator)
+        return with_noise_map(patches[:, :-1], scene.noise), patches[:, -1:]
+
+    return pairs
+
+
+def axial_pairs(denoising: NAFNet, compute: Compute) -> MakePairs:
+    """Return what makes, of a scene, a source of axial slices as they come to the deblurring network, and of the truth.
+
+    Parameters
+    ----------
+    denoising
+        A pre-trained denoising network.
+    compute
+        Where it runs.
+    """
+
+    def make(scene: Scene, generator: torch.Generator) -> Pairs:
+        noisy = scene.seen + scene.noise.draw(scene.seen[:, None], generator)[:, 0]
+        batches = (noisy_pairs(scene, generator)()[0] for _ in range(_JUDGED))
+        denoiser = Denoiser(with_statistics(denoising, batches, compute), scene.noise, 1.0, compute)
+        light = denoiser(noisy)
+        psf, _ = estimate_psf(
+            noisy.cpu().numpy(),
+            scene.anisotropy,
+            likely_psfs(scene.modality, Optics(), scene.pixel_um),
+            noise_variance=float(scene.noise.variance(light).mean()),
+            grain=scene.noise.grain,
+        )
+        coarse = binned(light, _BINNING)
+        added = haze(coarse, psf, scene.anisotropy, binning=_BINNING)
+        share = share_left(coarse, added, psf)
+        y, x = slice(0, light.shape[1]), slice(0, light.shape[2])
+        planes = (light - spread(added, _BINNING, y, x)) / share
+        depth = (len(planes) - 1) * scene.anisotropy + 1
+        along_z = interpolation_matrix(depth, plane_positions(len(planes), scene.anisotropy, planes.device))
+        both = torch.stack([torch.einsum("jk,kyx->jyx", along_z, planes), scene.truth[:depth]])
+        sections = torch.cat([both.permute(2, 0, 1, 3), both.permute(3, 0, 1, 2)])
+
+        def pairs() -> tuple[Tensor, Tensor]:
+            patches = random_patches(sections, _BATCH, PATCH, PATCH, generator, turned=False)
+            return patches[:, :1], patches[:, 1:]
+
+        return pairs
+
+    return make
+
+
 def pretrain(
     network: NAFNet,
+    make_pairs: MakePairs,
     compute: Compute,
     *,
     steps: int,
     seed: int,
-    scenes: int = 64,
+    scenes: int = 128,
     progress: Callable[[float], None] = lambda done: None,
 ) -> Iterator[tuple[Report, NAFNet]]:
-    """Train a network on drawn images; twenty times on the way, and at the end, report and yield it.
+    """Train a network on drawn scenes; twenty times on the way, and at the end, report and yield it.
 
     Parameters
     ----------
     network
         Trained in place.
+    make_pairs
+        What it learns of a scene.
     compute
         Device and precision.
     steps
-        How many, of eight patches each.
+        How many batches of eight patches.
     seed
-        Of the images and every draw.
+        Of the scenes and of every draw. The same seed on the same machine gives the same weights.
     scenes
-        How many to train on; an eighth as many judge.
+        How many are in use at a time; while training goes on, each is replaced twice by a new one.
     progress
-        Is told how far it is, from 0 to 1.
+        Told how far it is, from 0 to 1.
 
     Yields
     ------
     tuple of Report and NAFNet
         The network is a copy, ready for inference.
     """
-    generator = compute.generator(seed)
-    rng = np.random.default_rng(seed)
-    drawn = [draw_scene(rng, compute, generator) for _ in range(scenes)]
-    judge = held_out(compute, seed + 1, scenes=max(scenes // 8, 1))
-
-    def pairs() -> tuple[Tensor, Tensor]:
-        return drawn[rng.integers(scenes)]()
-
-    trainer = Trainer(network, pairs, compute, learning_rate=_LEARNING_RATE)
+    generator, rng = compute.generator(seed), np.random.default_rng(seed)
+    judge = held_out(make_pairs, compute, seed + 1, scenes=max(scenes // 8, 1))
+    drawn = [make_pairs(draw_scene(rng), generator) for _ in range(scenes)]
+    trainer = Trainer(
+        network, lambda: drawn[rng.integers(scenes)](), compute, learning_rate=_LEARNING_RATE, loss=psnr_loss
+    )
     begun = time.monotonic()
-    every = max(steps // _REPORTS, 1)
+    every, renew = max(steps // _REPORTS, 1), max(steps // (2 * scenes), 1)
     for step in range(steps):
         trainer.step(step / steps)
         progress((step + 1) / steps)
+        if (step + 1) % renew == 0:
+            drawn[step // renew % scenes] = make_pairs(draw_scene(rng), generator)
         if (step + 1) % every == 0 or step + 1 == steps:
             ready = trainer.network()
             yield Report(step + 1, time.monotonic() - begun, judge(ready)), ready
 
 
-def draw_scene(rng: np.random.Generator, compute: Compute, generator: torch.Generator) -> AxialPairs:
-    """Draw a microscope and a sample: a z step, a blur, a noise and some images."""
-    shortest, longest = _ANISOTROPY
-    anisotropy = round(shortest * (longest / shortest) ** rng.uniform(), 2)
-    if rng.uniform() < 0.5:
-        anisotropy = float(round(anisotropy))  # as in many recordings; then slices are cut on whole voxels
-    clean = PlanePool(compute.device, smallest=_SIDE)
-    clean.add(_stacked([draw_image(_SIDE, rng) for _ in range(_IMAGES)]), generator)
-    error = _ERROR[0] * (_ERROR[1] / _ERROR[0]) ** rng.uniform()
-    grain = rng.uniform(*_ERROR_GRAIN)
-    noise = NoiseModel(0.0, 0.0, error, (grain, grain))
-    errors = PlanePool(compute.device, smallest=PATCH)
-    errors.add(noise.draw(clean.planes, generator), generator)
-    sigma = max(anisotropy * rng.uniform(*_BLUR), 0.5)
-    return AxialPairs(clean, errors, AxialBlur(sigma, 1.25, estimated=False), anisotropy, generator)
-
-
-def held_out(compute: Compute, seed: int, *, scenes: int) -> Callable[[NAFNet], float]:
-    """Return a judge: the mean gain over interpolation, in dB, on scenes of its own."""
+def held_out(make_pairs: MakePairs, compute: Compute, seed: int, *, scenes: int) -> Callable[[NAFNet], float]:
+    """Return a judge: the mean gain over the input, in dB, on scenes of its own."""
     generator, rng = compute.generator(seed), np.random.default_rng(seed)
-    drawn = [draw_scene(rng, compute, generator) for _ in range(scenes)]
-    batches = [[scene() for _ in range(_BATCHES)] for scene in drawn]
+    drawn = [make_pairs(draw_scene(rng), generator) for _ in range(scenes)]
+    batches = [[pairs() for _ in range(_JUDGED)] for pairs in drawn]
 
     def judge(network: NAFNet) -> float:
         gains = []
         for scene in batches:
             before = after = 0.0
-            ready = with_statistics(network, (degraded for degraded, _ in scene), compute)
+            ready = with_statistics(network, (given for given, _ in scene), compute)
             with torch.inference_mode(), compute.autocast():
-                for degraded, clean in scene:
-                    before += float((degraded - clean).square().mean())
-                    after += float((ready(degraded).float() - clean).square().mean())
+                for given, clean in scene:
+                    before += float((given[:, :1] - clean).square().mean())
+                    after += float((ready(given).float() - clean).square().mean())
             gains.append(10 * np.log10(before / after))
         return float(np.mean(gains))
 
     return judge
-
-
-def _stacked(images: list[np.ndarray]) -> Tensor:
-    return torch.from_numpy(np.stack(images))[:, None]

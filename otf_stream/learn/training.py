@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +19,23 @@ from otf_stream.learn.compute import Compute
 from otf_stream.learn.nafnet import NAFNet, StackAttention
 
 Pairs = Callable[[], tuple[Tensor, Tensor]]
-"""Draws one batch: input and target, ``(n, 1, y, x)`` each."""
+"""Draws one batch: input ``(n, c, y, x)``, with guides after the image, and target ``(n, 1, y, x)``."""
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Of what a network made and what it should have made, ``(n, 1, y, x)`` each; a scalar."""
 
 _WARM_UP = 0.03
 _AVERAGING = 0.99
+_FAINTEST_ERROR = 1e-6
+
+
+def psnr_loss(restored: Tensor, clean: Tensor) -> Tensor:
+    """Mean over patches of the logarithm of the squared error: faint errors weigh as much as strong ones.
+
+    For pre-training, where one patch has a hundred times the noise of the next. On a single stack the squared error
+    itself is what counts.
+    """
+    return (restored - clean).square().mean((1, 2, 3)).add(_FAINTEST_ERROR).log().mean()
 
 
 class Trainer:
@@ -38,17 +51,37 @@ class Trainer:
         Device and precision.
     learning_rate
         The highest, reached after the warm-up.
+    loss
+        What is made small.
+    layers
+        Names of the layers to train, as :func:`layers_of` has them; all if None. The others stay bit for bit as they
+        are, and below the first trained layer nothing is differentiated.
+
+    Raises
+    ------
+    ValueError
+        If the network has no layer of such a name, or none is to be trained.
     """
 
-    def __init__(self, network: NAFNet, pairs: Pairs, compute: Compute, *, learning_rate: float) -> None:
+    def __init__(
+        self,
+        network: NAFNet,
+        pairs: Pairs,
+        compute: Compute,
+        *,
+        learning_rate: float,
+        loss: Loss = functional.mse_loss,
+        layers: Collection[str] | None = None,
+    ) -> None:
         self._compute = compute
+        self._loss = loss
         self._pairs = pairs
         self._network = channels_last(network.to(compute.device)).train()
+        _train_only(self._network, layers)
         self._mean = copy.deepcopy(self._network)
+        self._trained, self._averaged = _trained(self._network), _trained(self._mean)
         self._peak = learning_rate
-        self._optimiser = torch.optim.AdamW(
-            self._network.parameters(), lr=learning_rate, betas=(0.9, 0.95), weight_decay=1e-4
-        )
+        self._optimiser = torch.optim.AdamW(self._trained, lr=learning_rate, betas=(0.9, 0.95), weight_decay=1e-4)
         self.steps = 0
         self.losses: list[float] = []
 
@@ -65,15 +98,15 @@ class Trainer:
         degraded, clean = self._pairs()
         with self._compute.autocast():
             restored = self._network(degraded.contiguous(memory_format=torch.channels_last))
-        loss = functional.mse_loss(restored.float(), clean)
+        loss = self._loss(restored.float(), clean)
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self._network.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(self._trained, 1.0)
         self._optimiser.step()
         self.steps += 1
         keep = min(_AVERAGING, self.steps / (self.steps + 9))
         with torch.no_grad():
-            torch._foreach_lerp_(list(self._mean.parameters()), list(self._network.parameters()), 1 - keep)
+            torch._foreach_lerp_(self._averaged, self._trained, 1 - keep)
         self.losses.append(float(loss.detach()))
         return self.losses[-1]
 
@@ -86,6 +119,35 @@ class Trainer:
             How many batches measure the statistics of the channel attention.
         """
         return with_statistics(self._mean, (self._pairs()[0] for _ in range(batches)), self._compute)
+
+
+def layers_of(network: nn.Module) -> dict[str, list[nn.Parameter]]:
+    """Return the layers of a network by name, each with its parameters.
+
+    A layer is a module that owns parameters itself, named by its path: a convolution ``encoders.0.0.conv1``, a layer
+    norm ``encoders.0.0.norm1``; ``encoders.0.0`` is what a block owns beside its modules, ``beta`` and ``gamma``.
+    Every parameter belongs to exactly one.
+    """
+    owned = {name: list(module.parameters(recurse=False)) for name, module in network.named_modules()}
+    return {name: parameters for name, parameters in owned.items() if parameters}
+
+
+def _train_only(network: nn.Module, layers: Collection[str] | None) -> None:
+    """Let the parameters of these layers, or of all, take a gradient, and no others."""
+    there = layers_of(network)
+    unknown = sorted(set(layers or ()) - there.keys())
+    if unknown or (layers is not None and not layers):
+        problem = (
+            f"the network has no layer {', '.join(map(repr, unknown))}" if unknown else "no layer is to be trained"
+        )
+        raise ValueError(f"{problem}; among its {len(there)} layers are {', '.join(map(repr, list(there)[:6]))}")
+    for name, parameters in there.items():
+        for parameter in parameters:
+            parameter.requires_grad_(layers is None or name in layers)
+
+
+def _trained(network: nn.Module) -> list[Tensor]:
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
 
 def with_statistics(network: NAFNet, batches: Iterable[Tensor], compute: Compute) -> NAFNet:
@@ -119,12 +181,12 @@ def apply_network(network: NAFNet, images: Tensor, compute: Compute) -> Tensor:
     Parameters
     ----------
     images
-        ``(n, 1, y, x)``, float32, normalised.
+        ``(n, c, y, x)``, float32, normalised, guides after the image.
 
     Returns
     -------
     Tensor
-        Of the shape of ``images``, float32.
+        ``(n, 1, y, x)``, float32.
     """
     height, width = images.shape[-2:]
     margin = network.multiple

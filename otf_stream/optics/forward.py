@@ -1,4 +1,4 @@
-"""How a microscope turns an isotropic line into planes, and the interpolation that undoes the sampling only.
+"""How a microscope turns a sample into planes, and the interpolation that undoes the sampling only.
 
 Blurring along z, sampling plane ``k`` at ``z = k·dz`` and interpolating back are all linear along one axis, so
 each is a small matrix: exact at any ratio of z step to pixel, and one batched product on any device. Positions
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 def plane_positions(planes: int, anisotropy: float, device: torch.device | None = None) -> Tensor:
@@ -16,8 +17,10 @@ def plane_positions(planes: int, anisotropy: float, device: torch.device | None 
     return torch.arange(planes, dtype=torch.float64, device=device).mul(anisotropy).float()
 
 
-def imaging_matrix(length: int, positions: Tensor, sigma: Tensor) -> Tensor:
-    """Blur with a Gaussian and sample, in one matrix.
+def imaging_matrix(
+    length: int, positions: Tensor, kernel: Tensor, below: Tensor | None = None, above: Tensor | None = None
+) -> Tensor:
+    """Blur along one axis and sample, in one matrix.
 
     Parameters
     ----------
@@ -25,20 +28,31 @@ def imaging_matrix(length: int, positions: Tensor, sigma: Tensor) -> Tensor:
         Voxels of the isotropic line.
     positions
         Where the planes lie, ``(..., planes)``, in voxels.
-    sigma
-        Standard deviation of the Gaussian, in voxels, ``(...)``.
+    kernel
+        Image of a point, ``(odd,)``, in voxels.
+    below, above
+        How many times as wide its two sides are, ``(...)``; 1 if None.
 
     Returns
     -------
     Tensor
-        ``(..., planes, length)``. Each row sums to one; at the ends of the line the Gaussian is cut and
-        renormalised, which keeps the flux of a flat sample.
+        ``(..., planes, length)``. Each row sums to one; at the ends of the line the kernel is cut and renormalised,
+        which keeps the flux of a flat sample.
     """
     voxels = torch.arange(length, dtype=positions.dtype, device=positions.device)
-    distance = voxels - positions[..., None]
-    # Narrower than 0.3 voxels a sampled Gaussian is no longer one; that is also sharper than any pixel.
-    width = sigma.clamp(min=0.3)[..., None, None]
-    weight = torch.exp(-0.5 * (distance / width) ** 2)
+    distance = positions[..., None] - voxels
+    for width, side in ((below, distance < 0), (above, distance > 0)):
+        if width is not None:
+            distance = torch.where(side, distance / width[..., None, None], distance)
+    middle = len(kernel) // 2
+    at = distance + middle
+    inside = (at > -1) & (at < len(kernel))
+    # Beyond its ends a kernel falls to nothing within a voxel, so that no plane between two voxels is left without.
+    padded = torch.cat([kernel.new_zeros(1), kernel, kernel.new_zeros(2)]).to(positions)
+    at = (at + 1).clamp(0, len(kernel) + 1)
+    first = at.floor().long()
+    fraction = at - first
+    weight = torch.where(inside, padded[first] * (1 - fraction) + padded[first + 1] * fraction, 0.0)
     return weight / weight.sum(-1, keepdim=True).clamp(min=1e-12)
 
 
@@ -69,3 +83,43 @@ def interpolation_matrix(length: int, positions: Tensor) -> Tensor:
     matrix.scatter_(-1, (upper - 1)[..., None], (1 - fraction)[..., None])
     matrix.scatter_(-1, upper[..., None], fraction[..., None])
     return matrix
+
+
+def convolved(sample: Tensor, psf: Tensor) -> Tensor:
+    """Blur in three dimensions.
+
+    Parameters
+    ----------
+    sample
+        ``(z, y, x)``, float32. Beyond its ends it is taken to continue as its mirror image.
+    psf
+        ``(z, y, x)``, float32, odd sides.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of ``sample``.
+    """
+    margins = [min(n // 2, length - 1) for n, length in zip(psf.shape, sample.shape, strict=True)]
+    padding = [margin for margin in reversed(margins) for _ in range(2)]
+    padded = functional.pad(sample[None, None], padding, mode="reflect")[0, 0]
+    domain = [fast_length(n + m) for n, m in zip(padded.shape, psf.shape, strict=True)]
+    blurred = torch.fft.irfftn(torch.fft.rfftn(padded, domain) * torch.fft.rfftn(psf, domain), domain)
+    inner = [
+        slice(margin + n // 2, margin + n // 2 + length)
+        for margin, n, length in zip(margins, psf.shape, sample.shape, strict=True)
+    ]
+    image: Tensor = blurred[tuple(inner)]
+    return image
+
+
+def fast_length(length: int) -> int:
+    """Return the next length whose only prime factors are 2, 3 and 5: what a Fourier transform is fast at."""
+    while True:
+        rest = length
+        for factor in (2, 3, 5):
+            while rest % factor == 0:
+                rest //= factor
+        if rest == 1:
+            return length
+        length += 1

@@ -12,20 +12,27 @@ Aguet, Van De Ville, Unser: Super-resolution orientation estimation, 2009 (the v
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import psfmodels
+import torch
 from numpy.typing import NDArray
 
 from otf_stream.acquisition import Modality, Optics
+from otf_stream.optics.psf import SplitPsf, split_psf
 
 LensModel = Literal["scalar", "vectorial"]
 
 _COVERSLIP = 1.515
 _WORKING_DISTANCE_UM = 1500.0
 _FWHM = 2.3548
+_REACH = (48, 24)  # voxels along z and across that a point spreads over
+_APERTURES = (1.0, 0.85, 1.2)  # of the usual one, where none is given
+_SHEETS = (1.0, 0.6, 1.6)
+_FOCUS = (0.7, 3.0)  # pixels: standard deviation of a focus that the pixels were chosen for
+_LARGEST_APERTURE = 0.95  # of the index
 _SAFE_APERTURE = 0.999  # of the index: the models divide by zero where the last ray is parallel to the focal plane
 
 
@@ -105,6 +112,54 @@ def microscope_of(modality: Modality, optics: Optics) -> Microscope:
         emission_um=(optics.emission_nm or 1000 * usual.emission_um) / 1000,
         sheet_um=optics.sheet_um or usual.sheet_um,
     )
+
+
+def likely_psfs(modality: Modality, optics: Optics, pixel_um: float) -> list[SplitPsf]:
+    """Compute the point spread functions that a stack may have, on its isotropic grid.
+
+    Parameters
+    ----------
+    modality, optics
+        As the acquisition gives them. What is not given is varied about what is usual, and bent to where the pixel
+        makes sense: nobody samples a focus ten times as finely as it is, or as coarsely.
+    pixel_um
+        Lateral pixel size.
+
+    Returns
+    -------
+    list of SplitPsf
+        The most likely one first.
+
+    Raises
+    ------
+    ValueError
+        If the numerical aperture is not below the refractive index.
+    """
+    known = microscope_of(modality, optics)
+    apertures = [known.numerical_aperture]
+    if optics.numerical_aperture is None:
+        width = focus_width(known) / _FWHM / pixel_um
+        fitting = known.numerical_aperture * width / float(np.clip(width, *_FOCUS))
+        most = _LARGEST_APERTURE * known.refractive_index
+        apertures = sorted({min(fitting * factor, most) for factor in _APERTURES}, key=lambda na: abs(na - fitting))
+    sheets = [known.sheet_um]
+    if known.modality == "light-sheet" and optics.sheet_um is None:
+        sheets = [known.sheet_um * factor for factor in _SHEETS]
+    depth, side = (2 * reach + 1 for reach in _REACH)
+    likely = []
+    for aperture in apertures:
+        for sheet in sheets:
+            microscope = replace(known, numerical_aperture=aperture, sheet_um=sheet)
+            psf = point_spread(microscope, (depth, side), z_um=pixel_um, pixel_um=pixel_um)
+            likely.append(split_psf(torch.from_numpy(psf), focus_width(microscope) / _FWHM / pixel_um))
+    return likely
+
+
+def focus_width(microscope: Microscope) -> float:
+    """Full width at half maximum of the point spread function in focus, along x, in µm."""
+    fine = 0.01
+    line = point_spread(microscope, (1, 201), z_um=fine, pixel_um=fine)[0, 100]
+    return float((line > line.max() / 2).sum() * fine)
 
 
 def point_spread(

@@ -1,133 +1,181 @@
-"""The family of axial blurs a stack may have suffered, centred on an estimate from the stack itself.
+"""A point spread function in two parts, and the family of axial blurs around it.
 
-What is modelled is the blur that turns a lateral view into an axial one: the axial point spread beyond the
-lateral. It is estimated by comparing spectra. An isotropic sample has as much power along z as along x at the
-same spatial frequency; what is missing along z was removed by the blur. The true blur varies with depth and
-aberration, and training on one guess makes a network invent structure: a family is drawn around the estimate.
+The *core* is as sharp laterally as the focus and spreads along z only: what it does to a sample can be learnt from
+lateral planes, which show the sample sharp. The *tail* is the rest, broad in every direction: haze, which no plane
+is without and which is computed and taken away (:mod:`otf_stream.optics.haze`).
+
+The true core varies with depth and aberration, and training on one guess makes a network invent structure. A family is
+drawn around the estimate: wider and narrower, and lopsided either way, as spherical aberration makes it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from scipy.fft import rfft2
 from torch import Tensor
 
-from otf_stream.optics.grain import grain_spectrum
-
-_MAX_LINES = 256
-_SPREAD = 1.25
-
-
-def widest_blur(anisotropy: float) -> float:
-    """Return the largest standard deviation, in lateral pixels, that :func:`estimate_axial_blur` lets a family have."""
-    return max(1.5 * anisotropy, 3.0) * _SPREAD
+_SUBSAMPLES = 8  # of a voxel
+_FAINT = 2e-3  # share of the peak below which a kernel is cut off
+_NARROWEST = 0.3  # of the core: a microscope is never much sharper along z than across
+_SPREAD = 1.15
+_SKEW = 1.12
+_TO_SIGMA = 2.3548
 
 
 @dataclass(frozen=True)
 class AxialBlur:
-    """A log-uniform family of Gaussians.
+    """A family of kernels along z.
 
     Parameters
     ----------
-    sigma
-        Centre of the family, in lateral pixels.
+    kernel
+        Centre of the family, in lateral pixels: ``(odd,)``, float32, sum 1.
     spread
-        Members lie between ``sigma / spread`` and ``sigma · spread``.
-    estimated
-        Whether ``sigma`` was measured; otherwise it is the default for the z step.
+        Members are between ``1 / spread`` and ``spread`` times as wide.
+    skew
+        Their two sides differ by at most this factor from their mean width.
     """
 
-    sigma: float
-    spread: float
-    estimated: bool
+    kernel: Tensor
+    spread: float = _SPREAD
+    skew: float = _SKEW
 
-    def draw(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw ``n`` standard deviations, in lateral pixels: ``(n,)``, float32, on the generator's device."""
-        u = torch.rand(n, generator=generator, device=generator.device) * 2 - 1
-        return self.sigma * self.spread**u
+    @property
+    def width(self) -> float:
+        """Full width at half maximum, in lateral pixels."""
+        return full_width(self.kernel)
+
+    @property
+    def sigma(self) -> float:
+        """Standard deviation, in lateral pixels, of the Gaussian of this width."""
+        return self.width / _TO_SIGMA
+
+    @property
+    def reach(self) -> float:
+        """How far, in lateral pixels, the widest member spreads light."""
+        return len(self.kernel) // 2 * self.spread * self.skew
+
+    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw the widths of ``n`` members, below and above the focus, relative to the kernel: ``(n,)`` each."""
+        u, v = (torch.rand(n, generator=generator, device=generator.device) * 2 - 1 for _ in range(2))
+        return self.spread**u * self.skew**v, self.spread**u * self.skew**-v
 
 
-def estimate_axial_blur(
-    stack: np.ndarray,
-    anisotropy: float,
-    *,
-    noise_variance: float = 0.0,
-    grain: tuple[float, float] = (0.0, 0.0),
-) -> AxialBlur:
-    """Estimate the axial blur of a stack from its own spectra.
-
-    Power at axial frequency *f* is ``exp(−4π²σ²f²)`` of the power at the same lateral frequency. The straight line
-    of log power ratio against ``f²`` gives σ.
+@dataclass(frozen=True)
+class SplitPsf:
+    """A point spread function on the isotropic grid, in two parts.
 
     Parameters
     ----------
-    stack
-        ``(z, y, x)``, counts.
-    anisotropy
-        The z step in lateral pixels.
-    noise_variance
-        Mean variance of the noise, counts²; subtracted from both spectra, which it would flatten.
-    grain
-        Of the noise, along y and x. Planes are independent recordings: along z the noise has none.
-
-    Returns
-    -------
-    AxialBlur
-        The estimate, kept between 0.35 and 1.5 z steps (a stack that samples its blur sensibly lies there), or the
-        default of half a z step where fewer than 8 planes or no usable frequency speak for an estimate.
+    core
+        What the core spreads along z: ``(odd,)``, float32. Its sum is the share of the light that is not haze.
+    tail
+        The rest, ``(z, y, x)``, float32, odd sides.
+    lateral_sigma
+        Of the core, in pixels.
     """
-    default = AxialBlur(sigma=max(0.5 * anisotropy, 0.5), spread=1.5, estimated=False)
-    planes = stack.shape[0]
-    if planes < 8 or min(stack.shape[1:]) < 16:
-        return default
-    frequency, ratios = [], []
-    for section, along in ((stack.transpose(1, 0, 2), grain[1]), (stack.transpose(2, 0, 1), grain[0])):
-        chosen = np.linspace(0, len(section) - 1, min(_MAX_LINES, len(section))).astype(int)
-        noise = noise_variance * grain_spectrum(along, np.fft.rfftfreq(section.shape[2]))
-        f, ratio = _power_ratio(section[chosen].astype(np.float32), anisotropy, noise)
-        frequency.append(f)
-        ratios.append(ratio)
-    f, ratio = np.concatenate(frequency), np.concatenate(ratios)
-    good = np.isfinite(ratio) & (ratio > 0)
-    if good.sum() < 4:
-        return default
-    slope = np.polynomial.polynomial.polyfit(f[good] ** 2, np.log(ratio[good]), 1)[1]
-    sigma = float(np.sqrt(max(-slope, 0.0)) / (2 * np.pi))
-    lowest, highest = max(0.35 * anisotropy, 0.5), widest_blur(anisotropy) / _SPREAD
-    return AxialBlur(sigma=float(np.clip(sigma, lowest, highest)), spread=_SPREAD, estimated=True)
+
+    core: Tensor
+    tail: Tensor
+    lateral_sigma: float
+
+    @property
+    def core_share(self) -> float:
+        """Share of the light that is not haze."""
+        return float(self.core.sum())
+
+    @property
+    def width(self) -> float:
+        """Full width at half maximum of the core along z, in lateral pixels."""
+        return full_width(self.core)
+
+    @property
+    def kernel(self) -> Tensor:
+        """What blurs a sample seen as sharply along z as across into the sample seen: ``(odd,)``, sum 1.
+
+        That is the core without the share of its width that the focus has too, cut off where it is faint.
+        """
+        beyond = max(1 - (_TO_SIGMA * self.lateral_sigma / max(self.width, 1e-3)) ** 2, _NARROWEST**2)
+        core = stretched(self.core, beyond**0.5)
+        there = torch.nonzero(core > _FAINT * core.max())[:, 0] - len(core) // 2
+        reach = max(int(there.abs().max()), 1) if len(there) else 1
+        middle = len(core) // 2
+        kernel = core[max(middle - reach, 0) : middle + reach + 1]
+        return kernel / kernel.sum()
+
+    @property
+    def whole(self) -> Tensor:
+        """The point spread function, ``(z, y, x)``, sum 1."""
+        return self.tail + self.core[:, None, None] * focus(self.tail.shape[1], self.lateral_sigma)
+
+    def changed(self, stretch: float, haze: float) -> SplitPsf:
+        """Stretch along z, and take so many times the haze; the light stays 1."""
+        core, tail = stretched(self.core, stretch), stretched(self.tail, stretch) * haze
+        light = core.sum() + tail.sum()
+        return SplitPsf(core / light, tail / light, self.lateral_sigma)
 
 
-def _power_ratio(sections: np.ndarray, anisotropy: float, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ratio of axial to lateral power of XZ sections ``(n, z, x)`` at the axial frequencies.
+def split_psf(psf: Tensor, lateral_sigma: float) -> SplitPsf:
+    """Split a point spread function into core and tail.
 
-    ``noise`` is its power at each lateral frequency.
-
-    Each is read in a wedge around its axis, so that both see the same kinds of structure.
+    Parameters
+    ----------
+    psf
+        ``(z, y, x)``, float32, odd sides, sum 1, in isotropic voxels.
+    lateral_sigma
+        Standard deviation of the focus, in pixels.
     """
-    _, planes, width = sections.shape
-    window = np.outer(np.hanning(planes + 2)[1:-1], np.hanning(width + 2)[1:-1]).astype(np.float32)
-    sections = (sections - sections.mean(axis=(1, 2), keepdims=True)) * window
-    power = (np.abs(rfft2(sections, axes=(1, 2))) ** 2).mean(axis=0) / (window**2).sum() - noise
-    floor = np.broadcast_to(noise, power.shape)
-    fz = np.abs(np.fft.fftfreq(planes, d=anisotropy))[:, None]
-    fx = np.fft.rfftfreq(width)[None, :]
-    step = 1.0 / (planes * anisotropy)
-    # The lowest frequencies hold the shape of the field of view; the last hold what sampling folded back.
-    centres = np.arange(2, planes // 2 + 1) * step
-    ratio = np.full(len(centres), np.nan)
-    for index, centre in enumerate(centres):
-        near_axis = max(0.35 * centre, 1.0 / width)
-        wedges = (
-            (np.abs(fz - centre) <= step / 2) & (fx <= near_axis),
-            (np.abs(fx - centre) <= max(step, 1.0 / width)) & (fz <= max(0.35 * centre, step / 2)),
+    sharp = focus(psf.shape[1], lateral_sigma).to(psf.device)
+    core = ((psf * sharp).sum((1, 2)) / (sharp**2).sum()).clamp(min=0)
+    return SplitPsf(core, psf - core[:, None, None] * sharp, lateral_sigma)
+
+
+def focus(side: int, sigma: float) -> Tensor:
+    """Return a Gaussian focus ``(side, side)``, float32, sum 1."""
+    offset = torch.arange(side, dtype=torch.float32) - side // 2
+    line = torch.exp(-0.5 * (offset / max(sigma, 1e-3)) ** 2)
+    line = line / line.sum()
+    return line[:, None] * line
+
+
+def stretched(psf: Tensor, stretch: float) -> Tensor:
+    """Stretch along the first axis, about its middle, and keep the sum.
+
+    Parameters
+    ----------
+    psf
+        ``(odd, …)``, float32. What is stretched past the ends is cut off.
+    stretch
+        Above 1 makes it wider. Each voxel is averaged over its extent, so that none is missed.
+    """
+    n = len(psf)
+    within = (torch.arange(_SUBSAMPLES, dtype=torch.float32) + 0.5) / _SUBSAMPLES - 0.5
+    at = (torch.arange(n)[:, None] - n // 2 + within) / stretch + n // 2
+    inside = ((at >= 0) & (at <= n - 1)).float()
+    at = at.clamp(0, n - 1)
+    below = at.floor().long().clamp(max=max(n - 2, 0))
+    fraction = at - below
+    matrix = torch.zeros(n, n)
+    for sample in range(_SUBSAMPLES):
+        rows = torch.arange(n)
+        weight = inside[:, sample] / (_SUBSAMPLES * stretch)
+        matrix.index_put_((rows, below[:, sample]), (1 - fraction[:, sample]) * weight, accumulate=True)
+        matrix.index_put_(
+            (rows, (below[:, sample] + 1).clamp(max=n - 1)), fraction[:, sample] * weight, accumulate=True
         )
-        if not all(wedge.any() for wedge in wedges):
-            continue
-        axial, lateral = (power[wedge] for wedge in wedges)
-        # Below the noise, what is left of both spectra is the error of the noise estimate, and their ratio is 1.
-        if all(power[wedge].mean() > floor[wedge].mean() for wedge in wedges):
-            ratio[index] = axial.mean() / lateral.mean()
-    return centres, ratio
+    changed = torch.tensordot(matrix.to(psf.device), psf, dims=1)
+    before, after = psf.sum(), changed.sum()
+    kept: Tensor = changed * (before / after) if abs(float(after)) > 1e-9 else changed
+    return kept
+
+
+def full_width(kernel: Tensor) -> float:
+    """Full width at half maximum of a kernel ``(odd,)``, in voxels, between its outermost crossings."""
+    values: list[float] = [0.0, *kernel.tolist(), 0.0]
+    half = max(values) / 2
+    above = [index for index, value in enumerate(values) if value >= half]
+    first, last = above[0], above[-1]
+    left = first - (values[first] - half) / (values[first] - values[first - 1])
+    right = last + (values[last] - half) / (values[last] - values[last + 1])
+    return right - left

@@ -1,8 +1,8 @@
-"""How near a restored volume comes to a reference, and how sharp it is without one.
+"""How near a restored volume comes to a reference, to what detail it agrees, and how sharp it is without one.
 
 A microscope's grey values have an arbitrary gain and offset, so both are fitted, once for the whole volume, before
 anything is compared: a method is judged by the structure that it finds, and cannot gain by fitting slice by slice.
-Everything runs slice by slice, so a volume may be a memory map larger than memory.
+Everything runs slice by slice or block by block, so a volume may be a memory map larger than memory.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
+
+from otf_stream.restore.correlation import ShellCorrelation, correlate
 
 _SSIM_WINDOW = 7
 _SHORTEST_AXIS = 8
@@ -52,7 +54,9 @@ class Evaluation:
     ssim
         Mean structural similarity of the XZ and YZ slices, at most 1.
     resolution, reference_resolution
-        Of the volume and of the reference, in voxels.
+        Widths of what blurs the volume, and of what blurs the reference, in voxels.
+    correlation
+        To what detail the two agree: low contrast does not count against a volume here, made-up structure does.
     """
 
     gain: float
@@ -61,6 +65,7 @@ class Evaluation:
     ssim: float
     resolution: Resolution
     reference_resolution: Resolution
+    correlation: ShellCorrelation
 
     def as_dict(self) -> dict[str, float | None]:
         """Return it for JSON; what is not finite becomes None."""
@@ -71,6 +76,8 @@ class Evaluation:
             "lateral_resolution_voxels": self.resolution.lateral,
             "reference_axial_resolution_voxels": self.reference_resolution.axial,
             "reference_lateral_resolution_voxels": self.reference_resolution.lateral,
+            "fsc_axial_resolution_voxels": self.correlation.axial_resolution,
+            "fsc_lateral_resolution_voxels": self.correlation.lateral_resolution,
             "gain": self.gain,
             "offset": self.offset,
         }
@@ -78,11 +85,13 @@ class Evaluation:
 
     def as_text(self) -> str:
         """Return it for a human."""
-        one, two = self.resolution, self.reference_resolution
+        one, two, both = self.resolution, self.reference_resolution, self.correlation
         return (
             f"PSNR {self.psnr:.2f} dB, SSIM {self.ssim:.4f} (fitted: gain {self.gain:.4g}, offset {self.offset:.4g})\n"
             f"resolution: axial {one.axial:.2f}, lateral {one.lateral:.2f} voxels "
-            f"(reference: axial {two.axial:.2f}, lateral {two.lateral:.2f})"
+            f"(reference: axial {two.axial:.2f}, lateral {two.lateral:.2f})\n"
+            f"agrees with the reference down to: axial {both.axial_resolution:.2f}, lateral "
+            f"{both.lateral_resolution:.2f} voxels (Fourier shell correlation above {both.threshold:.3f})"
         )
 
 
@@ -111,6 +120,7 @@ def evaluate(volume: Volume, reference: Volume) -> Evaluation:
         ssim=_ssim(volume, reference, *fit),
         resolution=resolution(volume),
         reference_resolution=resolution(reference),
+        correlation=correlate(volume, reference),
     )
 
 

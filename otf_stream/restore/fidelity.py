@@ -12,7 +12,8 @@ import math
 from torch import Tensor
 
 from otf_stream.optics.noise import NoiseModel
-from otf_stream.restore.methods import Grid
+from otf_stream.restore.methods import Grid, HazeField
+from otf_stream.restore.regions import Region
 
 _NO_NOISE = 1e-12  # counts²
 
@@ -26,30 +27,38 @@ class Fidelity:
         Of the stack.
     noise
         Of the camera.
-    sigma
-        Standard deviation of the axial blur, in voxels.
+    kernel
+        Of the axial blur, in voxels.
+    field
+        The haze of the stack, which the planes hold and the volume does not; None where the volume holds it too.
     step
         Counts between two values that the planes can take; 0 for floating-point planes. Rounding is noise too, and
         the only noise of a clean recording.
     """
 
-    def __init__(self, grid: Grid, noise: NoiseModel, sigma: float, *, step: float = 0.0) -> None:
+    def __init__(
+        self, grid: Grid, noise: NoiseModel, kernel: Tensor, field: HazeField | None = None, *, step: float = 0.0
+    ) -> None:
         self._grid = grid
         self._noise = noise
-        self._sigma = sigma
+        self._kernel = kernel
+        self._field = field
         self._least_variance = max(step**2 / 12, _NO_NOISE)
         self._light = self._expected = 0.0
         self._squares = 0.0
         self._pixels = 0
 
-    def add(self, raw: Tensor, restored: Tensor) -> None:
+    def add(self, raw: Tensor, restored: Tensor, region: Region) -> None:
         """Add a region: raw planes ``(z, y, x)`` and restored voxels ``(z', y, x)``, counts, without halo."""
         planes, voxels = raw.flatten(1), restored.flatten(1)
         background = self._noise.offset
         self._light += float((voxels.mean(1) - background).sum()) * voxels.shape[1]
         interpolated = self._grid.interpolation(raw.device) @ planes.mean(1, keepdim=True)
         self._expected += float((interpolated - background).sum()) * planes.shape[1]
-        imaged = self._grid.imaging(self._sigma, raw.device) @ voxels
+        imaged = self._grid.imaging(self._kernel, raw.device) @ (voxels - background)
+        if self._field is not None:
+            imaged = self._field.added(imaged.view(raw.shape), region.y, region.x).flatten(1)
+        imaged = imaged + background
         variance = self._noise.variance(imaged).clamp(min=self._least_variance)
         self._squares += float(((imaged - planes).square() / variance).mean()) * planes.numel()
         self._pixels += planes.numel()

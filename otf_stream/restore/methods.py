@@ -17,7 +17,8 @@ from otf_stream.learn.denoise import Denoiser
 from otf_stream.learn.nafnet import NAFNet
 from otf_stream.learn.training import apply_network
 from otf_stream.optics.forward import imaging_matrix, interpolation_matrix
-from otf_stream.restore.regions import Method
+from otf_stream.optics.haze import spread
+from otf_stream.restore.regions import Method, Region
 
 _ITERATIONS = 20
 # Activations of so many pixels stay in the cache of a CPU core.
@@ -50,27 +51,55 @@ class Grid:
         """Matrix ``(z', z)`` of linear interpolation."""
         return interpolation_matrix(self.depth, self.positions(device))
 
-    def imaging(self, sigma: float, device: torch.device) -> Tensor:
-        """Matrix ``(z, z')`` of the axial blur, with standard deviation ``sigma`` in voxels, and the sampling."""
-        return imaging_matrix(self.depth, self.positions(device), torch.tensor(sigma, device=device))
+    def imaging(self, kernel: Tensor, device: torch.device) -> Tensor:
+        """Matrix ``(z, z')`` of the axial blur, by ``kernel`` in voxels, and the sampling."""
+        return imaging_matrix(self.depth, self.positions(device), kernel.to(device))
+
+
+@dataclass(frozen=True)
+class HazeField:
+    """The haze of a stack, computed once for all of it.
+
+    Parameters
+    ----------
+    coarse
+        Counts in each bin of each plane that is there, ``(z, y, x)``.
+    binning
+        Pixels a bin.
+    core_share
+        What planes are divided by once they are freed of haze, to be as bright as they were.
+    """
+
+    coarse: Tensor
+    binning: int
+    core_share: float
+
+    def removed(self, light: Tensor, y: slice, x: slice) -> Tensor:
+        """Free planes ``(z, y, x)``, counts above the background, of haze; ``y`` and ``x`` say where they lie."""
+        return (light - spread(self.coarse, self.binning, y, x).to(light.device)) / self.core_share
+
+    def added(self, light: Tensor, y: slice, x: slice) -> Tensor:
+        """Undo :meth:`removed`."""
+        return light * self.core_share + spread(self.coarse, self.binning, y, x).to(light.device)
 
 
 def interpolate(grid: Grid) -> Method:
     """Linear interpolation along z."""
-
-    def restore(raw: Tensor) -> Tensor:
-        return _along_z(grid.interpolation(raw.device), raw)
-
-    return Method("interpolate", 0, restore)
+    return Method("interpolate", 0, lambda raw, region: interpolated(grid, raw))
 
 
-def richardson_lucy(grid: Grid, sigma: float, background: float) -> Method:
-    """Deconvolve along z with a Gaussian.
+def interpolated(grid: Grid, planes: Tensor) -> Tensor:
+    """Interpolate planes ``(z, y, x)`` linearly to voxels ``(z', y, x)``."""
+    return _along_z(grid.interpolation(planes.device), planes)
+
+
+def richardson_lucy(grid: Grid, kernel: Tensor, background: float) -> Method:
+    """Deconvolve along z.
 
     Parameters
     ----------
-    sigma
-        Standard deviation of the axial blur, in voxels.
+    kernel
+        Of the axial blur, ``(odd,)``, in voxels.
     background
         Counts without light, left out of the deconvolution.
 
@@ -79,44 +108,95 @@ def richardson_lucy(grid: Grid, sigma: float, background: float) -> Method:
     Richardson 1972; Lucy 1974. Twenty iterations; more amplify noise.
     """
 
-    def restore(raw: Tensor) -> Tensor:
-        imaging = grid.imaging(sigma, raw.device)
-        light = (raw - background).clamp(min=1e-3)
-        estimate = _along_z(grid.interpolation(raw.device), light)
-        norm = imaging.sum(0)[:, None, None].clamp(min=1e-6)
-        for _ in range(_ITERATIONS):
-            ratio = light / _along_z(imaging, estimate).clamp(min=1e-6)
-            estimate = estimate * _along_z(imaging.T, ratio) / norm
-        return estimate + background
+    def restore(raw: Tensor, region: Region) -> Tensor:
+        return _deconvolve(grid, kernel, raw - background) + background
 
     return Method("richardson-lucy", 0, restore)
 
 
-def deblur(grid: Grid, denoiser: Denoiser, network: NAFNet, compute: Compute, *, origin: float, scale: float) -> Method:
-    """Denoise the planes, run every XZ and every YZ slice through the network, and average the two.
+def clean_richardson_lucy(
+    grid: Grid, denoiser: Denoiser, field: HazeField, kernel: Tensor, background: float
+) -> Method:
+    """Denoise the planes, free them of haze, and deconvolve along z; parameters as elsewhere here."""
+
+    def restore(raw: Tensor, region: Region) -> Tensor:
+        light = field.removed(denoiser(raw) - background, region.halo_y, region.halo_x)
+        return _deconvolve(grid, kernel, light) + background
+
+    halo = -(-denoiser.reach // denoiser.network.multiple) * denoiser.network.multiple
+    return Method("richardson-lucy", halo, restore)
+
+
+def _deconvolve(grid: Grid, kernel: Tensor, light: Tensor) -> Tensor:
+    """Deconvolve planes ``(z, y, x)``, counts above the background, to voxels ``(z', y, x)``."""
+    device = light.device
+    voxels = deconvolved(grid.imaging(kernel, device), grid.interpolation(device), light.flatten(1))
+    return voxels.view(grid.depth, *light.shape[1:])
+
+
+def deconvolved(imaging: Tensor, interpolation: Tensor, light: Tensor) -> Tensor:
+    """Deconvolve along z, as :func:`richardson_lucy` says.
+
+    Parameters
+    ----------
+    imaging
+        From voxels to planes, ``(..., z, z')``.
+    interpolation
+        From planes to voxels, ``(..., z', z)``.
+    light
+        Above the background, ``(..., z, pixels)``.
+
+    Returns
+    -------
+    Tensor
+        ``(..., z', pixels)``.
+    """
+    light = light.clamp(min=1e-6)
+    estimate = interpolation @ light
+    norm = imaging.sum(-2)[..., None].clamp(min=1e-6)
+    for _ in range(_ITERATIONS):
+        ratio = light / (imaging @ estimate).clamp(min=1e-9)
+        estimate = estimate * (imaging.mT @ ratio) / norm
+    return estimate
+
+
+def deblur(
+    grid: Grid,
+    denoiser: Denoiser,
+    field: HazeField,
+    network: NAFNet,
+    compute: Compute,
+    *,
+    origin: float,
+    scale: float,
+) -> Method:
+    """Denoise the planes, free them of haze, run every XZ and every YZ slice through the network, and average the two.
 
     Parameters
     ----------
     denoiser
         Of lateral planes.
+    field
+        The haze of the whole stack.
     network
         Ready for inference.
     compute
         Where it runs.
     origin, scale
-        The network sees ``(counts − origin) / scale``.
+        The network sees ``(counts − origin) / scale`` of planes without haze.
     """
 
-    def restore(raw: Tensor) -> Tensor:
+    def restore(raw: Tensor, region: Region) -> Tensor:
         matrix = grid.interpolation(raw.device)
-        light = (denoiser(raw[:, None])[:, 0] - origin) / scale
+        light = field.removed(denoiser(raw) - origin, region.halo_y, region.halo_x) / scale
         volume = _through(network, compute, matrix, light)
         # Turned, the YZ slices of a stack are the XZ slices of its mirror image.
         volume += _through(network, compute, matrix, light.transpose(1, 2)).transpose(1, 2)
         return volume.mul_(0.5 * scale).add_(origin)
 
-    # Tiles are cut where the coarsest level of the network has its pixels, or that level would see another grid.
-    halo = -(-(network.reach + denoiser.reach) // network.multiple) * network.multiple
+    # Tiles are cut where the coarsest level of the networks has its pixels, or that level would see another grid.
+    multiple = max(network.multiple, denoiser.network.multiple)
+    halo = -(-(network.reach + denoiser.reach) // multiple) * multiple
     return Method("network", halo, restore)
 
 

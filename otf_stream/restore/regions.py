@@ -16,25 +16,6 @@ _VOXELS = 96 * 2**20
 
 
 @dataclass(frozen=True)
-class Method:
-    """A way to restore.
-
-    Parameters
-    ----------
-    name
-        As in the provenance.
-    halo
-        Lateral pixels around a region that its voxels depend on.
-    restore
-        Maps raw planes ``(z, y, x)``, float32 counts, to isotropic voxels ``(z', y, x)``, float32 counts.
-    """
-
-    name: str
-    halo: int
-    restore: Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
 class Region:
     """A rectangle of the lateral field of view, with its halo inside the field of view."""
 
@@ -47,6 +28,26 @@ class Region:
     def inner(self) -> tuple[slice, slice]:
         """Where the region lies within itself and its halo."""
         return _within(self.y, self.halo_y), _within(self.x, self.halo_x)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to restore.
+
+    Parameters
+    ----------
+    name
+        As in the provenance.
+    halo
+        Lateral pixels around a region that its voxels depend on.
+    restore
+        Maps raw planes ``(z, y, x)``, float32 counts, and the region that they are of, to isotropic voxels
+        ``(z', y, x)``, float32 counts. Both include the halo.
+    """
+
+    name: str
+    halo: int
+    restore: Callable[[Tensor, Region], Tensor]
 
 
 def split_into_regions(depth: int, height: int, width: int, *, block: int, halo: int) -> Iterator[Region]:
@@ -90,7 +91,7 @@ def restore_region(method: Method, region: Region, raw: Tensor) -> Tensor:
         ``(z', y, x)`` without the halo, float32 counts.
     """
     y, x = region.inner
-    return method.restore(raw)[:, y, x]
+    return method.restore(raw, region)[:, y, x]
 
 
 def _grown(extent: slice, halo: int, limit: int) -> slice:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 Clock = Callable[[], float]
 """UNIX time in seconds, as the journal stamps planes."""
 
-_DENOISING = 0.25  # share of the training time
+_DENOISING = 0.1  # share of the training time; the denoiser comes pre-trained
 _LEAST_TRAINING = 10.0  # seconds; a network that saw less of the stack does it no good
 _MOST_RESERVED = 0.6  # share of a stack's time that may be kept for restoring
 _MEASURE_AGAIN = 20.0  # seconds

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,19 +26,18 @@ from otf_stream.config import MethodName
 from otf_stream.learn.checkpoints import shipped_network
 from otf_stream.learn.compute import Compute
 from otf_stream.restore.fidelity import Fidelity
-from otf_stream.restore.methods import Grid, deblur, interpolate, richardson_lucy
+from otf_stream.restore.methods import Grid, HazeField, clean_richardson_lucy, deblur, interpolate, richardson_lucy
 from otf_stream.restore.regions import Method, restore_region, split_into_regions
 from otf_stream.service.budget import Budget, Schedule
-from otf_stream.service.learning import (
-    FIRST_PLANES,
+from otf_stream.service.character import (
     Character,
-    Learned,
-    Progress,
+    FoundPsf,
     characterise,
-    learn,
-    restoring_time,
+    find_psf,
     uncharacterised,
+    usual_psf,
 )
+from otf_stream.service.learning import FIRST_PLANES, Learned, Progress, learn, restoring_time
 from otf_stream.service.source import StackSource
 from otf_stream.store.disk import is_full
 from otf_stream.store.restored import BLOCK, RestoredWriter
@@ -65,12 +65,15 @@ class Settings:
     budget
         Time, or steps, that a stack may take.
     seed
-        Of the initial weights and every draw.
+        Of every draw.
+    psf
+        File of a measured point spread function; estimated from the stack if None.
     """
 
     method: MethodName = "auto"
     budget: Budget = field(default_factory=Budget)
     seed: int = 0
+    psf: Path | None = None
 
 
 class EmptyStackError(RuntimeError):
@@ -153,25 +156,35 @@ def _restore(
     schedule = Schedule(settings.budget, source.arrivals, waiting=waiting)
     progress("characterise", 0.0)
     with _timed(timings, "learn"):
-        learned, reasons = _learn_if_possible(source, schedule, settings, compute, progress)
+        character, reasons = _characterised(source, after_failure=bool(failures))
+        learned = _learn_if_possible(source, character, schedule, settings, compute, progress, reasons)
     _await_planes(source, source.acquisition.sizes.z)
     with _timed(timings, "restore"):
-        character = learned.character if learned else _characterised(source, reasons, after_failure=bool(failures))
+        character = learned.character if learned else _characterised(source, after_failure=bool(failures))[0]
+        found = learned.found if learned else _psf(source, character, settings.psf, reasons)
         grid = source.grid()  # Planes that come later than this are not in the volume.
-        method = _method(settings.method, grid, character, learned, compute)
+        method, field = _method(settings.method, grid, character, found, learned, compute)
+        if learned and learned.trust.best != "network":
+            reasons.append(
+                f"on held-out planes the network gained {learned.trust.network:+.1f} dB over interpolation, "
+                f"Richardson–Lucy {learned.trust.richardson_lucy:+.1f} dB: {method.name} was used"
+            )
         written = partial(_with_room, store, patient)
         written(lambda: store.journal.set_state(stack, "restoring"))
         writer = written(lambda: RestoredWriter.create(store, dtype=source.acquisition.dtype))
 
-        def land(method: Method) -> Fidelity:
-            return _land(source, grid, method, character, writer, compute, progress)
+        def land(method: Method, field: HazeField | None) -> Fidelity:
+            step = 1.0 if source.acquisition.numpy_dtype.kind in "ui" else 0.0
+            fidelity = Fidelity(grid, character.noise, found.psf.kernel, field, step=step)
+            _land(source, grid, method, fidelity, writer, compute, progress)
+            return fidelity
 
-        fidelity = written(lambda: land(method))
+        fidelity = written(lambda: land(method, field))
         if learned and settings.budget.steps is None and abs(fidelity.flux_ratio - 1) > _LIGHT_LOST:
             # Light must not be lost: no sharpness is worth it.
             reasons.append(f"the network made {fidelity.flux_ratio:.2f} times the light of the planes: interpolated")
             method, learned = interpolate(grid), None
-            fidelity = written(lambda: land(method))
+            fidelity = written(lambda: land(method, None))
     with _timed(timings, "pyramid"):
         written(lambda: writer.finish(stack))
     warnings = [*failures, *reasons, *_warnings(source), *(_doubts(fidelity) if learned else [])]
@@ -187,9 +200,10 @@ def _restore(
         "flux_ratio": fidelity.flux_ratio,
         "residual": fidelity.residual,
         "noise": {**asdict(character.noise), "grain": list(character.noise.grain)},
-        "axial_blur": asdict(character.blur),
+        "axial_blur": _blur(found),
         "training": _training(learned),
-        "settings": asdict(settings),
+        "trust": _trust(learned),
+        "settings": {**asdict(settings), "psf": settings.psf and str(settings.psf)},
         "timing": timing,
         "versions": _versions(),
         "compute": {"device": str(compute), "threads": torch.get_num_threads(), "machine": platform.machine()},
@@ -217,58 +231,97 @@ def _await_planes(source: StackSource, wanted: int) -> None:
 
 
 def _learn_if_possible(
-    source: StackSource, schedule: Schedule, settings: Settings, compute: Compute, progress: Progress
-) -> tuple[Learned | None, list[str]]:
-    """Learn where the method asks for it and the stack allows it; otherwise say why not."""
+    source: StackSource,
+    character: Character,
+    schedule: Schedule,
+    settings: Settings,
+    compute: Compute,
+    progress: Progress,
+    reasons: list[str],
+) -> Learned | None:
+    """Learn where the method asks for it and the stack allows it; otherwise add to the reasons why not."""
     if settings.method not in ("auto", "finetune", "pretrained"):
-        return None, []
+        return None
     arrivals = source.arrivals()
     planes = arrivals.received if arrivals.complete else arrivals.expected
     if planes < _FEWEST_PLANES:
-        return None, [f"{planes} planes are too few to learn from (at least {_FEWEST_PLANES}): interpolated"]
+        reasons.append(f"{planes} planes are too few to learn from (at least {_FEWEST_PLANES}): interpolated")
+        return None
     torch.manual_seed(settings.seed)
-    network = shipped_network()
+    network = shipped_network("deblur")
     schedule.reserve(lambda: restoring_time(network, source, compute))
-    while characterise(source).scale <= 0 and not source.arrivals().complete:
+    while character.scale <= 0 and not source.arrivals().complete:
         time.sleep(_POLL)  # the first planes lie outside the sample
-    if characterise(source).scale <= 0:
-        return None, ["the stack has no contrast, every pixel is alike: interpolated"]
+        character = characterise(source)
+    if character.scale <= 0 and (character := characterise(source)).scale <= 0:
+        reasons.append("the stack has no contrast, every pixel is alike: interpolated")
+        return None
     if not schedule.worth_training:
-        return None, ["no time to learn before the deadline: interpolated"]
+        reasons.append("no time to learn before the deadline: interpolated")
+        return None
     finetune = settings.method != "pretrained"
-    learned = learn(source, network, schedule, compute, seed=settings.seed, progress=progress, finetune=finetune)
+    learned = learn(
+        source,
+        network,
+        character,
+        schedule,
+        compute,
+        seed=settings.seed,
+        progress=progress,
+        finetune=finetune,
+        measured=settings.psf,
+    )
     _await_planes(source, source.acquisition.sizes.z)
-    if learned.denoiser_steps == 0:
-        return None, ["no time to learn before the deadline: interpolated"]
     if not schedule.time_to_restore:
-        return None, ["no time to restore with the network before the deadline, the machine is too busy: interpolated"]
+        reasons.append("no time to restore with the network before the deadline, the machine is too busy: interpolated")
+        return None
     if finetune and learned.steps == 0:
-        return learned, ["no time to fine-tune before the deadline: the pre-trained network was used as it is"]
-    return learned, []
+        reasons.append("no time to fine-tune before the deadline: the pre-trained network was used as it is")
+    learned.stack.take(at_once=True)
+    return learned
 
 
-def _characterised(source: StackSource, reasons: list[str], *, after_failure: bool) -> Character:
-    """Characterise the stack; where that may be what failed before, do without and add that to the reasons."""
+def _characterised(source: StackSource, *, after_failure: bool) -> tuple[Character, list[str]]:
+    """Characterise the stack; where that may be what failed before, do without and say so."""
     try:
-        return characterise(source)
+        return characterise(source), []
     except OSError:
         raise
     except Exception as error:
         if not after_failure:
             raise
-        reasons.append(f"noise and blur could not be estimated ({type(error).__name__}: {error})")
-        return uncharacterised(source)
+        return uncharacterised(source), [f"noise could not be estimated ({type(error).__name__}: {error})"]
 
 
-def _method(choice: MethodName, grid: Grid, character: Character, learned: Learned | None, compute: Compute) -> Method:
+def _psf(source: StackSource, character: Character, measured: Path | None, reasons: list[str]) -> FoundPsf:
+    """Find the point spread function of a stack that was not learnt from; a usual one if that fails."""
+    try:
+        return find_psf(source, character.noise, measured)
+    except OSError:
+        raise
+    except Exception as error:
+        reasons.append(f"blur could not be estimated ({type(error).__name__}: {error})")
+        return usual_psf(source)
+
+
+def _method(
+    choice: MethodName, grid: Grid, character: Character, found: FoundPsf, learned: Learned | None, compute: Compute
+) -> tuple[Method, HazeField | None]:
+    """Return the way to restore, and the haze that it takes away."""
+    if learned and learned.trust.best == "interpolate":
+        return interpolate(grid), None
     if learned:
+        field = learned.stack.haze(found, grid.planes)
+        if learned.trust.best == "richardson-lucy":
+            kernel = found.psf.kernel
+            return clean_richardson_lucy(grid, learned.denoiser, field, kernel, character.origin), field
         deblurred = deblur(
-            grid, learned.denoiser, learned.network, compute, origin=character.origin, scale=character.scale
+            grid, learned.denoiser, field, learned.network, compute, origin=character.origin, scale=learned.scale
         )
-        return replace(deblurred, name="finetune" if learned.steps else "pretrained")
+        return replace(deblurred, name="finetune" if learned.steps else "pretrained"), field
     if choice == "richardson-lucy":
-        return richardson_lucy(grid, character.blur.sigma, character.origin)
-    return interpolate(grid)
+        return richardson_lucy(grid, found.psf.kernel, character.origin), None
+    return interpolate(grid), None
 
 
 def _with_room(store: SessionStore, patient: bool, write: Callable[[], Written]) -> Written:
@@ -288,24 +341,21 @@ def _land(
     source: StackSource,
     grid: Grid,
     method: Method,
-    character: Character,
+    fidelity: Fidelity,
     writer: RestoredWriter,
     compute: Compute,
     progress: Progress,
-) -> Fidelity:
+) -> None:
     """Restore region by region into the store, and compare each with its raw planes."""
     sizes = source.acquisition.sizes
-    step = 1.0 if source.acquisition.numpy_dtype.kind in "ui" else 0.0
-    fidelity = Fidelity(grid, character.noise, character.blur.sigma, step=step)
     regions = list(split_into_regions(grid.depth, sizes.y, sizes.x, block=BLOCK, halo=method.halo))
     for index, region in enumerate(regions):
         progress("restore", index / len(regions))
         raw = torch.from_numpy(source.read(grid.planes, region.halo_y, region.halo_x)).to(compute.device)
         volume = restore_region(method, region, raw)
         y, x = region.inner
-        fidelity.add(raw[:, y, x], volume)
+        fidelity.add(raw[:, y, x], volume, region)
         writer.write(source.stack, (region.y, region.x), volume.cpu().numpy())
-    return fidelity
 
 
 def _warnings(source: StackSource) -> list[str]:
@@ -345,6 +395,18 @@ def _doubts(fidelity: Fidelity) -> list[str]:
     return doubts
 
 
+def _blur(found: FoundPsf) -> dict[str, Any]:
+    blur = found.blur
+    return {
+        "width": found.psf.width,
+        "lateral_sigma": found.psf.lateral_sigma,
+        "beyond_lateral_sigma": blur.sigma,
+        "spread": blur.spread,
+        "origin": found.origin,
+        "core_share": found.psf.core_share,
+    }
+
+
 def _training(learned: Learned | None) -> dict[str, Any] | None:
     if learned is None:
         return None
@@ -354,6 +416,16 @@ def _training(learned: Learned | None) -> dict[str, Any] | None:
         "steps": learned.steps,
         "final_loss": sum(tail) / max(len(tail), 1),
         "parameters": sum(p.numel() for p in learned.network.parameters()),
+    }
+
+
+def _trust(learned: Learned | None) -> dict[str, Any] | None:
+    if learned is None:
+        return None
+    return {
+        "network_gain_db": learned.trust.network,
+        "richardson_lucy_gain_db": learned.trust.richardson_lucy,
+        "held_out_planes": learned.trust.planes,
     }
 
 

@@ -155,7 +155,10 @@ class Service:
     def _start_worker(self) -> SpawnProcess:
         config = self._config
         settings = Settings(
-            method=config.method, budget=Budget(total=config.budget_s, tail=config.tail_s), seed=config.seed
+            method=config.method,
+            budget=Budget(total=config.budget_s, tail=config.tail_s),
+            seed=config.seed,
+            psf=config.psf,
         )
         process = _PROCESSES.Process(
             target=run_worker,

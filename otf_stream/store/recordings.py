@@ -14,7 +14,7 @@ from typing import Any, get_args
 import numpy as np
 from pydantic import ValidationError
 
-from otf_stream.acquisition import Acquisition, PixelType, PlaneIndex, VoxelSize
+from otf_stream.acquisition import Acquisition, Modality, Optics, PixelType, PlaneIndex, VoxelSize
 from otf_stream.store.formats.ndtiff import is_ndtiff, open_ndtiff
 from otf_stream.store.formats.source import RecordingError, Source
 from otf_stream.store.formats.tiff import SUFFIXES, open_folder, open_tiff
@@ -74,7 +74,14 @@ class Recording:
         self._source.close()
 
 
-def open_recording(path: Path, *, voxel_size: VoxelSize | None = None, name: str | None = None) -> Recording:
+def open_recording(
+    path: Path,
+    *,
+    voxel_size: VoxelSize | None = None,
+    name: str | None = None,
+    modality: Modality | None = None,
+    numerical_aperture: float | None = None,
+) -> Recording:
     """Open a recorded stack.
 
     Parameters
@@ -86,6 +93,8 @@ def open_recording(path: Path, *, voxel_size: VoxelSize | None = None, name: str
         In µm; overrides what the metadata say.
     name
         What to call the acquisition; from the name of the file where not given.
+    modality, numerical_aperture
+        Of the microscope; override what the metadata say.
 
     Returns
     -------
@@ -101,7 +110,14 @@ def open_recording(path: Path, *, voxel_size: VoxelSize | None = None, name: str
     try:
         dtype = _pixel_type(path, source.dtype)
         size = voxel_size or _voxel_size(path, source)
-        given: dict[str, Any] = {"name": name} if name is not None else {}
+        given: dict[str, Any] = {}
+        if name is not None:
+            given["name"] = name
+        if modality is not None:
+            given["modality"] = modality
+        if numerical_aperture is not None:
+            known = source.acquisition.optics if source.acquisition else Optics()
+            given["optics"] = {**known.model_dump(), "numerical_aperture": numerical_aperture}
         if source.acquisition is not None:
             description = {**source.acquisition.model_dump(), "voxel_size": size, **given}
         else:

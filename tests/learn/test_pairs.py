@@ -2,27 +2,25 @@
 
 import pytest
 import torch
+from kernels import family
 
 from otf_stream.learn.pairs import PATCH, AxialPairs, patch_side
 from otf_stream.learn.planes import PlanePool
-from otf_stream.optics.psf import AxialBlur
-
-FAMILY = AxialBlur(2.0, 1.25, True)
 
 
-def pairs_of(planes, *, blur=FAMILY, errors=0.0, anisotropy=4.0):
+def pairs_of(planes, *, blur=None, errors=0.0, anisotropy=4.0):
     generator = torch.Generator().manual_seed(0)
-    pools = [PlanePool(torch.device("cpu"), smallest=side) for side in (patch_side(anisotropy), PATCH)]
-    pools[0].add(planes, generator)
-    pools[1].add(torch.randn(planes.shape, generator=generator) * errors, generator)
-    return AxialPairs(*pools, blur, anisotropy, generator)
+    pool = PlanePool(torch.device("cpu"), smallest=patch_side(anisotropy))
+    pool.add(planes, generator)
+    wrong = torch.randn((24, 96, 96), generator=generator) * errors
+    return AxialPairs(pool, wrong, blur or family(2.0), anisotropy, generator)
 
 
 @pytest.mark.parametrize("anisotropy", [0.6, 1.0, 1.103, 2.5, 4.0, 4.42, 10.0])
 def test_a_ramp_survives_so_nothing_shifts(anisotropy):
     y = torch.arange(320, dtype=torch.float32)
     planes = (y[:, None] + y[None, :])[None, None]
-    degraded, clean = pairs_of(planes, anisotropy=anisotropy, blur=AxialBlur(0.5 * anisotropy, 1.25, True))()
+    degraded, clean = pairs_of(planes, anisotropy=anisotropy, blur=family(max(0.5 * anisotropy, 0.5), skew=1.0))()
     assert degraded.shape == clean.shape == (8, 1, PATCH, PATCH)
     torch.testing.assert_close(degraded, clean, atol=0.1, rtol=1e-3)
 
@@ -30,7 +28,7 @@ def test_a_ramp_survives_so_nothing_shifts(anisotropy):
 def test_only_the_axial_direction_is_blurred():
     stripes = (torch.arange(320) % 8 < 4).float()
     planes = stripes[None, None, :, None].expand(1, 1, 320, 320).contiguous()
-    degraded, clean = pairs_of(planes, blur=AxialBlur(4.0, 1.01, True))()
+    degraded, clean = pairs_of(planes, blur=family(4.0, spread=1.01, skew=1.0))()
     along_z = clean.diff(dim=2).abs().sum(dim=(1, 2, 3)) > 0
     assert along_z.any()
     assert not along_z.all()
@@ -52,3 +50,14 @@ def test_draws_are_reproducible():
     first, second = (pairs_of(planes, errors=0.1)() for _ in range(2))
     assert torch.equal(first[0], second[0])
     assert torch.equal(first[1], second[1])
+
+
+def test_errors_run_on_from_plane_to_plane_as_they_do_in_the_stack():
+    pairs = pairs_of(torch.zeros(1, 1, 320, 320))
+    z = torch.arange(6, dtype=torch.float32)
+    pairs.errors = z[:, None, None].expand(6, 80, 80).contiguous()  # fewer planes than a slice has
+    degraded, _ = pairs()
+    steps = degraded[:, 0, :, 0].diff(dim=1)
+    assert (steps.abs() <= 0.25 + 1e-4).all()  # never more than one plane's difference in one z step
+    assert (steps > 0.2).any()
+    assert (steps < -0.2).any()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from otf_stream.learn.planes import PlanePool
+from otf_stream.learn.planes import PlanePool, random_patches
 
 
 def pool_of(planes, smallest=8, capacity=10**6):
@@ -48,3 +48,17 @@ def test_small_planes_are_mirrored_until_patches_fit(side):
 def test_an_empty_pool_says_so():
     with pytest.raises(ValueError, match="no plane"):
         _ = PlanePool(torch.device("cpu"), smallest=8).planes
+
+
+def test_axes_that_mean_different_things_are_not_exchanged():
+    sections = torch.arange(9, dtype=torch.float32)[None, None, :, None].expand(2, 3, 9, 40).contiguous()
+    patches = random_patches(sections, 16, 8, 32, torch.Generator().manual_seed(0), turned=False)
+    assert patches.shape == (16, 3, 8, 32)
+    assert (patches.diff(dim=3) == 0).all()
+    assert (patches.diff(dim=2).abs() == 1).all()
+
+
+def test_channels_stay_together():
+    planes = torch.rand(4, 1, 30, 30, generator=torch.Generator().manual_seed(0)).expand(4, 2, 30, 30)
+    patches = random_patches(planes * torch.tensor([1.0, 2.0])[:, None, None], 8, 16, 16, torch.Generator())
+    torch.testing.assert_close(patches[:, 1], 2 * patches[:, 0])

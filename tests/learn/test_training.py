@@ -1,81 +1,19 @@
-"""Training: reproducible, annealed, and what it returns is ready to use."""
+"""Training: reproducible, annealed, of the layers asked for and no others, and what it returns is ready to use."""
 
+import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from otf_stream.learn.compute import choose_compute
-from otf_stream.learn.denoise import PATCH, Denoiser, denoiser_trainer, new_denoiser, recorrupted
-from otf_stream.learn.planes import PlanePool
-from otf_stream.learn.training import Trainer, apply_network
-from otf_stream.optics.noise import NoiseModel
+from otf_stream.learn.nafnet import NAFNet
+from otf_stream.learn.training import Trainer, apply_network, layers_of, psnr_loss
 
 CPU = choose_compute("cpu")
 
 
-def discs(n=4, side=96, seed=0):
-    """Bright discs, ``(n, 1, side, side)``."""
-    generator = torch.Generator().manual_seed(seed)
-    y = torch.arange(side)
-    planes = torch.zeros(n, 1, side, side)
-    for plane in planes[:, 0]:
-        for _ in range(12):
-            cy, cx, r = (torch.rand(3, generator=generator) * torch.tensor([side, side, 10])).tolist()
-            plane[((y[:, None] - cy) ** 2 + (y[None, :] - cx) ** 2) < (3 + r) ** 2] += 0.3
-    return planes
-
-
-def trained(steps, seed=0):
-    torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
-    clean = discs()
-    noise = NoiseModel(0.02, 0.0, 0.08)
-    noisy = clean + torch.randn(clean.shape, generator=generator) * noise.variance(clean).sqrt()
-    pool = PlanePool(CPU.device, smallest=PATCH)
-    pool.add(noisy, generator)
-    trainer = denoiser_trainer(pool, noise, CPU, generator)
-    for step in range(steps):
-        trainer.step(step / steps)
-    return clean, noisy, Denoiser(trainer.network(), noise, 1.0, CPU)
-
-
-def test_the_denoiser_needs_no_clean_plane():
-    clean, noisy, denoiser = trained(60)
-    before, after = (float((image - clean).square().mean()) for image in (noisy, denoiser(noisy)))
-    assert after < before / 3
-
-
-def test_the_errors_of_a_denoised_plane_are_foretold():
-    clean, noisy, denoiser = trained(60)
-    true = float((denoiser(noisy) - clean).std())
-    foretold = float(denoiser.errors(denoiser(noisy), torch.Generator().manual_seed(3)).std())
-    assert 0.6 * true < foretold < 1.2 * true
-
-
-def test_the_same_seed_gives_the_same_network_bit_for_bit():
-    planes = discs(n=1)
-    assert torch.equal(trained(5)[2](planes), trained(5)[2](planes))
-
-
-def test_a_denoiser_works_in_counts():
-    denoiser = trained(20)[2]
-    noise = denoiser.noise.rescaled(-0.5, 0.01)  # the same camera, in counts of 0.01 above 50
-    planes = discs(n=1)
-    in_counts = Denoiser(denoiser.network, noise, 100.0, CPU)
-    torch.testing.assert_close(in_counts(planes * 100 + 50), denoiser(planes) * 100 + 50, atol=1, rtol=0)
-
-
-def test_recorrupted_noises_are_independent():
-    clean = torch.full((8, 1, 128, 128), 2.0)
-    noise = NoiseModel(0.5, 0.0, 1.0)
-    generator = torch.Generator().manual_seed(0)
-    noisy = clean + torch.randn(clean.shape, generator=generator) * noise.variance(clean).sqrt()
-    seen, target = recorrupted(noisy, noise, generator)
-    correlation = torch.corrcoef(torch.stack([(seen - clean).flatten(), (target - clean).flatten()]))[0, 1]
-    assert abs(float(correlation)) < 0.02
-    assert abs(float((target - clean).mean())) < 0.05
-
-
 def test_the_learning_rate_warms_up_and_anneals():
-    network = new_denoiser()
+    network = NAFNet(width=8)
     images = torch.rand(2, 1, 16, 16)
     trainer = Trainer(network, lambda: (images, images), CPU, learning_rate=1e-2)
     rates = []
@@ -87,7 +25,7 @@ def test_the_learning_rate_warms_up_and_anneals():
 
 def test_a_network_may_be_taken_at_any_moment_and_training_goes_on():
     images = torch.rand(2, 1, 16, 16)
-    trainer = Trainer(new_denoiser(), lambda: (images, images), CPU, learning_rate=1e-2)
+    trainer = Trainer(NAFNet(width=8), lambda: (images, images), CPU, learning_rate=1e-2)
     trainer.step(0.1)
     taken = trainer.network(batches=1)
     before = apply_network(taken, images, CPU)
@@ -97,7 +35,76 @@ def test_a_network_may_be_taken_at_any_moment_and_training_goes_on():
 
 
 def test_images_of_any_size_pass():
-    network = new_denoiser().eval()
+    network = NAFNet(width=8).eval()
     for height, width in ((1, 1), (3, 50), (33, 17), (64, 64)):
         images = torch.rand(1, 1, height, width)
         assert apply_network(network, images, CPU).shape == images.shape
+
+
+def small(seed=0):
+    """A network of one level in which no gradient vanishes, and pairs for it."""
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    network = NAFNet(width=4, enc_blk_nums=(1,), dec_blk_nums=(1,))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    images = torch.rand(2, 1, 16, 16, generator=generator)
+    return network, lambda: (images, images.flip(-1))
+
+
+LAYERS = list(layers_of(small()[0]))
+
+
+def values(network):
+    """Every parameter by the layer that owns it."""
+    return {name: [p.detach().clone() for p in owned] for name, owned in layers_of(network).items()}
+
+
+@given(st.sets(st.sampled_from(LAYERS), min_size=1))
+@settings(max_examples=15, deadline=None)
+def test_what_is_selected_is_what_trains(selected):
+    network, pairs = small()
+    before = values(network)
+    trainer = Trainer(network, pairs, CPU, learning_rate=1e-2, layers=selected)
+    for _ in range(3):
+        trainer.step(0.5)
+    for trained in (network, trainer.network(batches=1)):
+        for name, parameters in values(trained).items():
+            same = [torch.equal(now, then) for now, then in zip(parameters, before[name], strict=True)]
+            assert same == [name not in selected] * len(same), name
+
+
+def test_nothing_is_differentiated_below_the_first_trained_layer():
+    network, pairs = small()
+    differentiated = {}
+    for name, module in network.named_modules():
+        module.register_forward_hook(lambda m, x, y, name=name: differentiated.update({name: y.requires_grad}))
+    Trainer(network, pairs, CPU, learning_rate=1e-2, layers=["decoders.0.0.conv4"]).step(0.5)
+    assert not any(differentiated[name] for name in ("intro", "middle_blks", "ups.0", "decoders.0.0.norm2"))
+    assert all(differentiated[name] for name in ("decoders.0.0.conv4", "decoders.0.0.conv5", "ending"))
+
+
+def test_without_a_selection_all_layers_train_also_those_that_were_held_before():
+    network, pairs = small()
+    Trainer(network, pairs, CPU, learning_rate=1e-2, layers=["ending"]).step(0.5)
+    before = values(network)
+    Trainer(network, pairs, CPU, learning_rate=1e-2).step(0.5)
+    for name, parameters in values(network).items():
+        assert not any(torch.equal(now, then) for now, then in zip(parameters, before[name], strict=True)), name
+
+
+def test_layers_that_do_not_exist_are_refused():
+    network, pairs = small()
+    with pytest.raises(ValueError, match=r"no layer 'decoders\.7'; among its \d+ layers are 'intro'"):
+        Trainer(network, pairs, CPU, learning_rate=1e-2, layers=["intro", "decoders.7"])
+    with pytest.raises(ValueError, match="no layer is to be trained"):
+        Trainer(network, pairs, CPU, learning_rate=1e-2, layers=[])
+
+
+def test_the_loss_of_pretraining_weighs_faint_and_strong_errors_alike():
+    clean = torch.zeros(2, 1, 8, 8)
+    faint, strong = torch.full((1, 1, 8, 8), 0.01), torch.full((1, 1, 8, 8), 1.0)
+    both = float(psnr_loss(torch.cat([faint, strong]), clean))
+    halved = [float(psnr_loss(torch.cat(pair), clean)) for pair in ((faint / 2, strong), (faint, strong / 2))]
+    assert both - halved[0] == pytest.approx(both - halved[1], rel=0.05)

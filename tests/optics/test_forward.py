@@ -1,10 +1,12 @@
 """Blur, sampling and interpolation as matrices: flux, positions and inverse are exact."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kernels import gaussian
 
-from otf_stream.optics.forward import imaging_matrix, interpolation_matrix, plane_positions
+from otf_stream.optics.forward import convolved, fast_length, imaging_matrix, interpolation_matrix, plane_positions
 
 anisotropies = st.floats(0.5, 12.0)
 
@@ -15,7 +17,7 @@ def test_a_flat_sample_stays_flat(anisotropy, planes, sigma):
     positions = plane_positions(planes, anisotropy)
     length = int((planes - 1) * anisotropy) + 1
     flat = torch.full((length,), 3.0)
-    imaged = imaging_matrix(length, positions, torch.tensor(sigma)) @ flat
+    imaged = imaging_matrix(length, positions, gaussian(sigma)) @ flat
     torch.testing.assert_close(imaged, torch.full((planes,), 3.0))
     torch.testing.assert_close(interpolation_matrix(length, positions) @ imaged, flat)
 
@@ -35,7 +37,7 @@ def test_a_point_is_imaged_where_it_is_with_the_width_it_should_have():
     positions = torch.arange(0, 81, dtype=torch.float32)
     line = torch.zeros(81)
     line[40] = 1
-    imaged = imaging_matrix(81, positions, torch.tensor(3.0)) @ line
+    imaged = imaging_matrix(81, positions, gaussian(3.0)) @ line
     centre = (imaged * positions).sum() / imaged.sum()
     width = ((imaged * (positions - centre) ** 2).sum() / imaged.sum()).sqrt()
     torch.testing.assert_close(torch.stack([centre, width]), torch.tensor([40.0, 3.0]), atol=1e-2, rtol=0)
@@ -43,8 +45,10 @@ def test_a_point_is_imaged_where_it_is_with_the_width_it_should_have():
 
 def test_batches_are_independent():
     positions = torch.stack([plane_positions(5, 4.0), plane_positions(5, 4.0) - 2])
-    together = imaging_matrix(20, positions, torch.tensor([1.0, 2.0]))
-    torch.testing.assert_close(together[1], imaging_matrix(20, positions[1], torch.tensor(2.0)))
+    widths = torch.tensor([1.0, 2.0]), torch.tensor([0.8, 1.5])
+    together = imaging_matrix(20, positions, gaussian(2.0), *widths)
+    alone = imaging_matrix(20, positions[1], gaussian(2.0), *(width[1] for width in widths))
+    torch.testing.assert_close(together[1], alone)
     both = interpolation_matrix(15, positions)
     torch.testing.assert_close(both[1], interpolation_matrix(15, positions[1]))
 
@@ -55,3 +59,29 @@ def test_missing_planes_are_bridged_and_the_ends_repeat():
     assert line[0] == line[4] == 1
     assert line[8] == 2
     assert line[12] == line[16] == 3
+
+
+def test_a_lopsided_kernel_spreads_light_to_its_own_side():
+    line = torch.zeros(81)
+    line[40] = 1
+    positions = torch.arange(81, dtype=torch.float32)
+    imaged = imaging_matrix(81, positions, gaussian(3.0), torch.tensor(1.0), torch.tensor(2.0)) @ line
+    assert float(imaged[46]) > 2 * float(imaged[34])  # planes above the point are blurred twice as wide
+
+
+def test_blurring_in_three_dimensions_keeps_light_and_place():
+    psf = gaussian(2.0, 8)[:, None, None] * gaussian(1.0, 4)[:, None] * gaussian(1.5, 5)
+    assert float(convolved(torch.ones(9, 20, 6), psf).mean()) == pytest.approx(1, abs=1e-5)
+    point = torch.zeros(41, 31, 31)
+    point[20, 10, 15] = 1
+    torch.testing.assert_close(convolved(point, psf)[12:29, 6:15, 10:21], psf, atol=1e-6, rtol=0)
+
+
+@given(st.integers(1, 5000))
+def test_fast_lengths_are_no_shorter_and_have_small_factors(length):
+    fast = rest = fast_length(length)
+    assert length <= fast < 1.5 * length + 2
+    for factor in (2, 3, 5):
+        while rest % factor == 0:
+            rest //= factor
+    assert rest == 1

@@ -1,64 +1,65 @@
-"""The axial blur is found from the stack's own spectra."""
+"""A point spread function is taken apart and put together again, and its family lies around it."""
 
-import numpy as np
 import pytest
 import torch
-from scipy.ndimage import gaussian_filter, gaussian_filter1d
+from hypothesis import given
+from hypothesis import strategies as st
+from kernels import gaussian
 
-from otf_stream.optics.noise import NoiseModel, estimate_noise
-from otf_stream.optics.psf import AxialBlur, estimate_axial_blur, widest_blur
-from simulators.microscope import image
-from simulators.phantom import phantom
-
-
-def blurred_sample(sigma, anisotropy, *, noise=0.0, seed=0):
-    rng = np.random.default_rng(seed)
-    sample = gaussian_filter(rng.normal(size=(32 * anisotropy, 128, 128)).astype(np.float32), 0.8)
-    sample += 20 * gaussian_filter(rng.normal(size=sample.shape).astype(np.float32), 3)
-    stack = gaussian_filter1d(sample, sigma, axis=0)[::anisotropy]
-    return stack + noise * rng.normal(size=stack.shape)
+from otf_stream.optics.pointspread import Microscope, point_spread
+from otf_stream.optics.psf import AxialBlur, SplitPsf, focus, full_width, split_psf, stretched
 
 
-@pytest.mark.parametrize("sigma", [1.5, 2.0, 3.0, 4.0])
-@pytest.mark.parametrize("noise", [0.0, 0.05])
-def test_the_width_is_found_within_the_family(sigma, noise):
-    blur = estimate_axial_blur(blurred_sample(sigma, 4, noise=noise), 4.0, noise_variance=noise**2)
-    assert blur.estimated
-    assert sigma / blur.spread <= blur.sigma <= sigma * blur.spread
+def test_a_gaussian_has_no_haze():
+    psf = gaussian(2.5)[:, None, None] * focus(21, 1.0)
+    split = split_psf(psf, 1.0)
+    assert split.core_share == pytest.approx(1, abs=1e-4)
+    assert float(split.tail.abs().max()) < 1e-6
+    assert split.width == pytest.approx(2.3548 * 2.5, rel=0.02)
+    # What lies beyond the focus: 2.5² − 1².
+    assert full_width(split.kernel) == pytest.approx(2.3548 * (2.5**2 - 1) ** 0.5, rel=0.03)
 
 
-@pytest.mark.parametrize(("anisotropy", "sigma"), [(1.1, 1.0), (1.1, 2.0), (2.5, 2.0), (4.0, 3.0)])
-def test_a_noisy_image_of_a_phantom_tells_its_blur(anisotropy, sigma):
-    truth = phantom((61, 128, 128), seed=3)
-    stack = image(truth, anisotropy=anisotropy, axial_sigma=sigma, seed=0)
-    noise = float(estimate_noise(stack).variance(stack.astype(np.float32)).mean())
-    blur = estimate_axial_blur(stack, anisotropy, noise_variance=noise)
-    assert blur.estimated
-    assert sigma / blur.spread <= blur.sigma <= sigma * blur.spread
+def test_core_and_tail_make_the_whole_and_widefield_has_more_haze_than_confocal():
+    shares = {}
+    for modality in ("confocal", "widefield"):
+        psf = torch.from_numpy(point_spread(Microscope(modality, 1.1), (61, 31), z_um=0.1, pixel_um=0.1))
+        split = split_psf(psf, 1.0)
+        torch.testing.assert_close(split.whole, psf, atol=1e-6, rtol=0)
+        shares[modality] = split.core_share
+    assert shares["widefield"] < 0.5 * shares["confocal"]
 
 
-def test_noise_with_grain_does_not_pass_for_blur():
-    stack = blurred_sample(2.0, 4)
-    light = torch.from_numpy(stack)[:, None].float()
-    noise = NoiseModel(0.0, 0.0, 0.3, (0.9, 0.9))
-    stack = (light + noise.draw(light, torch.Generator().manual_seed(0)))[:, 0].numpy()
-    blur = estimate_axial_blur(stack, 4.0, noise_variance=0.3**2, grain=noise.grain)
-    assert 2.0 / blur.spread <= blur.sigma <= 2.0 * blur.spread
+@given(st.floats(1.5, 4), st.floats(0.4, 2.0))
+def test_stretching_changes_the_width_and_no_light(sigma, stretch):
+    changed = stretched(gaussian(sigma), stretch)
+    assert float(changed.sum()) == pytest.approx(1, abs=1e-4)
+    # Averaging over voxels widens a little.
+    expected = (full_width(gaussian(sigma)) * stretch) ** 2
+    assert expected**0.5 * 0.97 < full_width(changed) < (expected + 2) ** 0.5 * 1.03
 
 
-@pytest.mark.parametrize("shape", [(3, 64, 64), (32, 8, 64)])
-def test_too_small_a_stack_gets_the_default(shape):
-    blur = estimate_axial_blur(np.random.default_rng(0).normal(size=shape), 4.0)
-    assert not blur.estimated
-    assert blur.sigma == 2.0
+def test_haze_can_be_taken_away_and_multiplied():
+    psf = torch.from_numpy(point_spread(Microscope("widefield", 1.1), (61, 31), z_um=0.1, pixel_um=0.1))
+    split = split_psf(psf, 1.0)
+    for haze in (0.0, 0.5, 1.0):
+        changed = split.changed(1.0, haze)
+        assert float(changed.whole.sum()) == pytest.approx(1, abs=1e-3)
+        expected = split.core_share / (split.core_share + haze * (1 - split.core_share))
+        assert changed.core_share == pytest.approx(expected, abs=0.01)
 
 
-def test_a_constant_stack_gets_the_default():
-    assert not estimate_axial_blur(np.ones((16, 64, 64), np.float32), 4.0).estimated
+def test_faint_ends_of_a_kernel_are_cut_off():
+    kernel = SplitPsf(gaussian(1.0), torch.zeros(61, 3, 3), 0.3).kernel
+    assert len(kernel) < 15
+    assert float(kernel.sum()) == pytest.approx(1)
 
 
-def test_members_stay_in_the_family_and_vary():
-    draws = AxialBlur(2.0, 1.25, True).draw(1000, torch.Generator().manual_seed(0))
-    assert 1.6 <= float(draws.min()) < 1.65
-    assert 2.45 < float(draws.max()) <= 2.5
-    assert float(draws.max()) < widest_blur(4.0)
+def test_the_family_lies_around_its_centre_and_leans_both_ways():
+    family = AxialBlur(gaussian(2.0), spread=1.2, skew=1.1)
+    below, above = family.draw(2000, torch.Generator().manual_seed(0))
+    for side in (below, above):
+        assert 1 / (1.2 * 1.1) <= float(side.min()) < 0.85
+        assert 1.18 < float(side.max()) <= 1.2 * 1.1
+    assert 0.4 < float((below > above).float().mean()) < 0.6
+    assert family.sigma == pytest.approx(2.0, rel=0.02)

@@ -28,6 +28,7 @@ def test_a_perfect_volume() -> None:
     assert result.ssim == pytest.approx(1)
     assert result.gain == pytest.approx(1)
     assert result.resolution == result.reference_resolution
+    assert result.correlation.axial_resolution == result.correlation.lateral_resolution == 2
 
 
 @settings(max_examples=15, deadline=None)
@@ -90,6 +91,16 @@ def test_an_interpolated_stack_is_told_from_the_truth() -> None:
     assert 28 < result.psnr < 42
     assert 0.5 < result.ssim < 1
     assert result.resolution.anisotropy > 1.4 * result.reference_resolution.anisotropy
+    assert result.correlation.axial_resolution > 1.4 * result.correlation.lateral_resolution
+
+
+def test_made_up_structure_is_sharp_but_agrees_no_further() -> None:
+    blurred = gaussian_filter1d(SAMPLE, 2.5, axis=0) + np.random.default_rng(0).normal(0, 0.02, SAMPLE.shape)
+    other = phantom(SAMPLE.shape, seed=7)
+    invented = blurred + 0.5 * (other - gaussian_filter1d(other, 2.5, axis=0))
+    honest, made_up = evaluate(blurred, SAMPLE), evaluate(invented, SAMPLE)
+    assert made_up.resolution.axial < honest.resolution.axial
+    assert made_up.correlation.axial_resolution >= honest.correlation.axial_resolution
 
 
 def test_integers_are_compared_as_numbers() -> None:
@@ -105,9 +116,13 @@ def test_the_result_is_json() -> None:
     told = json.loads(json.dumps(result.as_dict(), allow_nan=False))
     assert told["psnr_db"] == result.psnr
     assert f"{result.psnr:.2f} dB" in result.as_text()
+    assert told["fsc_axial_resolution_voxels"] == result.correlation.axial_resolution
+    assert told["fsc_lateral_resolution_voxels"] == result.correlation.lateral_resolution
+    assert f"down to: axial {result.correlation.axial_resolution:.2f}, lateral" in result.as_text()
     empty = evaluate(np.zeros_like(SAMPLE), SAMPLE)
     assert empty.gain == 0
     assert empty.as_dict()["axial_resolution_voxels"] is None
+    assert empty.as_dict()["fsc_axial_resolution_voxels"] is None
 
 
 def test_bad_input_is_named() -> None:

@@ -3,12 +3,21 @@
 import numpy as np
 import pytest
 import torch
+from kernels import gaussian
 
 from otf_stream.optics.noise import NoiseModel
 from otf_stream.restore.fidelity import Fidelity
-from otf_stream.restore.methods import Grid
+from otf_stream.restore.methods import Grid, HazeField
+from otf_stream.restore.regions import Region
 
 GRID = Grid(range(8), 2.0, 15)
+
+
+def region(y, x):
+    return Region(y, x, y, x)
+
+
+EVERYWHERE = region(slice(0, 40), slice(0, 40))
 
 
 def columns(seed=0):
@@ -17,8 +26,8 @@ def columns(seed=0):
 
 
 def measured(raw, restored, noise, **options):
-    fidelity = Fidelity(GRID, noise, 1.0, **options)
-    fidelity.add(raw, restored)
+    fidelity = Fidelity(GRID, noise, gaussian(1.0), **options)
+    fidelity.add(raw, restored, EVERYWHERE)
     return fidelity
 
 
@@ -42,9 +51,19 @@ def test_regions_add_up():
     light = columns()
     raw, volume = light.round().expand(8, 40, 40), light.expand(15, 40, 40) * 1.1
     whole = measured(raw, volume, NoiseModel(1, 100, 1))
-    parts = Fidelity(GRID, NoiseModel(1, 100, 1), 1.0)
+    parts = Fidelity(GRID, NoiseModel(1, 100, 1), gaussian(1.0))
     for part in (slice(0, 16), slice(16, 40)):
-        parts.add(raw[:, part], volume[:, part])
+        parts.add(raw[:, part], volume[:, part], region(part, slice(0, 40)))
     assert parts.residual == pytest.approx(whole.residual)
     assert parts.flux_ratio == pytest.approx(whole.flux_ratio)
     assert whole.flux_ratio > 1.1  # light was added
+
+
+def test_haze_that_was_taken_away_is_put_back_before_comparing():
+    light = columns()
+    field = HazeField(torch.full((8, 20, 20), 60.0), 2, 0.5)
+    noise = NoiseModel(2.0, 100.0, 3.0)
+    planes = field.added((light - 100).expand(8, 40, 40), slice(0, 40), slice(0, 40)) + 100
+    raw = planes + noise.draw(planes[:, None], torch.Generator().manual_seed(0))[:, 0]
+    assert measured(raw, light.expand(15, 40, 40), noise, field=field).residual == pytest.approx(1, abs=0.05)
+    assert measured(raw, light.expand(15, 40, 40), noise).residual > 2

@@ -6,12 +6,15 @@ import time
 import numpy as np
 import pytest
 import torch
+from kernels import gaussian
 from stacks import small_stack, write
 
 from otf_stream.learn.compute import choose_compute
 from otf_stream.optics.noise import NoiseModel
 from otf_stream.restore.fidelity import Fidelity
-from otf_stream.restore.methods import Grid, interpolate
+from otf_stream.restore.methods import Grid
+from otf_stream.restore.methods import interpolated as interpolated_planes
+from otf_stream.restore.regions import Region
 from otf_stream.service.budget import Budget
 from otf_stream.service.stack import EmptyStackError, Settings, _doubts, restore_stack
 from otf_stream.store.restored import read_provenance, read_restored
@@ -23,7 +26,7 @@ FEW = Settings(budget=Budget(steps=4))
 def interpolated(stack, anisotropy):
     depth = int((len(stack) - 1) * anisotropy + 1e-6) + 1
     raw = torch.from_numpy(stack.astype(np.float32))
-    return interpolate(Grid(range(len(stack)), anisotropy, depth)).restore(raw).numpy()
+    return interpolated_planes(Grid(range(len(stack)), anisotropy, depth), raw).numpy()
 
 
 def test_a_fixed_number_of_steps_gives_the_same_volume_bit_for_bit(session):
@@ -64,8 +67,8 @@ def test_provenance_tells_how_the_volume_came_about(session):
 
 def test_a_network_that_changes_the_light_is_told():
     light = torch.full((8, 16, 16), 100.0)
-    fidelity = Fidelity(Grid(range(8), 2.0, 15), NoiseModel(1.0, 0.0, 1.0), 1.0)
-    fidelity.add(light, torch.full((15, 16, 16), 110.0))
+    fidelity = Fidelity(Grid(range(8), 2.0, 15), NoiseModel(1.0, 0.0, 1.0), gaussian(1.0))
+    fidelity.add(light, torch.full((15, 16, 16), 110.0), Region(*[slice(0, 16)] * 4))
     assert any("1.10 times the light" in doubt for doubt in _doubts(fidelity))
 
 

@@ -1,0 +1,181 @@
+"""The point spread function of a stack, found from the stack itself.
+
+A sample does not know where the optical axis lies: at one spatial frequency it has, on average, as much power along
+z as across. What the stack shows is that power times the squared optical transfer function, folded by the coarse
+sampling along z, plus the noise. So of all point spread functions that a microscope of this kind may have, the true
+one is that under which a power spectrum of *any radial shape* explains the whole spectrum of the stack: its axial
+width, but also the haze, which takes light from frequencies near the axis, can be read off. The fit is one of
+maximum likelihood, in which the noise has its place: where the sample is weaker than the noise, nothing is learnt
+and nothing goes wrong.
+
+References
+----------
+Whittle: Estimation and information in stationary time series, 1953, for the likelihood of a spectrum.
+Févotte, Bertin, Durrieu: Nonnegative matrix factorization with the Itakura–Saito divergence, 2009, for its
+maximisation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.fft import fft, rfft2
+
+from otf_stream.optics.grain import grain_spectrum
+from otf_stream.optics.psf import SplitPsf
+
+_STRETCHES = np.geomspace(0.25, 2.5, 9)
+_NEAR = np.geomspace(0.8, 1.25, 9)
+_HAZES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
+_KNOTS = 12
+_SHARPEST = 0.75  # cycles per pixel: beyond it nothing folds back that matters
+_DECAY = 2.5  # the power of a sample of edges falls about so fast; it only conditions the fit
+_FOLDS = 2
+_STEPS = 40
+_FEWEST_PLANES = 8
+_SMALLEST_SIDE = 32
+_LARGEST_SIDE = 256
+_RINGS = 40
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Power of a stack, averaged around the optical axis.
+
+    Parameters
+    ----------
+    axial, lateral
+        Frequencies in cycles per pixel, ``(m,)`` and ``(n,)``.
+    power, noise
+        ``(m, n)``.
+    weight
+        How many independent values each average holds, ``(m, n)``.
+    anisotropy
+        The z step in pixels.
+    """
+
+    axial: Array
+    lateral: Array
+    power: Array
+    noise: Array
+    weight: Array
+    anisotropy: float
+
+
+def spectrum(stack: NDArray[np.float32], anisotropy: float, noise: float, grain: tuple[float, float]) -> Spectrum:
+    """Measure the spectrum of ``stack``, ``(z, y, x)``, whose noise has this variance and grain."""
+    planes, height, width = stack.shape
+    side = min(height, width, _LARGEST_SIDE)
+    top, left = (height - side) // 2, (width - side) // 2
+    window = np.hanning(side + 2)[1:-1]
+    window = (np.hanning(planes + 2)[1:-1, None, None] * window[:, None] * window).astype(np.float32)
+    field = stack[:, top : top + side, left : left + side]
+    field = (field - (field * window).sum() / window.sum()) * window
+    power = np.abs(fft(rfft2(field, axes=(1, 2)), axis=0)) ** 2 / (window**2).sum()
+    fy, fx = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)
+    radius, rings = np.hypot(fy, fx).ravel(), min(_RINGS, side // 4)
+    bins = np.minimum((radius * 2 * (rings)).astype(int), rings)  # corners past Nyquist go to a last bin
+    count = np.bincount(bins, minlength=rings + 1)[:-1]
+
+    def averaged(plane: Array) -> Array:
+        return np.asarray(np.bincount(bins, plane.ravel(), minlength=rings + 1)[:-1] / count)
+
+    around = np.stack([averaged(plane) for plane in power])
+    half = planes // 2 + 1
+    floor = averaged(noise * grain_spectrum(grain[0], fy) * grain_spectrum(grain[1], fx))
+    return Spectrum(
+        axial=np.arange(half) / (planes * anisotropy),
+        lateral=averaged(radius),
+        power=np.stack([0.5 * (around[k] + around[-k]) for k in range(half)]),
+        noise=np.broadcast_to(floor, (half, len(floor))),
+        weight=np.where(np.arange(half) == 0, 0.5, 1.0)[:, None] * count,
+        anisotropy=anisotropy,
+    )
+
+
+def estimate_psf(
+    stack: NDArray[np.float32],
+    anisotropy: float,
+    candidates: Sequence[SplitPsf],
+    *,
+    noise_variance: float = 0.0,
+    grain: tuple[float, float] = (0.0, 0.0),
+) -> tuple[SplitPsf, bool]:
+    """Choose the point spread function that makes the sample isotropic.
+
+    Parameters
+    ----------
+    stack
+        ``(z, y, x)``, counts, planes at an even distance.
+    anisotropy
+        The z step in lateral pixels.
+    candidates
+        What the microscope may have, the most likely one first. Each is stretched along z to 0.25 … 2.5 times its
+        width, with 0 … 1.25 times its haze.
+    noise_variance
+        Mean variance of the noise, counts².
+    grain
+        Of the noise, along y and x. Planes are independent recordings: along z the noise has none.
+
+    Returns
+    -------
+    SplitPsf
+        The best of them, or the first as it is where the stack cannot tell.
+    bool
+        Whether it could: it needs 8 planes of 32 × 32 pixels with structure above the noise.
+    """
+    if len(stack) < _FEWEST_PLANES or min(stack.shape[1:]) < _SMALLEST_SIDE:
+        return candidates[0], False
+    seen = spectrum(np.asarray(stack, np.float32), anisotropy, max(noise_variance, 1e-9), grain)
+    # The lowest frequencies hold the shape of the field of view.
+    kept = np.hypot(seen.axial[:, None], seen.lateral) > 1.5 / (len(stack) * anisotropy)
+    if not kept.any() or (seen.power[kept] > 3 * seen.noise[kept]).mean() < 0.01:
+        return candidates[0], False
+    folds = np.abs(seen.axial + np.arange(-_FOLDS, _FOLDS + 1)[:, None] / anisotropy)
+    shapes = _hats(np.hypot(folds[..., None], seen.lateral))
+
+    def misfit(psf: SplitPsf, stretch: float, haze: float) -> float:
+        core, tail = _transfer(psf, folds * stretch, seen.lateral)
+        passed = np.abs(core + haze * tail) ** 2 / (psf.core_share + haze * (1 - psf.core_share)) ** 2
+        basis = np.einsum("fzr,fzrk->zrk", passed, shapes)[kept]
+        return _misfit(basis, seen.power[kept], seen.noise[kept], seen.weight[kept])
+
+    # Coarsely first, then closely around the best.
+    coarse = [(psf, u, h) for psf in candidates for u in _STRETCHES for h in _HAZES[::2]]
+    psf, middle, _ = min(coarse, key=lambda guess: misfit(*guess))
+    _, stretch, haze = min(((psf, middle * u, h) for u in _NEAR for h in _HAZES), key=lambda guess: misfit(*guess))
+    return psf.changed(stretch, haze), True
+
+
+def _hats(radius: Array) -> Array:
+    """Triangular functions of log frequency, ``(…, knots)``: what a radial spectrum is a sum of."""
+    knots = np.geomspace(0.006, _SHARPEST, _KNOTS)
+    at = np.interp(np.log(np.clip(radius, knots[0], knots[-1])), np.log(knots), np.arange(_KNOTS))
+    hats = np.clip(1 - np.abs(at[..., None] - np.arange(_KNOTS)), 0, None)
+    return np.asarray(hats * np.clip(radius, knots[0], None)[..., None] ** -_DECAY)
+
+
+def _transfer(psf: SplitPsf, axial: Array, lateral: Array) -> tuple[Array, Array]:
+    """Optical transfer of core and tail at ``(fold, m)`` × ``(n,)`` frequencies: complex ``(fold, m, n)``."""
+    core, tail = psf.core.numpy(), psf.tail.sum(1).numpy()  # around the axis all directions are one
+    z = np.arange(len(core)) - len(core) // 2
+    x = np.arange(tail.shape[1]) - tail.shape[1] // 2
+    along = np.exp(-2j * np.pi * axial[..., None] * z)
+    across = tail @ np.cos(2 * np.pi * x[:, None] * lateral)
+    sharp = np.exp(-2 * (np.pi * psf.lateral_sigma * lateral) ** 2)
+    return (along @ core)[..., None] * sharp, along @ across
+
+
+def _misfit(basis: Array, power: Array, noise: Array, weight: Array) -> float:
+    """Negative log likelihood, per value, of the best sum of ``basis``, ``(values, knots)``, plus noise."""
+    share = np.full(basis.shape[1], power.mean() / max(basis.mean() * basis.shape[1], 1e-30))
+    for _ in range(_STEPS):
+        model = basis @ share + noise
+        share *= np.sqrt((basis.T @ (weight * power / model**2)) / np.maximum(basis.T @ (weight / model), 1e-30))
+    model = basis @ share + noise
+    return float((weight * (power / model + np.log(model))).sum() / weight.sum())

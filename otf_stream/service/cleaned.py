@@ -1,0 +1,198 @@
+"""The planes of a growing stack, denoised and freed of haze: what deblurring is learnt from.
+
+Every plane is denoised once, as soon as its neighbours are there. All are kept binned, because the haze of one
+plane comes from all; in full only as many as training can use. The haze is computed anew as the stack grows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from otf_stream.learn.denoise import NEIGHBOURS, Denoiser
+from otf_stream.learn.pairs import PATCH, patch_side
+from otf_stream.learn.planes import PlanePool
+from otf_stream.optics.haze import binned, haze, share_left
+from otf_stream.restore.methods import HazeField
+from otf_stream.service.character import FoundPsf
+from otf_stream.service.source import StackSource
+
+_LOOK = 0.5  # seconds between two looks for new planes
+_BATCH = 8  # planes read at a time
+_KEPT = 48 * 2**20  # pixels kept in full
+_HAZE_VOXELS = 4 * 2**20
+_COARSEST = 8
+_ERROR_PLANES = 24
+_HELD_OUT = 8  # one plane of so many is kept for the exam
+_BRIGHT = 99.9
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Planes with those before and after: ``planes`` ``(n, y, x)``, float32 counts, of which ``wanted`` are new."""
+
+    indices: list[int]
+    planes: Tensor
+    wanted: slice
+
+
+class Feed:
+    """Reads each plane of a growing stack once, with its neighbours, a few at a time."""
+
+    def __init__(self, source: StackSource) -> None:
+        self._source = source
+        self._read: set[int] = set()
+        self._looked = float("-inf")
+
+    @property
+    def seen(self) -> int:
+        """How many planes have been read."""
+        return len(self._read)
+
+    def fresh(self, *, at_once: bool = False) -> Iterator[Batch]:
+        """Yield the planes that have come since the last look and whose neighbours are there too.
+
+        Parameters
+        ----------
+        at_once
+            Look now, however short ago the last look was.
+        """
+        if not at_once and time.monotonic() - self._looked < _LOOK:
+            return
+        self._looked = time.monotonic()
+        complete = self._source.arrivals().complete
+        there = self._source.planes()
+        ready = there if complete else there[: max(len(there) - NEIGHBOURS, 1)]
+        new = [place for place, z in enumerate(ready) if z not in self._read]
+        for run in np.split(np.array(new, int), np.flatnonzero(np.diff(new) != 1) + 1) if new else []:
+            for start in range(0, len(run), _BATCH):
+                places = run[start : start + _BATCH]
+                first, last = int(places[0]), int(places[-1]) + 1
+                window = slice(max(first - NEIGHBOURS, 0), min(last + NEIGHBOURS, len(there)))
+                planes = torch.from_numpy(self._source.read(there[window]))
+                yield Batch(there[first:last], planes, slice(first - window.start, last - window.start))
+                self._read.update(there[first:last])
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What deblurring is learnt from.
+
+    Parameters
+    ----------
+    clean
+        Planes without haze, normalised.
+    held_out
+        Others, for an exam; the same where there is none to spare.
+    held_out_planes
+        How many those are; 0 where there is none to spare.
+    errors
+        What denoising leaves in consecutive planes, ``(z, y, x)``, in the same unit.
+    scale
+        That unit, in counts: from no light to the brightest thousandth.
+    """
+
+    clean: PlanePool
+    held_out: PlanePool
+    held_out_planes: int
+    errors: Tensor
+    scale: float
+
+
+class CleanStack:
+    """Denoises planes as they come, and keeps what haze and pairs are computed from.
+
+    Parameters
+    ----------
+    source
+        The stack.
+    denoiser
+        Of its planes.
+    generator
+        Source of randomness, on the computing device.
+    """
+
+    def __init__(self, source: StackSource, denoiser: Denoiser, generator: torch.Generator) -> None:
+        sizes = source.acquisition.sizes
+        self._denoiser = denoiser
+        self._generator = generator
+        self._feed = Feed(source)
+        self._anisotropy = source.acquisition.voxel_size.anisotropy
+        self._lateral = slice(0, sizes.y), slice(0, sizes.x)
+        self._coarse: dict[int, Tensor] = {}
+        self._full: dict[int, Tensor] = {}
+        self._room = max(_KEPT // (sizes.y * sizes.x), 1)
+        self.binning = next(
+            (b for b in range(2, _COARSEST) if sizes.z * sizes.y * sizes.x <= _HAZE_VOXELS * b**2), _COARSEST
+        )
+
+    @property
+    def seen(self) -> int:
+        """How many planes have been denoised."""
+        return self._feed.seen
+
+    def take(self, *, at_once: bool = False) -> None:
+        """Denoise the planes that have come."""
+        for batch in self._feed.fresh(at_once=at_once):
+            light = self._denoiser(batch.planes, batch.wanted) - self._denoiser.noise.offset
+            self._coarse.update(zip(batch.indices, binned(light, self.binning), strict=True))
+            for z, plane in zip(batch.indices, light, strict=True):
+                if len(self._full) >= self._room:
+                    # All are equally likely to stay.
+                    slot = int(torch.randint(self.seen + 1, (), generator=self._generator, device=plane.device))
+                    if slot >= self._room:
+                        continue
+                    del self._full[sorted(self._full)[slot]]
+                self._full[z] = plane
+
+    def haze(self, found: FoundPsf, planes: Sequence[int] | None = None) -> HazeField:
+        """Compute the haze.
+
+        Parameters
+        ----------
+        found
+            Point spread function of the stack.
+        planes
+            In which planes; in those that have been denoised if None.
+        """
+        there = sorted(self._coarse)
+        wanted = there if planes is None else planes
+        # Haze is smooth along z: a plane that is not there is taken to look like the one before.
+        every = np.arange(min(there[0], *wanted), max(there[-1], *wanted) + 1)
+        nearest = np.clip(np.searchsorted(there, every, side="right") - 1, 0, len(there) - 1)
+        light = torch.stack([self._coarse[there[place]] for place in nearest])
+        coarse = haze(light, found.psf, self._anisotropy, binning=self.binning)
+        rows = torch.tensor([z - every[0] for z in wanted], device=coarse.device)
+        light, coarse = light[rows], coarse[rows]
+        return HazeField(coarse, self.binning, share_left(light, coarse, found.psf))
+
+    def lessons(self, field: HazeField) -> Lessons:
+        """Free the planes that are kept in full of their haze, and set some of them aside."""
+        there = sorted(self._coarse)
+        kept = sorted(self._full)
+        clean = []
+        for z in kept:
+            row = there.index(z)
+            one = HazeField(field.coarse[row : row + 1], field.binning, field.core_share)
+            clean.append(one.removed(self._full[z][None], *self._lateral))
+        planes = torch.cat(clean)
+        step = max(planes.numel() // 2**24, 1)
+        scale = max(float(np.percentile(planes.flatten()[::step].cpu().numpy(), _BRIGHT)), 1e-6)
+        asked = torch.tensor([z % _HELD_OUT == _HELD_OUT // 2 for z in kept], device=planes.device)
+        if asked.all() or not asked.any():
+            asked = torch.zeros_like(asked)
+        pools = [PlanePool(planes.device, smallest=patch_side(self._anisotropy)) for _ in range(2)]
+        pools[0].add((planes[~asked] / scale)[:, None], self._generator)
+        pools[1].add((planes[asked if asked.any() else ~asked] / scale)[:, None], self._generator)
+        some = kept[: min(_ERROR_PLANES, len(kept))]
+        offset = self._denoiser.noise.offset
+        light = torch.stack([self._full[z] for z in some]) + offset
+        errors = self._denoiser.errors(light, self._generator) / (field.core_share * scale)
+        wide = PlanePool(planes.device, smallest=PATCH)
+        wide.add(errors[:, None], self._generator)
+        return Lessons(pools[0], pools[1], int(asked.sum()), wide.planes[:, 0], scale)

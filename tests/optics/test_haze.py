@@ -1,0 +1,65 @@
+"""Haze is computed from a stack with haze in it, taken away, and no light is lost."""
+
+import pytest
+import torch
+
+from otf_stream.optics.forward import convolved
+from otf_stream.optics.haze import binned, haze, share_left, spread
+from otf_stream.optics.pointspread import Microscope, focus_width, point_spread
+from otf_stream.optics.psf import SplitPsf, focus, split_psf
+from simulators.phantom import cells, seen_isotropically
+
+MICROSCOPE = Microscope("light-sheet", 1.0, sheet_um=2.0)
+
+
+@pytest.fixture(scope="module")
+def hazy():
+    pixel = focus_width(MICROSCOPE) / 2.3548
+    whole = torch.from_numpy(point_spread(MICROSCOPE, (97, 49), z_um=pixel, pixel_um=pixel))
+    sample = cells((97, 112, 112), seed=6)
+    truth = torch.from_numpy(seen_isotropically(sample))
+    return split_psf(whole, 1.0), truth, convolved(torch.from_numpy(sample), whole).clamp(min=0)[::4] * 500
+
+
+def everywhere(planes):
+    return slice(0, planes.shape[1]), slice(0, planes.shape[2])
+
+
+@pytest.mark.parametrize("binning", [2, 3, 4])
+def test_what_is_left_looks_more_like_the_sample(hazy, binning):
+    psf, truth, planes = hazy
+    coarse = binned(planes, binning)
+    added = haze(coarse, psf, 4.0, binning=binning)
+    share = share_left(coarse, added, psf)
+    left = (planes - spread(added, binning, *everywhere(planes))) / share
+    assert share == pytest.approx(psf.core_share, rel=0.1)
+    assert float(left.mean()) == pytest.approx(float(planes.mean()), rel=0.01)
+
+    def alike(stack):
+        return float(torch.corrcoef(torch.stack([stack.flatten(), truth[::4].flatten()]))[0, 1])
+
+    assert 1 - alike(left) < 0.75 * (1 - alike(planes))
+
+
+def test_where_there_is_no_haze_none_is_found(hazy):
+    line = torch.exp(-0.5 * (torch.arange(-20.0, 21.0) / 2.5) ** 2)
+    psf = SplitPsf(line / line.sum(), torch.zeros(41, 21, 21), 1.0)
+    assert float(psf.whole.sum()) == pytest.approx(float((line / line.sum()).sum() * focus(21, 1.0).sum()))
+    assert float(haze(binned(hazy[2], 2), psf, 4.0, binning=2, iterations=3).abs().max()) < 1e-3
+
+
+@pytest.mark.parametrize("anisotropy", [0.6, 2.5, 4.42])
+def test_any_z_step_will_do(hazy, anisotropy):
+    psf, _, planes = hazy
+    added = haze(binned(planes, 4), psf, anisotropy, binning=4, iterations=3)
+    assert added.shape == (25, 28, 28)
+    assert torch.isfinite(added).all()
+
+
+def test_a_pixels_haze_does_not_depend_on_what_else_is_asked():
+    coarse = torch.rand(3, 20, 30, generator=torch.Generator().manual_seed(0))
+    whole = spread(coarse, 3, slice(0, 58), slice(0, 89))
+    assert whole.shape == (3, 58, 89)
+    part = spread(coarse, 3, slice(13, 40), slice(50, 89))
+    torch.testing.assert_close(part, whole[:, 13:40, 50:89])
+    torch.testing.assert_close(whole[:, 1::3, 1::3][:, :19], coarse[:, :19])  # the middle pixel of a bin of three

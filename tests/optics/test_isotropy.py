@@ -1,0 +1,82 @@
+"""The point spread function is found in the stack: its width, and its haze."""
+
+import numpy as np
+import pytest
+import torch
+
+from otf_stream.acquisition import Optics
+from otf_stream.optics.forward import convolved
+from otf_stream.optics.isotropy import estimate_psf
+from otf_stream.optics.pointspread import Microscope, focus_width, likely_psfs, point_spread
+from otf_stream.optics.psf import full_width, split_psf
+from simulators.microscope import Camera, expected
+from simulators.phantom import phantom
+from simulators.tissues import foam
+
+CAMERA = Camera(photons=400)
+
+
+def noisy(planes, seed=0):
+    counts = CAMERA.expose(np.clip(planes, 0, None).astype(np.float32), seed=seed).astype(np.float32)
+    return counts, float((CAMERA.gain * np.clip(counts - CAMERA.offset, 0, None) + 16).mean())
+
+
+@pytest.fixture(scope="module")
+def truth():
+    return phantom((121, 128, 128), seed=3)
+
+
+@pytest.mark.parametrize("sigma", [2.0, 3.0, 4.0])
+@pytest.mark.parametrize("anisotropy", [3, 4])
+def test_a_gaussian_blur_is_found_within_its_bar(truth, sigma, anisotropy):
+    stack, noise = noisy(expected(truth, anisotropy=anisotropy, axial_sigma=sigma))
+    psf, found = estimate_psf(stack, anisotropy, likely_psfs("confocal", Optics(), 0.1), noise_variance=noise)
+    assert found
+    # The truth is as blurred as the focus already, by one pixel.
+    assert psf.width == pytest.approx(2.3548 * np.hypot(sigma, 1), rel=0.15)
+    assert full_width(psf.kernel) == pytest.approx(2.3548 * sigma, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    "microscope",
+    [
+        Microscope("confocal", 1.15),
+        Microscope("multiphoton", 1.05, excitation_um=0.92),
+        Microscope("light-sheet", 1.0, sheet_um=2.0),
+        Microscope("widefield", 1.1),
+    ],
+    ids=lambda microscope: microscope.modality,
+)
+def test_width_and_haze_of_physical_microscopes_are_found(microscope):
+    pixel = focus_width(microscope) / 2.3548
+    whole = torch.from_numpy(point_spread(microscope, (97, 49), z_um=pixel, pixel_um=pixel))
+    sample = torch.from_numpy(foam((121, 128, 128), seed=4))
+    stack, noise = noisy(convolved(sample, whole)[::4].numpy())
+    psf, found = estimate_psf(stack, 4.0, likely_psfs(microscope.modality, Optics(), pixel), noise_variance=noise)
+    true = split_psf(whole, 1.0)
+    assert found
+    assert psf.width == pytest.approx(true.width, rel=0.15)
+    assert psf.core_share == pytest.approx(true.core_share, abs=0.12)
+
+
+@pytest.mark.parametrize("shape", [(7, 64, 64), (16, 30, 64)])
+def test_too_little_to_tell_gives_the_usual_one(shape):
+    usual = likely_psfs("confocal", Optics(), 0.1)
+    psf, found = estimate_psf(np.random.default_rng(0).normal(size=shape), 4.0, usual)
+    assert not found
+    assert psf is usual[0]
+
+
+def test_noise_alone_tells_nothing():
+    usual = likely_psfs("confocal", Optics(), 0.1)
+    noise = np.random.default_rng(0).normal(size=(20, 64, 64)).astype(np.float32)
+    assert not estimate_psf(noise, 4.0, usual, noise_variance=1.0)[1]
+    assert not estimate_psf(np.ones((20, 64, 64), np.float32), 4.0, usual)[1]
+
+
+def test_what_is_known_of_the_optics_is_not_varied():
+    known = Optics(numerical_aperture=0.8, refractive_index=1.33, sheet_um=2.0)
+    assert len(likely_psfs("light-sheet", known, 0.2)) == 1
+    assert len(likely_psfs("light-sheet", Optics(), 0.2)) == 9
+    with pytest.raises(ValueError, match="not below the refractive index"):
+        likely_psfs("confocal", Optics(numerical_aperture=1.4, refractive_index=1.33), 0.1)

@@ -1,0 +1,61 @@
+"""Planes are read once, with their neighbours, and only when those are there."""
+
+import numpy as np
+import pytest
+import torch
+from stacks import small_stack, write
+
+from otf_stream.learn.checkpoints import shipped_network
+from otf_stream.learn.compute import choose_compute
+from otf_stream.learn.denoise import Denoiser
+from otf_stream.optics.noise import NoiseModel
+from otf_stream.service.character import usual_psf
+from otf_stream.service.cleaned import CleanStack, Feed
+from otf_stream.service.source import StackSource
+
+CPU = choose_compute("cpu")
+
+
+def test_a_growing_stack_is_read_plane_by_plane_with_neighbours(session):
+    stack = small_stack(planes=12)
+    store = session({(0, 0): stack[:5]}, planes=12, close=False)
+    feed = Feed(StackSource(store, (0, 0)))
+    read = []
+
+    def look():
+        for batch in feed.fresh(at_once=True):
+            assert len(range(len(batch.planes))[batch.wanted]) == len(batch.indices)
+            for z, plane in zip(batch.indices, batch.planes[batch.wanted], strict=True):
+                assert np.array_equal(plane, stack[z])
+            read.append((batch.indices, len(batch.planes)))
+
+    look()
+    assert read == [([0, 1, 2], 5)]  # the last two wait for what comes after them
+    look()
+    write(store, [((0, 0, z), stack[z]) for z in range(5, 12)])
+    look()
+    assert [z for indices, _ in read for z in indices] == list(range(12))
+    assert feed.seen == 12
+
+
+def test_planes_that_never_come_are_bridged_in_the_haze_and_some_are_held_out(session):
+    store = session({(0, 0): small_stack(planes=18)}, skip=(3, 4))
+    source = StackSource(store, (0, 0))
+    generator = torch.Generator().manual_seed(0)
+    denoiser = Denoiser(shipped_network("denoise"), NoiseModel(2.0, 100.0, 4.0), 300.0, CPU)
+    clean = CleanStack(source, denoiser, generator)
+    clean.take(at_once=True)
+    assert clean.seen == 16
+    grid = source.grid()
+    field = clean.haze(usual_psf(source), grid.planes)
+    assert field.coarse.shape == (16, 36, 36)
+    assert torch.isfinite(field.coarse).all()
+    assert 0 < field.core_share <= 1.2
+    lessons = clean.lessons(field)
+    assert lessons.held_out_planes == 1  # plane 12; 4 never came
+    assert len(lessons.clean) == 15
+    assert len(lessons.held_out) == 1
+    light = torch.from_numpy(source.read(grid.planes)) - 100
+    left = field.removed(light, slice(0, 72), slice(0, 72))
+    assert float(left.mean()) == pytest.approx(float(light.mean()), rel=0.05)
+    torch.testing.assert_close(field.added(left, slice(0, 72), slice(0, 72)), light, atol=1e-2, rtol=1e-4)
