@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 _INDEPENDENT = 0.1  # correlation below which pixels count as independent
+_NOTICED = 0.2  # correlation of neighbours from which on they have a grain; fine sample alone may reach 0.15
 _BLOCK = 24  # pixels; a smaller one would take the lowest frequencies of coarse grain for sample
 _BINS = 5
 _NO_NEIGHBOUR = 4  # pixels
@@ -104,7 +105,7 @@ def _neighbours_alike(blocks: np.ndarray, axis: int) -> float | None:
 
 def _grain_of(correlation: float) -> float:
     """Return the grain whose noise has this correlation between neighbours."""
-    return 0.0 if correlation < _INDEPENDENT else float(np.interp(correlation, _correlations(_GRAINS, 1), _GRAINS))
+    return 0.0 if correlation < _NOTICED else float(np.interp(correlation, _correlations(_GRAINS, 1), _GRAINS))
 
 
 def _correlations(grains: np.ndarray, lag: int) -> np.ndarray:
