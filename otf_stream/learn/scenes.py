@@ -20,6 +20,7 @@ from otf_stream.learn.samples import draw_sample
 from otf_stream.optics.forward import convolved
 from otf_stream.optics.noise import NoiseModel
 from otf_stream.optics.pointspread import Microscope, focus_width, point_spread
+from otf_stream.optics.psf import SplitPsf, split_psf
 
 SHAPE = (97, 128, 128)
 """Isotropic voxels of a scene."""
@@ -45,18 +46,17 @@ class Scene:
         The planes without noise, ``(z, y, x)``.
     noise
         Of the camera.
+    psf
+        Point spread function on the isotropic grid.
     anisotropy
         The z step in pixels.
-    modality, pixel_um
-        What is told of the microscope.
     """
 
     truth: Tensor
     seen: Tensor
     noise: NoiseModel
+    psf: SplitPsf
     anisotropy: int
-    modality: Modality
-    pixel_um: float
 
 
 def draw_scene(rng: np.random.Generator) -> Scene:
@@ -76,9 +76,8 @@ def draw_scene(rng: np.random.Generator) -> Scene:
         truth=torch.from_numpy(gaussian_filter(sample, sigma, mode="nearest")) / bright,
         seen=seen / bright,
         noise=NoiseModel(gain, 0.0, read_noise, (float(grain[0]), float(grain[1]))),
+        psf=split_psf(torch.from_numpy(psf), sigma),
         anisotropy=step,
-        modality=microscope.modality,
-        pixel_um=pixel,
     )
 
 
