@@ -18,6 +18,8 @@ from otf_stream.restore.regions import Region
 from otf_stream.service.budget import Budget
 from otf_stream.service.stack import EmptyStackError, Settings, _doubts, restore_stack
 from otf_stream.store.restored import read_provenance, read_restored
+from simulators.microscope import image
+from simulators.phantom import phantom
 
 CPU = choose_compute("cpu")
 FEW = Settings(budget=Budget(steps=4))
@@ -133,7 +135,7 @@ def test_a_constant_stack_is_interpolated(session):
 
 
 def test_a_missing_plane_is_bridged_and_told(session):
-    stack = small_stack()
+    stack = image(phantom((37, 72, 72), seed=1), anisotropy=4, seed=1)
     store = session({(0, 0): stack}, skip=(0, 4))
     provenance = restore_stack(store, (0, 0), FEW, CPU)
     assert provenance["missing_planes"] == [0, 4]
