@@ -39,13 +39,10 @@ class Character:
         In counts.
     scale
         The counts between no light and the brightest thousandth of the pixels; 0 for a constant stack.
-    planes
-        How many planes there were.
     """
 
     noise: NoiseModel
     scale: float
-    planes: int
 
     @property
     def origin(self) -> float:
@@ -83,12 +80,12 @@ def characterise(source: StackSource) -> Character:
     planes = source.read(sorted({z for i in starts for z in there[i : i + 2]}))
     noise = estimate_noise(planes)
     scale = float(np.percentile(planes, 99.9)) - noise.offset
-    return Character(noise, max(scale, 0.0), len(there))
+    return Character(noise, max(scale, 0.0))
 
 
-def uncharacterised(source: StackSource) -> Character:
+def uncharacterised() -> Character:
     """Return what is assumed of a stack that cannot be characterised: no noise."""
-    return Character(NoiseModel(0.0, 0.0, 0.0), 0.0, len(source.planes()))
+    return Character(NoiseModel(0.0, 0.0, 0.0), 0.0)
 
 
 def usual_psf(source: StackSource) -> FoundPsf:

@@ -290,7 +290,7 @@ def _characterised(source: StackSource, *, after_failure: bool) -> tuple[Charact
     except Exception as error:
         if not after_failure:
             raise
-        return uncharacterised(source), [f"noise could not be estimated ({type(error).__name__}: {error})"]
+        return uncharacterised(), [f"noise could not be estimated ({type(error).__name__}: {error})"]
 
 
 def _psf(source: StackSource, character: Character, measured: Path | None, reasons: list[str]) -> FoundPsf:
