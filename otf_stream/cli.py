@@ -23,7 +23,7 @@ from rich.table import Table
 from otf_stream import __version__
 from otf_stream.acquisition import Modality, VoxelSize
 from otf_stream.bench.commands import app as bench
-from otf_stream.config import DeviceName, MethodName, ServiceConfig
+from otf_stream.config import DeviceName, LayerChoice, MethodName, ServiceConfig
 
 if TYPE_CHECKING:
     from otf_stream.service.overview import SessionOverview
@@ -63,6 +63,11 @@ ApertureOption = Annotated[
 PsfOption = Annotated[
     Path | None, typer.Option(help="TIFF of a measured point spread function; found in the stack if not given.")
 ]
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option(help="Network to start from, from `pretrain` or `weights import`; the shipped one if not given."),
+]
+LAYERS_HELP = "Which layers are fine-tuned: all, or those that ZEST selects."
 
 
 def main() -> None:
@@ -140,6 +145,8 @@ def serve(
     device: Annotated[DeviceName | None, typer.Option(help="Where to compute.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of every draw.")] = None,
     psf: PsfOption = None,
+    weights: WeightsOption = None,
+    layers: Annotated[LayerChoice | None, typer.Option(help=LAYERS_HELP)] = None,
     threads: Annotated[int | None, typer.Option(help="Processor cores of the worker.")] = None,
 ) -> None:
     """Listen for microscopes and restore what they send, until Ctrl-C."""
@@ -148,8 +155,12 @@ def serve(
     with _told():
         settings = ServiceConfig.load(
             config, data=data, listen=listen, budget_s=budget, tail_s=tail,
-            method=method, device=device, seed=seed, psf=psf, threads=threads,
+            method=method, device=device, seed=seed, psf=psf, weights=weights, layers=layers, threads=threads,
         )  # fmt: skip
+        if settings.weights:
+            from otf_stream.learn.checkpoints import network_to_deblur
+
+            network_to_deblur(settings.weights)  # refused now, and not when a stack is on the stage
         with _until_stopped(), Service(settings) as service:
             where = escape(str(settings.data.resolve()))
             _say.print(f"listening on [bold]{service.address}[/], stores in [bold]{where}[/]; Ctrl-C ends")
@@ -199,6 +210,8 @@ def restore(
     modality: ModalityOption = None,
     numerical_aperture: ApertureOption = None,
     psf: PsfOption = None,
+    weights: WeightsOption = None,
+    layers: Annotated[LayerChoice, typer.Option(help=LAYERS_HELP)] = "all",
     budget: Annotated[float, typer.Option(help="Seconds that all of it may take.", min=0.1)] = 300.0,
     steps: Annotated[int | None, typer.Option(help="Train so many steps instead: reproducible.", min=1)] = None,
     method: Annotated[MethodName, typer.Option(help="How to restore.")] = "auto",
@@ -209,6 +222,7 @@ def restore(
     json: Json = False,
 ) -> None:
     """Restore a recorded stack, with the same code as live."""
+    from otf_stream.learn.checkpoints import network_to_deblur
     from otf_stream.learn.compute import choose_compute
     from otf_stream.service.budget import Budget
     from otf_stream.service.character import check_optics
@@ -223,9 +237,13 @@ def restore(
         recording = open_recording(
             stack, voxel_size=_voxel_size(voxel_size), modality=modality, numerical_aperture=numerical_aperture
         )
-        settings = Settings(method=method, budget=Budget(total=budget, tail=0.0, steps=steps), seed=seed, psf=psf)
+        settings = Settings(
+            method=method, budget=Budget(total=budget, tail=0.0, steps=steps), seed=seed,
+            psf=psf, weights=weights, layers=layers,
+        )  # fmt: skip
         try:
             check_optics(recording.acquisition, psf)
+            network_to_deblur(weights)
             with _bar() as bar:
                 stages: dict[str, Any] = {}
 
@@ -262,15 +280,23 @@ def evaluate(
     reference: Annotated[Path, typer.Option(help="The truth, on the same grid.")],
     json: Json = False,
 ) -> None:
-    """Compare a restored volume with a reference: PSNR, SSIM, axial resolution."""
+    """Compare a restored volume with a reference: PSNR, SSIM, resolution; and, of a store, with its raw planes."""
     from otf_stream.restore.evaluate import evaluate as compare
+    from otf_stream.store.restored import read_provenance
 
     with _told():
         result = compare(_volume(restored), _volume(reference))
+        said = read_provenance(restored).get("t0c0") if (restored / "restored").is_dir() else None
     if json:
-        _print_json(result.as_dict())
-    else:
-        typer.echo(result.as_text())
+        own = {"residual_sigma": said["residual"], "flux_ratio": said["flux_ratio"]} if said else {}
+        _print_json(result.as_dict() | own)
+        return
+    typer.echo(result.as_text())
+    if said:
+        typer.echo(
+            f"imaged again it differs from its raw planes by {said['residual']:.2f} sigma of their noise, and has "
+            f"{said['flux_ratio']:.3f} times their light"
+        )
 
 
 @app.command()

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 MethodName = Literal["auto", "finetune", "pretrained", "richardson-lucy", "interpolate"]
 DeviceName = Literal["auto", "cpu", "cuda"]
+LayerChoice = Literal["all", "zest"]
 
 
 def _port(address: str) -> str:
@@ -25,7 +26,7 @@ def _port(address: str) -> str:
 
 def _readable(path: Path) -> Path:
     if not path.is_file():
-        raise ValueError("there is no such file; give the TIFF of a bead, or leave it out")
+        raise ValueError("there is no such file; give one, or leave it out")
     return path
 
 
@@ -50,6 +51,10 @@ class ServiceConfig(BaseModel):
         How stacks are restored.
     psf
         TIFF of a measured point spread function; estimated from each stack where not given.
+    weights
+        Of the network to start from; the shipped ones where not given.
+    layers
+        Which of its layers are fine-tuned.
     threads
         Processor cores of the worker; all but one where not given.
     disk_reserve_gb
@@ -68,6 +73,8 @@ class ServiceConfig(BaseModel):
     device: DeviceName = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     psf: Annotated[Path, AfterValidator(_readable)] | None = None
+    weights: Annotated[Path, AfterValidator(_readable)] | None = None
+    layers: LayerChoice = "all"
     threads: Annotated[int, Field(ge=1)] | None = None
     disk_reserve_gb: Annotated[float, Field(ge=0)] = 2.0
     silence_s: Annotated[float, Field(gt=0)] = 120.0

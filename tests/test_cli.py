@@ -234,6 +234,7 @@ def test_evaluate_compares_a_store_with_the_truth(phantoms: Path) -> None:
     assert values["psnr_db"] > 15
     assert 0 < values["ssim"] < 1
     assert f"{values['psnr_db']:.2f} dB" in told.stdout
+    assert f"by {values['residual_sigma']:.2f} sigma of their noise" in told.stdout
     assert {"axial_resolution_voxels", "reference_axial_resolution_voxels", "gain", "offset"} <= values.keys()
     # The phantom's planes are 4 voxels apart: finer periods than theirs cannot agree along z as they do across.
     assert 2 <= values["fsc_lateral_resolution_voxels"] < values["fsc_axial_resolution_voxels"]

@@ -107,10 +107,19 @@ class Case:
 
     def draw(self) -> tuple[Volume, NDArray[np.uint16]]:
         """Return the truth ``(z', y, x)`` and the planes ``(z, y, x)``."""
-        sample = _SAMPLES[self.sample]((self.depth, SIDE, SIDE), seed=self.seed)
+        sample = self._sample()
+        return seen_isotropically(sample), self.camera.expose(self._seen(sample), seed=self.seed)
+
+    def expected(self) -> Volume:
+        """Return the planes without noise, ``(z, y, x)``, in photons of a voxel of truth 1.0."""
+        return self._seen(self._sample())
+
+    def _sample(self) -> Volume:
+        return _SAMPLES[self.sample]((self.depth, SIDE, SIDE), seed=self.seed)
+
+    def _seen(self, sample: Volume) -> Volume:
         # As bright in every modality: what differs is blur, and noise is a level of its own.
-        seen = through_optics(sample, self.psf)[:: self.z_step]
-        return seen_isotropically(sample), self.camera.expose(seen, seed=self.seed)
+        return through_optics(sample, self.psf)[:: self.z_step]
 
 
 @cache
@@ -135,3 +144,10 @@ def few_cases() -> list[Case]:
         Case("light-sheet", "low", 6),
         Case("widefield", "low", 3),
     ]
+
+
+def few_held_out_cases() -> list[Case]:
+    """Return those of the samples held out that are imaged like :func:`few_cases`."""
+    imaged = {(case.modality, case.noise, case.z_step) for case in few_cases()}
+    held_out = [case for case in all_cases() if case.sample in HELD_OUT]
+    return [case for case in held_out if (case.modality, case.noise, case.z_step) in imaged]

@@ -3,76 +3,126 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 
+if TYPE_CHECKING:
+    from otf_stream.learn.compute import Compute
+
 app = typer.Typer(name="bench", help="Measure what the documentation claims.", no_args_is_help=True)
 _say = Console(stderr=True)
+
+_Page = Annotated[Path, typer.Option("--out", help="The page to write; results and pictures land beside it.")]
+_Threads = Annotated[int | None, typer.Option(help="Processor cores to use; all, if not given.", min=1)]
+_Again = Annotated[bool, typer.Option("--again", help="Do not keep the results of earlier runs.")]
+_Python = Path | None
 
 
 @app.command()
 def quality(
-    out: Annotated[Path, typer.Option(help="The page to write; results and pictures land beside it.")] = Path(
-        "docs/quality.md"
-    ),
+    out: _Page = Path("docs/quality.md"),
     cases: Annotated[
-        Literal["few", "all"], typer.Option(help="Four cases, or all of them, which takes hours.")
+        Literal["few", "all"], typer.Option(help="Four cases and four held out, or all 72, which takes hours.")
     ] = "few",
     budget: Annotated[float, typer.Option(help="Seconds for each stack, and for training CARE.", min=10)] = 120.0,
     care_python: Annotated[
-        Path | None, typer.Option(help="Interpreter of an environment with csbdeep, tensorflow-cpu and tf-keras.")
+        _Python, typer.Option(help="Interpreter of an environment with csbdeep, tensorflow-cpu and tf-keras.")
     ] = None,
-    threads: Annotated[int | None, typer.Option(help="Processor cores to use; all, if not given.", min=1)] = None,
-    again: Annotated[bool, typer.Option("--again", help="Do not keep the results of earlier runs.")] = False,
+    threads: _Threads = None,
+    again: _Again = False,
 ) -> None:
     """Compare with interpolation, Richardson–Lucy and CARE on phantoms of four modalities."""
-    import torch
-
-    from otf_stream.bench.cases import all_cases, few_cases
+    from otf_stream.bench.cases import all_cases, few_cases, few_held_out_cases
     from otf_stream.bench.quality import page, run_cases
-    from otf_stream.learn.compute import choose_compute
 
-    torch.set_num_threads(threads or torch.get_num_threads())
-    out.parent.mkdir(parents=True, exist_ok=True)
-    results = out.with_suffix(".jsonl")
-    if again:
-        results.unlink(missing_ok=True)
-    pictures = out.parent / "images" / "quality"
+    few = [*few_cases(), *few_held_out_cases()]
+    results, compute = _prepared(out, threads, again=again)
     found = run_cases(
-        all_cases() if cases == "all" else few_cases(),
+        all_cases() if cases == "all" else few,
         results,
-        choose_compute("cpu" if not torch.cuda.is_available() else "cuda"),
+        compute,
         seconds=budget,
         care_python=care_python,
-        pictures=pictures,
-        progress=lambda said: _say.print(said, highlight=False),
+        pictures=out.parent / "images" / "quality",
+        progress=_tell,
     )
     command = f"otf-stream bench quality --cases {cases} --budget {budget:g}"
     if care_python:
         command += " --care-python PYTHON"
-    shown = [f"images/quality/{result['case']}.png" for result in found if result["case"] in _shown()]
-    out.write_text(page(found, command, shown), encoding="utf-8")
-    typer.echo(f"page:    {out}\nresults: {results}")
+    names = {case.name for case in few}
+    shown = [f"images/quality/{result['case']}.png" for result in found if result["case"] in names]
+    _written(out, page(found, command, shown), results)
 
 
 @app.command()
 def layers(
-    out: Annotated[Path, typer.Option(help="The page to write; results and picture land beside it.")] = Path(
-        "docs/layers.md"
-    ),
+    out: _Page = Path("docs/layers.md"),
     seconds: Annotated[float, typer.Option(help="Training time of each contender on each stack.", min=1)] = 30.0,
     share: Annotated[float, typer.Option(help="Share of the parameters to train.", min=0.001, max=1)] = 0.3,
     seeds: Annotated[int, typer.Option(help="How often to repeat.", min=1)] = 5,
-    threads: Annotated[int | None, typer.Option(help="Processor cores to use; all, if not given.", min=1)] = None,
-    again: Annotated[bool, typer.Option("--again", help="Do not keep the results of earlier runs.")] = False,
+    threads: _Threads = None,
+    again: _Again = False,
 ) -> None:
     """Compare fine-tuning of ZEST's layers with that of random ones, the last ones, all and none, in equal time."""
-    import torch
-
     from otf_stream.bench.cases import few_cases
     from otf_stream.bench.layers import draw, page, run_layers
+
+    results, compute = _prepared(out, threads, again=again)
+    found = run_layers(few_cases(), results, compute, seconds=seconds, share=share, seeds=seeds, progress=_tell)
+    picture = Path("images") / f"{out.stem}.png"
+    draw(out.parent / picture, found)
+    command = f"otf-stream bench layers --seconds {seconds:g} --share {share:g} --seeds {seeds}"
+    _written(out, page(found, command, picture.as_posix()), results)
+
+
+@app.command()
+def denoisers(
+    out: _Page = Path("docs/denoising.md"),
+    seconds: Annotated[float, typer.Option(help="Training time of each contender on each stack.", min=1)] = 60.0,
+    n2v2_python: Annotated[_Python, typer.Option(help="Interpreter of an environment with careamics.")] = None,
+    threads: _Threads = None,
+    again: _Again = False,
+) -> None:
+    """Compare families of self-supervised denoising, and N2V2, in equal time."""
+    from otf_stream.bench.cases import few_cases
+    from otf_stream.bench.denoisers import page, run_denoisers
+
+    results, compute = _prepared(out, threads, again=again)
+    found = run_denoisers(few_cases(), results, compute, seconds=seconds, n2v2_python=n2v2_python, progress=_tell)
+    command = f"otf-stream bench denoisers --seconds {seconds:g}"
+    if n2v2_python:
+        command += " --n2v2-python PYTHON"
+    _written(out, page(found, command), results)
+
+
+@app.command()
+def curves(
+    out: _Page = Path("docs/curves.md"),
+    budgets: Annotated[str, typer.Option(help="Seconds, separated by commas.")] = "30,60,120",
+    threads: _Threads = None,
+    again: _Again = False,
+) -> None:
+    """Compare from scratch, pre-trained, ZEST and all layers over time."""
+    from otf_stream.bench.cases import few_cases
+    from otf_stream.bench.curves import draw, page, run_curves
+
+    try:
+        seconds = [float(budget) for budget in budgets.split(",")]
+    except ValueError as error:
+        raise typer.BadParameter(f"{budgets!r} are no seconds separated by commas", param_hint="--budgets") from error
+    results, compute = _prepared(out, threads, again=again)
+    found = run_curves(few_cases(), results, compute, budgets=seconds, progress=_tell)
+    picture = Path("images") / f"{out.stem}.png"
+    draw(out.parent / picture, found)
+    _written(out, page(found, f"otf-stream bench curves --budgets {budgets}", picture.as_posix()), results)
+
+
+def _prepared(out: Path, threads: int | None, *, again: bool) -> tuple[Path, Compute]:
+    """Make ready to measure; return where the results of earlier runs are, and where to compute."""
+    import torch
+
     from otf_stream.learn.compute import choose_compute
 
     torch.set_num_threads(threads or torch.get_num_threads())
@@ -80,23 +130,13 @@ def layers(
     results = out.with_suffix(".jsonl")
     if again:
         results.unlink(missing_ok=True)
-    found = run_layers(
-        few_cases(),
-        results,
-        choose_compute("cpu" if not torch.cuda.is_available() else "cuda"),
-        seconds=seconds,
-        share=share,
-        seeds=seeds,
-        progress=lambda said: _say.print(said, highlight=False),
-    )
-    picture = Path("images") / f"{out.stem}.png"
-    draw(out.parent / picture, found)
-    command = f"otf-stream bench layers --seconds {seconds:g} --share {share:g} --seeds {seeds}"
-    out.write_text(page(found, command, picture.as_posix()), encoding="utf-8")
+    return results, choose_compute()
+
+
+def _written(out: Path, page: str, results: Path) -> None:
+    out.write_text(page, encoding="utf-8")
     typer.echo(f"page:    {out}\nresults: {results}")
 
 
-def _shown() -> set[str]:
-    from otf_stream.bench.cases import few_cases
-
-    return {case.name for case in few_cases()}
+def _tell(said: str) -> None:
+    _say.print(said, highlight=False)

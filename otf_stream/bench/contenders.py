@@ -22,7 +22,7 @@ from scipy.fft import irfftn, next_fast_len, rfftn
 from scipy.ndimage import zoom
 
 from otf_stream.bench.cases import Case
-from otf_stream.config import MethodName
+from otf_stream.config import LayerChoice, MethodName
 from otf_stream.learn.compute import Compute
 from otf_stream.restore.evaluate import psnr
 from otf_stream.service.budget import Budget
@@ -45,7 +45,14 @@ def interpolated(case: Case, planes: Planes, *, order: int) -> Volume:
 
 
 def ours(
-    case: Case, planes: Planes, *, method: MethodName, seconds: float, compute: Compute
+    case: Case,
+    planes: Planes,
+    *,
+    method: MethodName,
+    seconds: float,
+    compute: Compute,
+    weights: Path | None = None,
+    layers: LayerChoice = "all",
 ) -> tuple[Volume, dict[str, Any]]:
     """Restore with this package, through a session store on disk; return the volume and its provenance."""
     with tempfile.TemporaryDirectory() as folder:
@@ -55,7 +62,7 @@ def ours(
                 pixels = np.ascontiguousarray(plane)
                 store.write_planes([((0, 0, z), pixels.data, zlib.crc32(pixels.data))])
             store.journal.close_arrivals("finished")
-            settings = Settings(method=method, budget=Budget(total=seconds, tail=0.0))
+            settings = Settings(method, Budget(total=seconds, tail=0.0), weights=weights, layers=layers)
             provenance = restore_stack(store, (0, 0), settings, compute)
             return read_restored(store.path, (0, 0)).astype(np.float32), provenance
 

@@ -11,7 +11,6 @@ out. Gains are measured on planes that nobody trains on.
 from __future__ import annotations
 
 import copy
-import json
 import os
 import platform
 import random
@@ -22,7 +21,6 @@ from itertools import accumulate, product
 from pathlib import Path
 from statistics import median
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +29,7 @@ from torch import Tensor
 
 from otf_stream import __version__
 from otf_stream.bench.cases import Case
+from otf_stream.bench.results import Result, run_missing
 from otf_stream.learn.checkpoints import shipped_network
 from otf_stream.learn.compute import Compute
 from otf_stream.learn.nafnet import NAFNet
@@ -40,8 +39,6 @@ from otf_stream.learn.training import Trainer, layers_of, with_statistics
 from otf_stream.learn.zest import LayerScores, select_layers, within_share
 from otf_stream.optics.psf import AxialBlur, split_psf
 from simulators.phantom import LATERAL_SIGMA
-
-Result = dict[str, Any]
 
 _NAMES = {"none": "no layer", "last": "last", "random": "random", "zest": "ZEST", "all": "all layers"}
 _LEARNING_RATE = 2e-3  # the service's
@@ -88,20 +85,16 @@ def run_layers(
     list of dict
         The results, those of earlier runs included.
     """
-    lines = results.read_text("utf-8").splitlines() if results.exists() else []
-    done = {_key(result): result for result in map(json.loads, lines)}
-    found = []
-    for case, seed in product(cases, range(seeds)):
-        key = (case.name, seed, seconds, share)
-        if key not in done:
-            result = _run(case, compute, seconds=seconds, share=share, seed=seed)
-            with results.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(result) + "\n")
-            done[key] = result
-            figures = "  ".join(f"{name} {value:+.2f}" for name, value in result["gain"].items())
-            progress(f"{case.name}, seed {seed}: {figures} dB")
-        found.append(done[key])
-    return found
+
+    def told(result: Result) -> None:
+        figures = "  ".join(f"{name} {value:+.2f}" for name, value in result["gain"].items())
+        progress(f"{result['case']}, seed {result['seed']}: {figures} dB")
+
+    wanted = {
+        (case.name, seed, seconds, share): partial(_run, case, compute, seconds=seconds, share=share, seed=seed)
+        for case, seed in product(cases, range(seeds))
+    }
+    return run_missing(results, wanted, _key, told)
 
 
 def _key(result: Result) -> tuple[str, int, float, float]:
@@ -127,7 +120,7 @@ def _run(case: Case, compute: Compute, *, seconds: float, share: float, seed: in
     race(trainers, seconds, {"zest": selecting})
     pairs = training(seed)
     ready = {"none": with_statistics(network, (pairs()[0] for _ in range(_STATISTICS)), compute)}
-    ready |= {name: trainer.network(_STATISTICS) for name, trainer in trainers.items()}
+    ready |= {name: trainer.network() for name, trainer in trainers.items()}
     sizes = _sizes(network)
     return {
         "case": case.name,

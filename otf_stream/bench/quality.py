@@ -6,12 +6,12 @@ benchmark takes hours. The page and its pictures are written from those results 
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -22,11 +22,10 @@ import torch
 from otf_stream import __version__
 from otf_stream.bench.cases import HELD_OUT, TUNED_ON, Case
 from otf_stream.bench.contenders import care, interpolated, ours, richardson_lucy
+from otf_stream.bench.results import Result, run_missing
 from otf_stream.learn.compute import Compute
 from otf_stream.restore.evaluate import psnr, ssim
 from simulators.phantom import Volume
-
-Result = dict[str, Any]
 
 _NAMES = {
     "linear": "linear interpolation",
@@ -71,22 +70,12 @@ def run_cases(
     list of dict
         The results, those of earlier runs included.
     """
-    done = {result["case"]: result for result in read_results(results)}
-    found = []
-    for case in cases:
-        if case.name not in done:
-            result = _run(case, compute, seconds, care_python, pictures)
-            with results.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(result) + "\n")
-            done[case.name] = result
-            progress(_line(result))
-        found.append(done[case.name])
-    return found
-
-
-def read_results(path: Path) -> list[Result]:
-    """Read what earlier runs wrote."""
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+    return run_missing(
+        results,
+        {case.name: partial(_run, case, compute, seconds, care_python, pictures) for case in cases},
+        lambda result: str(result["case"]),
+        lambda result: progress(_line(result)),
+    )
 
 
 def _run(case: Case, compute: Compute, seconds: float, care_python: Path | None, pictures: Path | None) -> Result:
@@ -143,7 +132,7 @@ def page(results: Iterable[Result], command: str, pictures: Sequence[str] = ()) 
     for title, kinds in (("Cells, which methods were tuned on", TUNED_ON), ("Samples held out", HELD_OUT)):
         some = [result for result in results if result["sample"] in kinds]
         if some:
-            parts += [f"## {title}", _summary(some), _table(some)]
+            parts += [f"## {title}", _summary(some), _table(some), _estimates(some)]
     parts += [f"![{name}]({name})" for name in pictures]
     return "\n\n".join(parts) + "\n"
 
@@ -170,6 +159,18 @@ def _table(results: Sequence[Result]) -> str:
         figures = [f"{result['psnr'][n]:.2f}" if n in result["psnr"] else "" for n in names]
         lines.append(f"| {result['case']} | " + " | ".join(figures) + f" | {result['provenance']['method']} |")
     return "\n".join(lines)
+
+
+def _estimates(results: Sequence[Result]) -> str:
+    """Say how near to the truth noise and blur were estimated, and how long all of it took."""
+    said = []
+    for key, name in (("axial_width", "axial width"), ("gain", "gain of the camera")):
+        off = {r["case"]: r[key]["estimated"] / r[key]["true"] - 1 for r in results}
+        worst = max(off, key=lambda case: abs(off[case]))
+        mean = fmean(abs(value) for value in off.values())
+        said.append(f"The {name} was estimated within {mean:.1%} on average, at worst {off[worst]:+.1%} ({worst}).")
+    longest = max(r["seconds"]["otf_stream"] for r in results)
+    return "\n".join([*said, f"otf_stream took at most {longest:.0f} s, reading and writing included."])
 
 
 def draw(path: Path, volumes: dict[str, Volume], truth: Volume) -> None:

@@ -46,6 +46,14 @@ def single_channel(network: NAFNet) -> NAFNet:
     return network_of(state)
 
 
+def guided(network: NAFNet, guides: int) -> NAFNet:
+    """Return a network that does what ``network`` does, given so many more guides, at which it does not look yet."""
+    state = network.state_dict()
+    intro = state["intro.weight"]
+    state["intro.weight"] = torch.cat([intro, intro.new_zeros(len(intro), guides, *intro.shape[2:])], dim=1)
+    return network_of(state)
+
+
 def describe(network: NAFNet) -> dict[str, Any]:
     """Tell the size and shape of a network; JSON can hold it."""
     return {

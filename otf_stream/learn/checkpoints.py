@@ -13,8 +13,9 @@ import re
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.resources import as_file, files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,8 +24,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from otf_stream import __version__
-from otf_stream.learn.architecture import CheckpointError, network_of, single_channel
+from otf_stream.learn.architecture import CheckpointError, guided, network_of, single_channel
 from otf_stream.learn.nafnet import NAFNet
+from otf_stream.learn.slices import CHANNELS
 
 _CARD = "card"
 _OURS = "give weights that `otf-stream pretrain` or `otf-stream weights import` wrote"
@@ -87,8 +89,44 @@ def load_weights(path: Path) -> tuple[NAFNet, dict[str, Any]]:
 
 def shipped_network(name: Shipped) -> NAFNet:
     """Return a pre-trained network that ships with the package."""
-    with as_file(files("otf_stream.learn") / "weights" / f"{name}.safetensors") as path:
+    with as_file(_shipped(name)) as path:
         return load_weights(path)[0]
+
+
+def network_to_deblur(path: Path | None = None) -> NAFNet:
+    """Return the network that a stack starts from.
+
+    Parameters
+    ----------
+    path
+        Weights that `save_weights` wrote, of a network of one channel: with the guides of the shipped one, or without
+        any, as imported ones are. The shipped ones if None.
+
+    Raises
+    ------
+    CheckpointError, OSError
+        As for `load_weights`, and if the network takes other channels than it will be shown.
+    """
+    if path is None:
+        return shipped_network("deblur")
+    network, _ = load_weights(path)
+    guides = network.intro.in_channels - network.img_channel
+    if network.img_channel != 1 or guides not in (0, CHANNELS - 1):
+        raise CheckpointError(
+            f"{path} holds a network for {network.img_channel} channels with {guides} guides, and slices have 1 and "
+            f"{CHANNELS - 1}; {_OURS}"
+        )
+    return network if guides else guided(network, CHANNELS - 1)
+
+
+def digest(path: Path | None = None) -> str:
+    """Return the SHA-256 of a file of weights, or of the shipped ones of deblurring."""
+    with nullcontext(path) if path else as_file(_shipped("deblur")) as file:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _shipped(name: Shipped) -> Traversable:
+    return files("otf_stream.learn") / "weights" / f"{name}.safetensors"
 
 
 def load_checkpoint(path: Path) -> NAFNet:
@@ -137,11 +175,9 @@ def import_checkpoint(path: Path) -> tuple[NAFNet, dict[str, Any]]:
         As for `load_checkpoint`.
     """
     network = load_checkpoint(path)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     card = {
         "imported_from": path.name,
-        "sha256": digest,
+        "sha256": digest(path),
         "image_channels_of_source": network.img_channel,
         "versions": {"otf_stream": __version__, "torch": torch.__version__},
     }

@@ -37,7 +37,7 @@ def model_card(
 _PURPOSE: dict[Shipped, str] = {
     "denoise": """turns a noisy plane, its neighbours and a map of the noise into the plane without its noise. Every
 stack fine-tunes it, by recorruption.""",
-    "deblur": """turns the axial slices of a stack, denoised, freed of haze and linearly interpolated, into what a
+    "deblur": """turns the axial slices of a stack, denoised, freed of haze, deconvolved and interpolated, into what a
 microscope as sharp along z as across would see; taught on lateral planes that were made to look like such slices.
 Every stack fine-tunes it on its own lateral planes.""",
 }
@@ -61,7 +61,7 @@ A NAFNet of {card["parameters"]:,} parameters that {_PURPOSE[name]}
 - **Limits**: samples without preferred direction; fixed patterns of the camera, reflections and scatter were never
   shown to it.
 
-PSNR over that of the input, mean over scenes that were never trained on:
+PSNR over that of what it corrects (the noisy plane, the deconvolved slice), mean over scenes that were never trained on:
 
 | steps | seconds | gain (dB) |
 |---|---|---|

@@ -1,7 +1,7 @@
 """Pairs to learn from: clean lateral patches, and what they would look like as axial slices of this stack.
 
 One axis of a patch plays z. It is blurred with a member of the axial family, sampled at the real z step, given the
-errors of real planes and interpolated back, exactly as an axial slice of the real stack is. Denoising comes
+errors of real planes and shown to the network exactly as an axial slice of the real stack is. Denoising comes
 first because blur and noise are separate steps in the microscope: blurring a noisy plane would blur its noise too.
 
 Real planes are denoised before they are restored: a plane shows the denoiser two directions of the sample that an
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from otf_stream.learn.planes import PlanePool, random_patches
+from otf_stream.learn.slices import shown
 from otf_stream.optics.forward import imaging_matrix, interpolation_matrix, plane_positions
 from otf_stream.optics.psf import AxialBlur
 
@@ -29,15 +30,16 @@ WIDEST_BLUR = 32
 """Lateral pixels that a kernel spreads light over, on each side of the focus; what goes further is cut off."""
 
 _BATCH = 8
+_AROUND = 16  # voxels on each side of a pair that are restored with it: a pair is no stack that ends there
 
 
 def patch_side(anisotropy: float) -> int:
     """Side of the largest clean patch that a pair is cut from: the blur must see what lies beyond the pair."""
-    return PATCH + 2 * math.ceil(WIDEST_BLUR + anisotropy)
+    return PATCH + 2 * (_AROUND + math.ceil(WIDEST_BLUR + anisotropy))
 
 
 class AxialPairs:
-    """Draws batches of ``(degraded, clean)`` pairs, ``(n, 1, z, x)`` each.
+    """Draws batches of pairs: slices as :func:`otf_stream.learn.slices.shown`, and clean ones ``(n, 1, z, x)``.
 
     Parameters
     ----------
@@ -77,35 +79,24 @@ class AxialPairs:
 
     def __call__(self) -> tuple[Tensor, Tensor]:
         """Draw one batch."""
-        planes, positions, clean = self.imaged()
-        return (interpolation_matrix(PATCH, positions) @ planes)[:, None], clean
-
-    def imaged(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw a batch before it is interpolated.
-
-        Returns
-        -------
-        Tensor
-            The lines of axial slices that planes see, ``(n, planes, x)``.
-        Tensor
-            Where they lie in the slice, ``(n, planes)``, in voxels.
-        Tensor
-            The clean slices, ``(n, 1, z, x)``.
-        """
         # Past the outermost plane that the interpolation reads, the blur must still see the sample.
         margin = math.ceil(min(self.blur.reach, WIDEST_BLUR) + self._anisotropy)
-        clean = self.clean.patches(self._batch, PATCH + 2 * margin, PATCH, self._generator)
+        depth = PATCH + 2 * _AROUND
+        clean = self.clean.patches(self._batch, depth + 2 * margin, PATCH, self._generator)
         n, _, length, width = clean.shape
         below, above = self.blur.draw(n, self._generator)
         # Where a slice is cut, its first plane lies anywhere within one z step before it, on whole voxels if it can.
         start = torch.rand((n, 1), generator=self._generator, device=clean.device) * self._anisotropy
         if self._anisotropy % 1 == 0:
             start = start.floor()
-        count = math.ceil((PATCH + self._anisotropy) / self._anisotropy) + 1
+        count = math.ceil((depth + self._anisotropy) / self._anisotropy) + 1
         positions = plane_positions(count, self._anisotropy, clean.device) - start
         planes = imaging_matrix(length, positions + margin, self.blur.kernel, below, above) @ clean[:, 0]
         planes = planes + self._error_slices(n, count, width)
-        return planes, positions, clean[:, :, margin : margin + PATCH]
+        # Which member of the family the blur is, nobody tells who restores.
+        imaging = imaging_matrix(depth, positions, self.blur.kernel)
+        slices = shown(imaging, interpolation_matrix(depth, positions), planes)
+        return slices[:, :, _AROUND:-_AROUND], clean[:, :, margin + _AROUND : margin + _AROUND + PATCH]
 
     def _error_slices(self, n: int, count: int, width: int) -> Tensor:
         """Cut axial slices ``(n, count, width)`` out of the errors; a stack too thin goes on as its mirror image."""

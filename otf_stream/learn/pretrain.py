@@ -48,7 +48,7 @@ class Report:
     seconds
         Since the first step.
     gain_db
-        PSNR over that of the input, mean over held-out scenes.
+        PSNR over that of the first channel of the input, mean over held-out scenes.
     """
 
     steps: int

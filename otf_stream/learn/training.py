@@ -25,17 +25,18 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 """Of what a network made and what it should have made, ``(n, 1, y, x)`` each; a scalar."""
 
 _WARM_UP = 0.03
+_STATISTICS = 8  # batches
 _AVERAGING = 0.99
-_FAINTEST_ERROR = 1e-6
+_FAINTEST_ERROR = 1e-7
 
 
 def psnr_loss(restored: Tensor, clean: Tensor) -> Tensor:
-    """Mean over patches of the logarithm of the squared error: faint errors weigh as much as strong ones.
+    """Logarithm of the mean squared error of a batch: a stack with little noise weighs as much as one with a lot.
 
-    For pre-training, where one patch has a hundred times the noise of the next. On a single stack the squared error
+    For pre-training, where one scene has a hundred times the noise of the next. On a single stack the squared error
     itself is what counts.
     """
-    return (restored - clean).square().mean((1, 2, 3)).add(_FAINTEST_ERROR).log().mean()
+    return (restored - clean).square().mean().add(_FAINTEST_ERROR).log()
 
 
 class Trainer:
@@ -110,15 +111,18 @@ class Trainer:
         self.losses.append(float(loss.detach()))
         return self.losses[-1]
 
-    def network(self, batches: int = 8) -> NAFNet:
+    def network(self, inputs: Iterable[Tensor] | None = None) -> NAFNet:
         """Return a copy of the averaged network, ready for inference.
 
         Parameters
         ----------
-        batches
-            How many batches measure the statistics of the channel attention.
+        inputs
+            Batches of what the network will be given, ``(n, c, y, x)``, on which the statistics of its attention are
+            measured; eight batches of pairs if None.
         """
-        return with_statistics(self._mean, (self._pairs()[0] for _ in range(batches)), self._compute)
+        if inputs is None:
+            inputs = (self._pairs()[0] for _ in range(_STATISTICS))
+        return with_statistics(self._mean, inputs, self._compute)
 
 
 def layers_of(network: nn.Module) -> dict[str, list[nn.Parameter]]:
@@ -151,9 +155,9 @@ def _trained(network: nn.Module) -> list[Tensor]:
 
 
 def with_statistics(network: NAFNet, batches: Iterable[Tensor], compute: Compute) -> NAFNet:
-    """Return a copy of a network, ready for inference on the stack that ``batches``, ``(n, 1, y, x)``, come from.
+    """Return a copy of a network, ready for inference on the stack that ``batches``, ``(n, c, y, x)``, come from.
 
-    Its channel attention looks at the statistics of the stack, and these are measured on the batches.
+    Its channel attention looks at the statistics of the stack, and these are measured on the batches, of any size.
     """
     network = copy.deepcopy(network).train()
     for module in network.modules():
@@ -161,7 +165,9 @@ def with_statistics(network: NAFNet, batches: Iterable[Tensor], compute: Compute
             module.forget()
     with torch.no_grad(), compute.autocast():
         for batch in batches:
-            network(batch.contiguous(memory_format=torch.channels_last))
+            height, width = batch.shape[-2:]
+            padding = [0, -width % network.multiple, 0, -height % network.multiple]
+            network(_reflect(batch, padding).contiguous(memory_format=torch.channels_last))
     return network.eval()
 
 

@@ -2,15 +2,18 @@
 
 No plane of a stack shows the sample without the tail of the point spread function (:mod:`otf_stream.optics.psf`),
 so a network that learns from planes learns to keep it. But because the tail is broad, a coarse estimate of the
-sample is enough to compute what it adds: a few iterations of Richardson–Lucy on binned planes. What is left when
-that is subtracted looks as if the microscope had only the core.
+sample is enough to compute what it adds: accelerated Richardson–Lucy on binned planes. What is left when that is
+subtracted looks as if the microscope had only the core.
 
 References
 ----------
 Richardson 1972; Lucy 1974.
+Biggs, Andrews: Acceleration of iterative image restoration algorithms, Applied Optics 36 (1997).
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -20,7 +23,7 @@ from otf_stream.optics.forward import fast_length
 from otf_stream.optics.psf import SplitPsf
 
 _FAINTEST = 1e-6
-_ITERATIONS = 30
+_ITERATIONS = 40
 
 
 def binned(planes: Tensor, binning: int) -> Tensor:
@@ -74,11 +77,27 @@ def haze(light: Tensor, psf: SplitPsf, anisotropy: float, *, binning: int, itera
         return volume.clamp(min=0)
 
     norm = returned(torch.ones_like(light)).clamp(min=1e-3)
+
+    def improved(sample: Tensor) -> Tensor:
+        return sample * returned(light / imaged(sample, transfer).clamp(min=_FAINTEST)) / norm
+
     estimate = torch.full(domain, float(light.mean()), device=light.device)
+    return imaged(_accelerated(improved, estimate, iterations), haze_transfer)
+
+
+def _accelerated(improved: Callable[[Tensor], Tensor], estimate: Tensor, iterations: int) -> Tensor:
+    """Iterate ``improved``, each time from a point farther on along the way that the estimate has come.
+
+    Coarse haze needs hundreds of plain iterations; these need tens. How far is read off the last two corrections, as
+    Biggs and Andrews do.
+    """
+    before, last, earlier = estimate, torch.zeros_like(estimate), torch.zeros_like(estimate)
     for _ in range(iterations):
-        ratio = light / imaged(estimate, transfer).clamp(min=_FAINTEST)
-        estimate = estimate * returned(ratio) / norm
-    return imaged(estimate, haze_transfer)
+        stride = float((last * earlier).sum() / (earlier * earlier).sum().clamp(min=_FAINTEST))
+        ahead = (estimate + min(max(stride, 0.0), 1.0) * (estimate - before)).clamp(min=0)
+        before, estimate = estimate, improved(ahead)
+        last, earlier = estimate - ahead, last
+    return estimate
 
 
 def share_left(light: Tensor, added: Tensor, psf: SplitPsf) -> float:

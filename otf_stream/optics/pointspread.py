@@ -19,6 +19,7 @@ import numpy as np
 import psfmodels
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import shift
 
 from otf_stream.acquisition import Modality, Optics
 from otf_stream.optics.psf import SplitPsf, split_psf
@@ -33,6 +34,7 @@ _APERTURES = (1.0, 0.85, 1.2)  # of the usual one, where none is given
 _SHEETS = (1.0, 0.6, 1.6)
 _FOCUS = (0.7, 3.0)  # pixels: standard deviation of a focus that the pixels were chosen for
 _LARGEST_APERTURE = 0.95  # of the index
+_NEAR = 0.01  # voxels
 _SAFE_APERTURE = 0.999  # of the index: the models divide by zero where the last ray is parallel to the focal plane
 
 
@@ -181,7 +183,8 @@ def point_spread(
     Returns
     -------
     numpy.ndarray
-        float32 ``(z, y, x)``, sum 1, the brightest plane in the middle.
+        float32 ``(z, y, x)``, sum 1, the focus in the middle. Aberration moves it, by more or less than a voxel; by
+        how much no stack can tell, and where a point is in focus is where a microscope says that it lies.
     """
     if microscope.modality in ("confocal", "unknown"):
         psf = _lens(microscope, microscope.excitation_um, shape, z_um, pixel_um, model)
@@ -196,7 +199,21 @@ def point_spread(
         if microscope.modality == "light-sheet":
             z = (np.arange(shape[0]) - shape[0] // 2) * z_um
             psf *= np.exp(-0.5 * (z * _FWHM / microscope.sheet_um) ** 2)[:, None, None]
+    psf = _focused(psf)
     return np.asarray(psf / psf.sum(), np.float32)
+
+
+def _focused(psf: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Shift along z by the part of a voxel that the focus lies off the brightest plane."""
+    planes, side, _ = psf.shape
+    if planes < 3:
+        return psf
+    before, there, after = psf[planes // 2 - 1 : planes // 2 + 2, side // 2, side // 2]
+    curvature = before - 2 * there + after
+    beyond = 0.5 * (before - after) / curvature if curvature < 0 else 0.0
+    if abs(beyond) < _NEAR:
+        return psf
+    return np.asarray(shift(psf, (-beyond, 0, 0), order=3, mode="nearest").clip(0), np.float64)
 
 
 def _lens(

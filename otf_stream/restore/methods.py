@@ -15,12 +15,13 @@ from torch import Tensor
 from otf_stream.learn.compute import Compute
 from otf_stream.learn.denoise import Denoiser
 from otf_stream.learn.nafnet import NAFNet
+from otf_stream.learn.slices import shown
 from otf_stream.learn.training import apply_network
+from otf_stream.optics.deconvolution import deconvolved
 from otf_stream.optics.forward import imaging_matrix, interpolation_matrix
 from otf_stream.optics.haze import spread
 from otf_stream.restore.regions import Method, Region
 
-_ITERATIONS = 20
 # Activations of so many pixels stay in the cache of a CPU core.
 _SLICE_PIXELS = 2**17
 
@@ -102,10 +103,6 @@ def richardson_lucy(grid: Grid, kernel: Tensor, background: float) -> Method:
         Of the axial blur, ``(odd,)``, in voxels.
     background
         Counts without light, left out of the deconvolution.
-
-    References
-    ----------
-    Richardson 1972; Lucy 1974. Twenty iterations; more amplify noise.
     """
 
     def restore(raw: Tensor, region: Region) -> Tensor:
@@ -134,36 +131,11 @@ def _deconvolve(grid: Grid, kernel: Tensor, light: Tensor) -> Tensor:
     return voxels.view(grid.depth, *light.shape[1:])
 
 
-def deconvolved(imaging: Tensor, interpolation: Tensor, light: Tensor) -> Tensor:
-    """Deconvolve along z, as :func:`richardson_lucy` says.
-
-    Parameters
-    ----------
-    imaging
-        From voxels to planes, ``(..., z, z')``.
-    interpolation
-        From planes to voxels, ``(..., z', z)``.
-    light
-        Above the background, ``(..., z, pixels)``.
-
-    Returns
-    -------
-    Tensor
-        ``(..., z', pixels)``.
-    """
-    light = light.clamp(min=1e-6)
-    estimate = interpolation @ light
-    norm = imaging.sum(-2)[..., None].clamp(min=1e-6)
-    for _ in range(_ITERATIONS):
-        ratio = light / (imaging @ estimate).clamp(min=1e-9)
-        estimate = estimate * (imaging.mT @ ratio) / norm
-    return estimate
-
-
 def deblur(
     grid: Grid,
     denoiser: Denoiser,
     field: HazeField,
+    kernel: Tensor,
     network: NAFNet,
     compute: Compute,
     *,
@@ -178,6 +150,8 @@ def deblur(
         Of lateral planes.
     field
         The haze of the whole stack.
+    kernel
+        Of the axial blur, ``(odd,)``, in voxels.
     network
         Ready for inference.
     compute
@@ -187,11 +161,11 @@ def deblur(
     """
 
     def restore(raw: Tensor, region: Region) -> Tensor:
-        matrix = grid.interpolation(raw.device)
+        matrices = grid.imaging(kernel, raw.device), grid.interpolation(raw.device)
         light = field.removed(denoiser(raw) - origin, region.halo_y, region.halo_x) / scale
-        volume = _through(network, compute, matrix, light)
+        volume = _through(network, compute, *matrices, light)
         # Turned, the YZ slices of a stack are the XZ slices of its mirror image.
-        volume += _through(network, compute, matrix, light.transpose(1, 2)).transpose(1, 2)
+        volume += _through(network, compute, *matrices, light.transpose(1, 2)).transpose(1, 2)
         return volume.mul_(0.5 * scale).add_(origin)
 
     # Tiles are cut where the coarsest level of the networks has its pixels, or that level would see another grid.
@@ -206,15 +180,15 @@ def slices_at_once(depth: int, width: int) -> int:
     return max(_SLICE_PIXELS // ((depth + edge) * (width + edge)), 1)
 
 
-def _through(network: NAFNet, compute: Compute, matrix: Tensor, light: Tensor) -> Tensor:
+def _through(network: NAFNet, compute: Compute, imaging: Tensor, interpolation: Tensor, light: Tensor) -> Tensor:
     """Restore the slices of ``light``, ``(z, slices, width)``, into ``(z', slices, width)``."""
     _, slices, width = light.shape
-    depth = matrix.shape[0]
+    depth = len(interpolation)
     volume = light.new_empty(depth, slices, width)
     batch = slices_at_once(depth, width)
     for start in range(0, slices, batch):
-        sections = torch.einsum("jk,kyx->yjx", matrix, light[:, start : start + batch])
-        volume[:, start : start + batch] = apply_network(network, sections[:, None], compute)[:, 0].transpose(0, 1)
+        sections = shown(imaging, interpolation, light[:, start : start + batch].transpose(0, 1))
+        volume[:, start : start + batch] = apply_network(network, sections, compute)[:, 0].transpose(0, 1)
     return volume
 
 

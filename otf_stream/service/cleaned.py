@@ -1,7 +1,8 @@
 """The planes of a growing stack, denoised and freed of haze: what deblurring is learnt from.
 
 Every plane is denoised once, as soon as its neighbours are there. All are kept binned, because the haze of one
-plane comes from all; in full only as many as training can use. The haze is computed anew as the stack grows.
+plane comes from all; in full only as many as training can use; and a few rows and columns of all, which are axial
+slices. The haze is computed anew as the stack grows.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from otf_stream.acquisition import isotropic_depth
 from otf_stream.learn.denoise import NEIGHBOURS, Denoiser
 from otf_stream.learn.pairs import PATCH, patch_side
 from otf_stream.learn.planes import PlanePool
 from otf_stream.optics.haze import binned, haze, share_left
-from otf_stream.restore.methods import HazeField
+from otf_stream.restore.methods import Grid, HazeField
 from otf_stream.service.character import FoundPsf
 from otf_stream.service.source import StackSource
 
@@ -30,6 +32,7 @@ _COARSEST = 8
 _ERROR_PLANES = 24
 _HELD_OUT = 8  # one plane of so many is kept for the exam
 _BRIGHT = 99.9
+_LINES = 12  # rows, and columns, that are kept of every plane
 
 
 @dataclass(frozen=True)
@@ -122,10 +125,18 @@ class CleanStack:
         self._denoiser = denoiser
         self._generator = generator
         self._feed = Feed(source)
-        self._anisotropy = source.acquisition.voxel_size.anisotropy
+        self._voxel_size = source.acquisition.voxel_size
+        self._anisotropy = self._voxel_size.anisotropy
         self._lateral = slice(0, sizes.y), slice(0, sizes.x)
         self._coarse: dict[int, Tensor] = {}
         self._full: dict[int, Tensor] = {}
+        self._rows, self._columns = (
+            sorted({(2 * i + 1) * n // (2 * _LINES) for i in range(_LINES)}) for n in (sizes.y, sizes.x)
+        )
+        self._lines: dict[int, tuple[Tensor, Tensor]] = {}
+        self._haze: tuple[FoundPsf, list[int], list[int], HazeField] | None = None
+        self.haze_time = 0.0
+        """Seconds that computing the haze took the last time."""
         self._room = max(_KEPT // (sizes.y * sizes.x), 1)
         self.binning = next(
             (b for b in range(2, _COARSEST) if sizes.z * sizes.y * sizes.x <= _HAZE_VOXELS * b**2), _COARSEST
@@ -142,6 +153,7 @@ class CleanStack:
             light = self._denoiser(batch.planes, batch.wanted) - self._denoiser.noise.offset
             self._coarse.update(zip(batch.indices, binned(light, self.binning), strict=True))
             for z, plane in zip(batch.indices, light, strict=True):
+                self._lines[z] = plane[self._rows], plane[:, self._columns]
                 if len(self._full) >= self._room:
                     # All are equally likely to stay.
                     slot = int(torch.randint(self.seen + 1, (), generator=self._generator, device=plane.device))
@@ -151,7 +163,7 @@ class CleanStack:
                 self._full[z] = plane
 
     def haze(self, found: FoundPsf, planes: Sequence[int] | None = None) -> HazeField:
-        """Compute the haze.
+        """Compute the haze, or return what was computed if nothing has changed.
 
         Parameters
         ----------
@@ -161,7 +173,10 @@ class CleanStack:
             In which planes; in those that have been denoised if None.
         """
         there = sorted(self._coarse)
-        wanted = there if planes is None else planes
+        wanted = there if planes is None else list(planes)
+        if self._haze and self._haze[0] is found and self._haze[1:3] == (there, wanted):
+            return self._haze[3]
+        begun = time.monotonic()
         # Haze is smooth along z: a plane that is not there is taken to look like the one before.
         every = np.arange(min(there[0], *wanted), max(there[-1], *wanted) + 1)
         nearest = np.clip(np.searchsorted(there, every, side="right") - 1, 0, len(there) - 1)
@@ -169,7 +184,34 @@ class CleanStack:
         coarse = haze(light, found.psf, self._anisotropy, binning=self.binning)
         rows = torch.tensor([z - every[0] for z in wanted], device=coarse.device)
         light, coarse = light[rows], coarse[rows]
-        return HazeField(coarse, self.binning, share_left(light, coarse, found.psf))
+        field = HazeField(coarse, self.binning, share_left(light, coarse, found.psf))
+        self._haze, self.haze_time = (found, there, wanted, field), time.monotonic() - begun
+        return field
+
+    def axial(self, found: FoundPsf) -> tuple[Grid, list[Tensor]]:
+        """Return some axial slices of the planes that have been denoised.
+
+        Parameters
+        ----------
+        found
+            Point spread function of the stack.
+
+        Returns
+        -------
+        Grid
+            Of the slices: it begins at the first of the planes and ends at the last.
+        list of Tensor
+            XZ slices, then YZ slices: ``(n, z, width)`` each, light in counts, free of haze.
+        """
+        there = sorted(self._lines)
+        field = self.haze(found, there)
+        y, x = self._lateral
+        rows, columns = (torch.stack(lines, dim=0) for lines in zip(*(self._lines[z] for z in there), strict=True))
+        xz = [field.removed(rows[:, i, None], slice(at, at + 1), x)[:, 0] for i, at in enumerate(self._rows)]
+        yz = [field.removed(columns[..., i, None], y, slice(at, at + 1))[..., 0] for i, at in enumerate(self._columns)]
+        depth = isotropic_depth(there[-1] - there[0] + 1, self._voxel_size)
+        grid = Grid([z - there[0] for z in there], self._anisotropy, depth)
+        return grid, [torch.stack(xz), torch.stack(yz)]
 
     def lessons(self, field: HazeField) -> Lessons:
         """Free the planes that are kept in full of their haze, and set some of them aside."""

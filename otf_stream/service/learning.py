@@ -9,20 +9,24 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from otf_stream.config import LayerChoice
 from otf_stream.learn.checkpoints import shipped_network
 from otf_stream.learn.compute import Compute
+from otf_stream.learn.denoise import NEIGHBOURS, Denoiser, denoiser_trainer, neighbourhoods
 from otf_stream.learn.denoise import PATCH as NOISY_PATCH
-from otf_stream.learn.denoise import Denoiser, denoiser_trainer, neighbourhoods
 from otf_stream.learn.nafnet import NAFNet
 from otf_stream.learn.pairs import AxialPairs
 from otf_stream.learn.planes import PlanePool
+from otf_stream.learn.slices import CHANNELS, shown
 from otf_stream.learn.training import Trainer, apply_network
+from otf_stream.learn.zest import select_layers
 from otf_stream.restore.methods import slices_at_once
 from otf_stream.restore.regions import split_into_regions
 from otf_stream.restore.trust import Trust, examine
@@ -35,6 +39,8 @@ from otf_stream.store.restored import BLOCK
 FIRST_PLANES = 4
 _WRITTEN_PER_SECOND = 15e6  # voxels: reading, comparing, compressing and the pyramid, on one slow core
 _LEARNING_RATE = 2e-3
+_WIDEST, _LARGEST = 1024, 256  # pixels: sides of the largest slice and plane that the speed is measured on
+_HALO_OF_PLANES = 24  # pixels, about the reach of the denoiser
 
 Progress = Callable[[str, float], None]
 """Told the stage and its progress, from 0 to 1."""
@@ -44,7 +50,8 @@ Progress = Callable[[str, float], None]
 class Learned:
     """Networks for one stack, what they were taught with, and how they came about.
 
-    ``scale`` is the unit of the deblurring network: counts, haze left out, of the brightest thousandth.
+    ``scale`` is the unit of the deblurring network: counts, haze left out, of the brightest thousandth. ``layers`` were
+    fine-tuned, all if None.
     """
 
     denoiser: Denoiser
@@ -57,6 +64,7 @@ class Learned:
     denoiser_steps: int
     steps: int
     losses: tuple[float, ...]
+    layers: tuple[str, ...] | None
 
 
 def learn(
@@ -70,6 +78,7 @@ def learn(
     progress: Progress,
     finetune: bool = True,
     measured: Path | None = None,
+    layers: LayerChoice = "all",
 ) -> Learned:
     """Learn to denoise and to deblur a stack, from the stack.
 
@@ -93,6 +102,8 @@ def learn(
         Whether to train the networks. If not, they only take on the stack's statistics.
     measured
         File of a measured point spread function, which is then not estimated.
+    layers
+        Which layers of the network to train.
     """
     generator = compute.generator(seed)
     denoiser, denoiser_steps = _learn_to_denoise(
@@ -107,31 +118,43 @@ def learn(
     lessons = stack.lessons(stack.haze(found))
     anisotropy = source.acquisition.voxel_size.anisotropy
     pairs = AxialPairs(lessons.clean, lessons.errors, found.blur, anisotropy, generator)
-    trainer = Trainer(network, pairs, compute, learning_rate=_LEARNING_RATE)
+    selected = select_layers(network, pairs(), compute) if layers == "zest" else None
+    trainer = Trainer(network, pairs, compute, learning_rate=_LEARNING_RATE, layers=selected)
     known = stack.seen
     while finetune and (done := schedule.deblurring(trainer.steps)) < 1:
         trainer.step(done)
         progress("finetune", done)
-        schedule.reserve(lambda: restoring_time(network, source, compute))
+        schedule.reserve(lambda: restoring_time(network, source, compute) + stack.haze_time)
         stack.take()
         if stack.seen >= 2 * known:
             found, known = find_psf(source, character.noise, measured), stack.seen
             lessons = stack.lessons(stack.haze(found))
             pairs.clean, pairs.errors, pairs.blur = lessons.clean, lessons.errors, found.blur
-    ready = trainer.network()
     exam = AxialPairs(lessons.held_out, lessons.errors, found.blur, anisotropy, generator)
     return Learned(
         denoiser,
-        ready,
+        trainer.network(_axial_slices(stack, found, lessons.scale)),
         stack,
         character,
         found,
         lessons.scale,
-        examine(ready, exam, compute, planes=lessons.held_out_planes),
+        examine(trainer.network(), exam, compute, planes=lessons.held_out_planes),
         denoiser_steps,
         trainer.steps,
         tuple(trainer.losses),
+        selected,
     )
+
+
+def _axial_slices(stack: CleanStack, found: FoundPsf, scale: float) -> Iterator[Tensor]:
+    """Yield axial slices of the stack as the network will be shown them."""
+    grid, directions = stack.axial(found)
+    for planes in directions:
+        device = planes.device
+        imaging, interpolation = grid.imaging(found.psf.kernel, device), grid.interpolation(device)
+        batch = slices_at_once(grid.depth, planes.shape[-1])
+        for start in range(0, len(planes), batch):
+            yield shown(imaging, interpolation, planes[start : start + batch] / scale)
 
 
 def _learn_to_denoise(
@@ -162,19 +185,27 @@ def _learn_to_denoise(
 
 
 def restoring_time(network: NAFNet, source: StackSource, compute: Compute) -> float:
-    """Measure how many seconds restoring the stack will take on this device, writing included."""
+    """Measure how many seconds restoring the stack will take on this device, denoising and writing included."""
     sizes, depth = source.acquisition.sizes, source.grid().depth
-    width = min(max(sizes.x, sizes.y), 1024)
-    slices = torch.zeros(slices_at_once(depth, width), 1, depth, width, device=compute.device)
-    ready = copy.deepcopy(network).to(compute.device).eval()
+    halo = network.reach + _HALO_OF_PLANES
+    regions = split_into_regions(depth, sizes.y, sizes.x, block=BLOCK, halo=halo)
+    area = sum(_area(region.halo_y, region.halo_x) for region in regions)
+    width = min(max(sizes.x, sizes.y), _WIDEST)
+    slices = torch.zeros(slices_at_once(depth, width), CHANNELS, depth, width)
+    planes = torch.zeros(1, 2 * NEIGHBOURS + 2, min(sizes.y, _LARGEST), min(sizes.x, _LARGEST))
+    deblurring = 2 * depth * area * _seconds_a_pixel(network, slices, compute)
+    denoising = sizes.z * area * _seconds_a_pixel(shipped_network("denoise"), planes, compute)
+    return deblurring + denoising + depth * sizes.y * sizes.x / _WRITTEN_PER_SECOND
+
+
+def _seconds_a_pixel(network: NAFNet, images: Tensor, compute: Compute) -> float:
+    ready, images = copy.deepcopy(network).to(compute.device).eval(), images.to(compute.device)
     runs = []
     for _ in range(4):  # the first prepares kernels; the others share the machine with whatever else runs
         begun = time.perf_counter()
-        float(apply_network(ready, slices, compute).sum())  # waits for the device
+        float(apply_network(ready, images, compute).sum())  # waits for the device
         runs.append(time.perf_counter() - begun)
-    regions = split_into_regions(depth, sizes.y, sizes.x, block=BLOCK, halo=network.reach)
-    pixels = 2 * depth * sum(_area(region.halo_y, region.halo_x) for region in regions)
-    return pixels * min(runs[1:]) / slices.numel() + depth * sizes.y * sizes.x / _WRITTEN_PER_SECOND
+    return min(runs[1:]) / images[:, 0].numel()
 
 
 def _area(y: slice, x: slice) -> int:

@@ -22,8 +22,8 @@ import torch
 
 from otf_stream import __version__
 from otf_stream.acquisition import StackIndex
-from otf_stream.config import MethodName
-from otf_stream.learn.checkpoints import shipped_network
+from otf_stream.config import LayerChoice, MethodName
+from otf_stream.learn.checkpoints import digest, network_to_deblur
 from otf_stream.learn.compute import Compute
 from otf_stream.restore.fidelity import Fidelity
 from otf_stream.restore.methods import Grid, HazeField, clean_richardson_lucy, deblur, interpolate, richardson_lucy
@@ -50,7 +50,7 @@ _ROOM_POLL = 5.0
 _FEWEST_PLANES = 5
 _SATURATED = 1e-3
 _DISAGREEMENT = 1.5
-_LIGHT_LOST = 0.03
+_LIGHT_LOST, _MOST_LIGHT_LOST = 0.03, 0.25
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,18 @@ class Settings:
         Of every draw.
     psf
         File of a measured point spread function; estimated from the stack if None.
+    weights
+        File of the network to start from; the shipped one if None.
+    layers
+        Which of its layers are fine-tuned: all, or those that ZEST selects.
     """
 
     method: MethodName = "auto"
     budget: Budget = field(default_factory=Budget)
     seed: int = 0
     psf: Path | None = None
+    weights: Path | None = None
+    layers: LayerChoice = "all"
 
 
 class EmptyStackError(RuntimeError):
@@ -180,7 +186,9 @@ def _restore(
             return fidelity
 
         fidelity = written(lambda: land(method, field))
-        if learned and settings.budget.steps is None and abs(fidelity.flux_ratio - 1) > _LIGHT_LOST:
+        # What is left of planes without haze is divided by the core's share of the light, and so are errors in it.
+        bearable = min(_LIGHT_LOST / found.psf.core_share, _MOST_LIGHT_LOST)
+        if learned and settings.budget.steps is None and abs(fidelity.flux_ratio - 1) > bearable:
             # Light must not be lost: no sharpness is worth it.
             reasons.append(f"the network made {fidelity.flux_ratio:.2f} times the light of the planes: interpolated")
             method, learned = interpolate(grid), None
@@ -201,9 +209,9 @@ def _restore(
         "residual": fidelity.residual,
         "noise": {**asdict(character.noise), "grain": list(character.noise.grain)},
         "axial_blur": _blur(found),
-        "training": _training(learned),
+        "training": _training(learned, settings.weights),
         "trust": _trust(learned),
-        "settings": {**asdict(settings), "psf": settings.psf and str(settings.psf)},
+        "settings": _told(settings),
         "timing": timing,
         "versions": _versions(),
         "compute": {"device": str(compute), "threads": torch.get_num_threads(), "machine": platform.machine()},
@@ -248,7 +256,7 @@ def _learn_if_possible(
         reasons.append(f"{planes} planes are too few to learn from (at least {_FEWEST_PLANES}): interpolated")
         return None
     torch.manual_seed(settings.seed)
-    network = shipped_network("deblur")
+    network = network_to_deblur(settings.weights)
     schedule.reserve(lambda: restoring_time(network, source, compute))
     while character.scale <= 0 and not source.arrivals().complete:
         time.sleep(_POLL)  # the first planes lie outside the sample
@@ -270,6 +278,7 @@ def _learn_if_possible(
         progress=progress,
         finetune=finetune,
         measured=settings.psf,
+        layers=settings.layers,
     )
     _await_planes(source, source.acquisition.sizes.z)
     if not schedule.time_to_restore:
@@ -312,11 +321,18 @@ def _method(
         return interpolate(grid), None
     if learned:
         field = learned.stack.haze(found, grid.planes)
+        kernel = found.psf.kernel
         if learned.trust.best == "richardson-lucy":
-            kernel = found.psf.kernel
             return clean_richardson_lucy(grid, learned.denoiser, field, kernel, character.origin), field
         deblurred = deblur(
-            grid, learned.denoiser, field, learned.network, compute, origin=character.origin, scale=learned.scale
+            grid,
+            learned.denoiser,
+            field,
+            kernel,
+            learned.network,
+            compute,
+            origin=character.origin,
+            scale=learned.scale,
         )
         return replace(deblurred, name="finetune" if learned.steps else "pretrained"), field
     if choice == "richardson-lucy":
@@ -407,7 +423,7 @@ def _blur(found: FoundPsf) -> dict[str, Any]:
     }
 
 
-def _training(learned: Learned | None) -> dict[str, Any] | None:
+def _training(learned: Learned | None, weights: Path | None) -> dict[str, Any] | None:
     if learned is None:
         return None
     tail = learned.losses[-20:]
@@ -416,7 +432,14 @@ def _training(learned: Learned | None) -> dict[str, Any] | None:
         "steps": learned.steps,
         "final_loss": sum(tail) / max(len(tail), 1),
         "parameters": sum(p.numel() for p in learned.network.parameters()),
+        "weights_sha256": digest(weights),
+        "layers": "all" if learned.layers is None else list(learned.layers),
     }
+
+
+def _told(settings: Settings) -> dict[str, Any]:
+    files = {"psf": settings.psf, "weights": settings.weights}
+    return {**asdict(settings), **{name: path and str(path) for name, path in files.items()}}
 
 
 def _trust(learned: Learned | None) -> dict[str, Any] | None:

@@ -159,6 +159,8 @@ class Service:
             budget=Budget(total=config.budget_s, tail=config.tail_s),
             seed=config.seed,
             psf=config.psf,
+            weights=config.weights,
+            layers=config.layers,
         )
         process = _PROCESSES.Process(
             target=run_worker,

@@ -61,7 +61,7 @@ def test_the_rivals_keep_to_the_share(share) -> None:
 
 
 def test_a_run_is_kept_and_told(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(layers, "shipped_network", lambda name: NAFNet(width=4))
+    monkeypatch.setattr(layers, "shipped_network", lambda name: NAFNet(width=4, guide_channels=1))
     monkeypatch.setattr(layers, "_WARM_UP", 0.0)
     case, results = Case("confocal", "low", 4), tmp_path / "layers.jsonl"
     found = run_layers([case], results, CPU, seconds=0.2, share=0.3, seeds=1)

@@ -3,9 +3,10 @@ import json
 import numpy as np
 import pytest
 
-from otf_stream.bench.cases import HELD_OUT, PHOTONS, Case, all_cases, few_cases
+from otf_stream.bench.cases import HELD_OUT, PHOTONS, Case, all_cases, few_cases, few_held_out_cases
 from otf_stream.bench.contenders import interpolated, richardson_lucy
-from otf_stream.bench.quality import draw, page, read_results
+from otf_stream.bench.quality import draw, page
+from otf_stream.bench.results import read_results
 from otf_stream.restore.evaluate import psnr
 
 CASE = Case("confocal", "low", 4)
@@ -25,6 +26,8 @@ def test_the_benchmark_covers_every_modality_noise_and_z_step() -> None:
     held_out = [case for case in cases if case.sample in HELD_OUT]
     assert not {case.seed for case in cells} & {case.seed for case in held_out}
     assert {case.modality for case in few_cases()} == {case.modality for case in cases}
+    assert len(few_held_out_cases()) == len(few_cases())
+    assert not {case.sample for case in few_held_out_cases()} & {case.sample for case in few_cases()}
     assert set(PHOTONS) == {case.noise for case in cases}
 
 
@@ -51,7 +54,8 @@ def test_the_page_tells_the_mean_and_the_worst(tmp_path) -> None:
         return {
             "case": f"{modality}-{sample}", "sample": sample, "machine": "2 cores", "budget": 120.0,
             "psnr": {"linear": linear, "otf_stream": mine}, "ssim": {"linear": 0.8, "otf_stream": 0.9},
-            "provenance": {"method": "finetune"},
+            "provenance": {"method": "finetune"}, "seconds": {"otf_stream": 118.0},
+            "axial_width": {"estimated": 5.5, "true": 5.0}, "gain": {"estimated": 1.98, "true": 2.0},
         }  # fmt: skip
 
     results = [result("confocal", "cells", 20, 26), result("widefield", "cells", 21, 23), result("x", "foam", 20, 30)]

@@ -14,13 +14,16 @@ from safetensors.numpy import save_file
 from otf_stream.learn.architecture import describe, single_channel
 from otf_stream.learn.checkpoints import (
     CheckpointError,
+    digest,
     import_checkpoint,
     load_checkpoint,
     load_weights,
+    network_to_deblur,
     save_weights,
     shipped_network,
 )
 from otf_stream.learn.nafnet import NAFNet, deblurring_network
+from otf_stream.learn.slices import CHANNELS
 
 
 def test_weights_come_back_with_their_card(tmp_path):
@@ -29,7 +32,7 @@ def test_weights_come_back_with_their_card(tmp_path):
     save_weights(network, tmp_path / "w.safetensors", {"steps": 3, "validation": [0.5]})
     loaded, card = load_weights(tmp_path / "w.safetensors")
     assert card == {"steps": 3, "validation": [0.5]}
-    image = torch.rand(1, 1, 32, 32)
+    image = torch.rand(1, CHANNELS, 32, 32)
     assert torch.equal(loaded.eval()(image), network.eval()(image))
     assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
     (tmp_path / "plain").touch()
@@ -266,3 +269,24 @@ def test_weights_that_cannot_be_written_leave_nothing(tmp_path):
     with pytest.raises(OSError, match="taken"):
         save_weights(deblurring_network(), tmp_path / "taken.safetensors", {})
     assert [path.name for path in tmp_path.iterdir()] == ["taken.safetensors"]
+
+
+def test_imported_networks_are_given_guides_and_do_what_they_did(tmp_path):
+    torch.manual_seed(0)
+    plain = NAFNet(width=4, enc_blk_nums=(1,), middle_blk_num=1, dec_blk_nums=(1,)).eval()
+    torch.nn.init.normal_(plain.ending.weight)
+    save_weights(plain, tmp_path / "plain.safetensors", {})
+    network = network_to_deblur(tmp_path / "plain.safetensors").eval()
+    slices = torch.rand(2, CHANNELS, 16, 16)
+    torch.testing.assert_close(network(slices), plain(slices[:, :1]))
+    assert digest(tmp_path / "plain.safetensors") != digest()
+
+
+def test_a_network_for_other_channels_is_refused(tmp_path):
+    save_weights(NAFNet(width=4, guide_channels=5), tmp_path / "w.safetensors", {})
+    with pytest.raises(CheckpointError, match=r"w\.safetensors holds a network for 1 channels with 5 guides"):
+        network_to_deblur(tmp_path / "w.safetensors")
+
+
+def test_the_shipped_network_is_one_to_deblur():
+    assert network_to_deblur().intro.in_channels == CHANNELS

@@ -6,6 +6,7 @@ from kernels import family
 
 from otf_stream.learn.pairs import PATCH, AxialPairs, patch_side
 from otf_stream.learn.planes import PlanePool
+from otf_stream.learn.slices import CHANNELS
 
 
 def pairs_of(planes, *, blur=None, errors=0.0, anisotropy=4.0):
@@ -20,15 +21,19 @@ def pairs_of(planes, *, blur=None, errors=0.0, anisotropy=4.0):
 def test_a_ramp_survives_so_nothing_shifts(anisotropy):
     y = torch.arange(320, dtype=torch.float32)
     planes = (y[:, None] + y[None, :])[None, None]
-    degraded, clean = pairs_of(planes, anisotropy=anisotropy, blur=family(max(0.5 * anisotropy, 0.5), skew=1.0))()
-    assert degraded.shape == clean.shape == (8, 1, PATCH, PATCH)
-    torch.testing.assert_close(degraded, clean, atol=0.1, rtol=1e-3)
+    shown, clean = pairs_of(planes, anisotropy=anisotropy, blur=family(max(0.5 * anisotropy, 0.5), skew=1.0))()
+    assert shown.shape == (8, CHANNELS, PATCH, PATCH)
+    assert clean.shape == (8, 1, PATCH, PATCH)
+    deconvolved, interpolated = shown[:, :1], shown[:, 1:]
+    torch.testing.assert_close(interpolated, clean, atol=0.1, rtol=1e-3)
+    torch.testing.assert_close(deconvolved, clean, atol=2.0, rtol=0.02)
 
 
 def test_only_the_axial_direction_is_blurred():
     stripes = (torch.arange(320) % 8 < 4).float()
     planes = stripes[None, None, :, None].expand(1, 1, 320, 320).contiguous()
-    degraded, clean = pairs_of(planes, blur=family(4.0, spread=1.01, skew=1.0))()
+    shown, clean = pairs_of(planes, blur=family(4.0, spread=1.01, skew=1.0))()
+    degraded = shown[:, 1:]
     along_z = clean.diff(dim=2).abs().sum(dim=(1, 2, 3)) > 0
     assert along_z.any()
     assert not along_z.all()
@@ -36,8 +41,17 @@ def test_only_the_axial_direction_is_blurred():
     torch.testing.assert_close(degraded[~along_z], clean[~along_z], atol=1e-4, rtol=0)
 
 
+def test_deconvolved_slices_are_sharper_than_interpolated_ones():
+    planes = torch.rand(2, 1, 200, 200, generator=torch.Generator().manual_seed(3))
+    planes = torch.nn.functional.avg_pool2d(planes, 5, stride=1, padding=2) ** 4 * 10
+    shown, clean = pairs_of(planes, blur=family(2.0))()
+    deconvolved, interpolated = ((shown[:, [c]] - clean).square().mean() for c in range(CHANNELS))
+    assert deconvolved < 0.8 * interpolated
+
+
 def test_errors_are_those_of_the_planes_and_are_interpolated_like_them():
-    degraded, clean = pairs_of(torch.zeros(1, 1, 320, 320), errors=0.5)()
+    shown, clean = pairs_of(torch.zeros(1, 1, 320, 320), errors=0.5)()
+    degraded = shown[:, 1:]
     assert clean.abs().max() == 0
     on_planes = degraded.var(dim=(1, 3)).max(dim=1).values.mean()  # rows that are planes keep the full variance, 0.25
     assert 0.2 < float(on_planes) < 0.4
@@ -56,8 +70,8 @@ def test_errors_run_on_from_plane_to_plane_as_they_do_in_the_stack():
     pairs = pairs_of(torch.zeros(1, 1, 320, 320))
     z = torch.arange(6, dtype=torch.float32)
     pairs.errors = z[:, None, None].expand(6, 80, 80).contiguous()  # fewer planes than a slice has
-    degraded, _ = pairs()
-    steps = degraded[:, 0, :, 0].diff(dim=1)
+    shown, _ = pairs()
+    steps = shown[:, 1, :, 0].diff(dim=1)
     assert (steps.abs() <= 0.25 + 1e-4).all()  # never more than one plane's difference in one z step
     assert (steps > 0.2).any()
     assert (steps < -0.2).any()

@@ -49,7 +49,7 @@ def test_index_mismatch_blurs_to_one_side() -> None:
     good = Microscope("widefield", 1.0)
     bad = Microscope("widefield", 1.0, depth_um=100, index_mismatch=0.05)
     assert one_sided(good) < 0.01
-    assert one_sided(bad) > 0.1
+    assert one_sided(bad) > 0.05
     assert psf(bad, 121)[:, 20, 20].argmax() == 60
 
 

@@ -12,7 +12,15 @@ from otf_stream.learn.denoise import Denoiser, denoising_network
 from otf_stream.learn.nafnet import NAFNet
 from otf_stream.optics.noise import NoiseModel
 from otf_stream.restore.fidelity import Fidelity
-from otf_stream.restore.methods import Grid, HazeField, deblur, interpolate, interpolated, richardson_lucy
+from otf_stream.restore.methods import (
+    Grid,
+    HazeField,
+    clean_richardson_lucy,
+    deblur,
+    interpolate,
+    interpolated,
+    richardson_lucy,
+)
 from otf_stream.restore.regions import Region, restore_region, split_into_regions
 
 CPU = choose_compute("cpu")
@@ -96,9 +104,9 @@ def test_regions_are_invisible_in_the_result():
     raw = sample(9, 192)
     grid = Grid(range(9), 2.5, 21)
     # Networks of different depth, as the real ones: the halo must fit the grids of both.
-    network = awake_network(levels=3)
+    network = awake_network(levels=3, guides=1)
     denoiser = Denoiser(awake_network(seed=1, levels=1, guides=5), NoiseModel(1.0, 100.0, 1.0), 500.0, CPU)
-    method = deblur(grid, denoiser, haze_of(raw), network, CPU, origin=100.0, scale=500.0)
+    method = deblur(grid, denoiser, haze_of(raw), gaussian(2.0), network, CPU, origin=100.0, scale=500.0)
     assert (network.reach + denoiser.reach) % network.multiple != 0
     at_once = whole(method, raw)
     tiled = torch.empty_like(at_once)
@@ -114,18 +122,20 @@ def test_regions_are_invisible_in_the_result():
 def test_both_directions_are_treated_alike():
     raw = sample(9, 40)
     identity = Denoiser(denoising_network().eval(), NoiseModel(1.0, 100.0, 1.0), 500.0, CPU)
-    method = deblur(Grid(range(9), 2.0, 17), identity, no_haze(raw), awake_network(), CPU, origin=100.0, scale=500.0)
+    grid, network = Grid(range(9), 2.0, 17), awake_network(guides=1)
+    method = deblur(grid, identity, no_haze(raw), gaussian(1.0), network, CPU, origin=100.0, scale=500.0)
     turned = whole(method, raw.transpose(1, 2).contiguous()).transpose(1, 2)
     torch.testing.assert_close(turned, whole(method, raw), atol=0.5, rtol=0)
 
 
-def test_an_untrained_network_is_the_interpolation():
+def test_an_untrained_network_is_richardson_lucy():
     raw = sample(9, 40)
-    grid = Grid(range(9), 2.0, 17)
+    grid, kernel = Grid(range(9), 2.0, 17), gaussian(1.0)
     untrained = Denoiser(denoising_network().eval(), NoiseModel(1.0, 100.0, 1.0), 500.0, CPU)
-    method = deblur(grid, untrained, no_haze(raw), NAFNet(width=8).eval(), CPU, origin=100.0, scale=500.0)
-    volume = whole(method, raw)
-    torch.testing.assert_close(volume, interpolated(grid, raw), atol=1e-2, rtol=0)
+    network = NAFNet(width=8, guide_channels=1).eval()
+    method = deblur(grid, untrained, no_haze(raw), kernel, network, CPU, origin=100.0, scale=500.0)
+    lucy = clean_richardson_lucy(grid, untrained, no_haze(raw), kernel, 100.0)
+    torch.testing.assert_close(whole(method, raw), whole(lucy, raw), atol=0.05, rtol=1e-3)
 
 
 def test_fidelity_is_one_for_the_truth_and_tells_of_lost_light():

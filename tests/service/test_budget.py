@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otf_stream.service.budget import Arrivals, Budget, Schedule
+from otf_stream.service.budget import _SAFETY, Arrivals, Budget, Schedule
 
 
 class Stack:
@@ -64,7 +64,7 @@ def test_time_to_restore_is_kept_free():
     schedule = stack.schedule(Budget(total=60, tail=0))
     schedule.reserve(lambda: 5.0)
     stack.now = 130.0
-    assert schedule.time_to_train == pytest.approx(160 - 130 - 10)
+    assert schedule.time_to_train == pytest.approx(160 - 130 - 5 * _SAFETY)
     assert schedule.worth_training
     stack.now = 152.0
     assert not schedule.worth_training
@@ -89,7 +89,7 @@ def test_a_busy_moment_is_not_the_last_word():
     assert schedule.time_to_restore
     stack.now += 21
     schedule.reserve(lambda: 5.0)
-    assert schedule.time_to_train == pytest.approx(60 - 42 - 10)  # the median of three
+    assert schedule.time_to_train == pytest.approx(60 - 42 - 5 * _SAFETY)  # the median of three
 
 
 def test_stacks_that_wait_share_the_time():

@@ -59,3 +59,21 @@ def test_planes_that_never_come_are_bridged_in_the_haze_and_some_are_held_out(se
     left = field.removed(light, slice(0, 72), slice(0, 72))
     assert float(left.mean()) == pytest.approx(float(light.mean()), rel=0.05)
     torch.testing.assert_close(field.added(left, slice(0, 72), slice(0, 72)), light, atol=1e-2, rtol=1e-4)
+
+
+def test_axial_slices_are_those_of_the_denoised_planes_from_the_first_to_the_last(session):
+    store = session({(0, 0): small_stack(planes=10)}, planes=14, close=False)
+    source = StackSource(store, (0, 0))
+    denoiser = Denoiser(shipped_network("denoise"), NoiseModel(2.0, 100.0, 4.0), 300.0, CPU)
+    clean = CleanStack(source, denoiser, torch.Generator().manual_seed(0))
+    clean.take(at_once=True)
+    found = usual_psf(source)
+    grid, (xz, yz) = clean.axial(found)
+    seen = clean.seen
+    assert list(grid.planes) == list(range(seen))
+    assert grid.depth == round((seen - 1) * source.acquisition.voxel_size.anisotropy) + 1
+    light = torch.from_numpy(source.read(list(range(10)))) - 100
+    free = clean.haze(found, list(range(seen))).removed(denoiser(light + 100)[:seen] - 100, slice(0, 72), slice(0, 72))
+    assert xz.shape == yz.shape == (12, seen, 72)
+    torch.testing.assert_close(xz[3], free[:, 21], atol=2.0, rtol=0)
+    torch.testing.assert_close(yz[3], free[:, :, 21], atol=2.0, rtol=0)

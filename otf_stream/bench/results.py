@@ -1,0 +1,50 @@
+"""Results of a benchmark, written down one by one: a run that was cut off goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Hashable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+Result = dict[str, Any]
+Key = TypeVar("Key", bound=Hashable)
+
+
+def read_results(path: Path) -> list[Result]:
+    """Read what earlier runs wrote, JSON lines; nothing where there is no file."""
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+
+
+def run_missing(
+    path: Path,
+    wanted: Mapping[Key, Callable[[], Result]],
+    key: Callable[[Result], Key],
+    progress: Callable[[Result], None],
+) -> list[Result]:
+    """Run what has no result yet, and write down each result as soon as it is there.
+
+    Parameters
+    ----------
+    path
+        Of the results.
+    wanted
+        What is to be run, by its key.
+    key
+        Of a result.
+    progress
+        Is told of new results.
+
+    Returns
+    -------
+    list of dict
+        The results that are wanted, in that order, those of earlier runs included.
+    """
+    done = {key(result): result for result in read_results(path)}
+    for name, run in wanted.items():
+        if name not in done:
+            done[name] = run()
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(done[name]) + "\n")
+            progress(done[name])
+    return [done[name] for name in wanted]
