@@ -61,7 +61,7 @@ A NAFNet of {card["parameters"]:,} parameters that {_PURPOSE[name]}
 - **Limits**: samples without preferred direction; fixed patterns of the camera, reflections and scatter were never
   shown to it.
 
-PSNR over that of what it corrects (the noisy plane, the deconvolved slice), mean over scenes that were never trained on:
+PSNR over that of what it corrects (the noisy plane, the deconvolved slice), mean over scenes never trained on:
 
 | steps | seconds | gain (dB) |
 |---|---|---|

@@ -11,6 +11,7 @@ from otf_stream.learn.modelcard import card_text, model_card
 from otf_stream.learn.pairs import PATCH
 from otf_stream.learn.pretrain import axial_pairs, held_out, noisy_pairs, pretrain
 from otf_stream.learn.scenes import draw_scene
+from otf_stream.learn.slices import CHANNELS
 
 CPU = choose_compute("cpu")
 
@@ -50,14 +51,15 @@ def test_pairs_of_a_scene_are_what_the_networks_will_see():
     error = float((given[:, :1] - clean).std())
     assert error == pytest.approx(float(given[:, -1].square().mean().sqrt()), rel=0.25)  # as the map of the noise says
     given, clean = axial_pairs(shipped_network("denoise"), CPU)(scene, generator)()
-    assert given.shape == clean.shape == (8, 1, PATCH, PATCH)
+    assert given.shape == (8, CHANNELS, PATCH, PATCH)
+    assert clean.shape == (8, 1, PATCH, PATCH)
     assert float(given.mean()) == pytest.approx(float(clean.mean()), rel=0.1)
 
 
 def test_the_weights_that_ship_do_what_they_were_trained_for():
     assert held_out(noisy_pairs, CPU, 11, scenes=3)(shipped_network("denoise")) > 6
     pairs = axial_pairs(shipped_network("denoise"), CPU)
-    assert held_out(pairs, CPU, 12, scenes=3)(shipped_network("deblur")) > 2
+    assert held_out(pairs, CPU, 12, scenes=3)(shipped_network("deblur")) > 0.2  # over deconvolution
 
 
 def test_the_card_says_what_was_done(trained, tmp_path):
