@@ -7,6 +7,7 @@ voxel size and the modality, and all its time includes restoring and writing.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tempfile
 import zlib
@@ -17,6 +18,7 @@ from typing import Any
 from uuid import uuid4
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.fft import irfftn, next_fast_len, rfftn
 from scipy.ndimage import zoom
@@ -125,7 +127,9 @@ def care(case: Case, planes: Planes, *, seconds: float, python: Path) -> Volume:
         source, target = Path(folder) / "in.npz", Path(folder) / "out.npy"
         np.savez(source, planes=planes, psf=_beyond_lateral(case.psf), anisotropy=case.z_step, depth=case.depth)
         command = [str(python), str(_CARE_SCRIPT), str(source), str(target), str(seconds)]
-        subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - our own script
+        # As many cores as ours has.
+        threads = dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), str(torch.get_num_threads()))
+        subprocess.run(command, check=True, capture_output=True, env=os.environ | threads)  # noqa: S603 - our own script
         return np.asarray(np.load(target), np.float32)
 
 
