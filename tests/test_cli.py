@@ -180,6 +180,14 @@ def test_what_cannot_be_done_is_refused_in_one_line(tmp_path: Path, phantoms: Pa
             ("serve", "--data", tmp_path / "data", "--listen", f"tcp://127.0.0.1:{taken_port}"),
             (f"127.0.0.1:{taken_port}", "--listen"),
         ),
+        "no such weights": (
+            ("restore", stack, out, *VOXEL_SIZE, "--weights", tmp_path / "nothing.safetensors"),
+            ("nothing.safetensors",),
+        ),
+        "weights that are none": (
+            ("restore", stack, out, *VOXEL_SIZE, "--weights", stack),
+            ("stack.tif is no safetensors file", "otf-stream weights import"),
+        ),
         "something else is there": (("demo", "--out", phantoms), ("earlier demo", "--overwrite")),
     }
     if not torch.cuda.is_available():

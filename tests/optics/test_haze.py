@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from otf_stream.optics.forward import convolved
-from otf_stream.optics.haze import binned, haze, share_left, spread
+from otf_stream.optics.haze import _accelerated, binned, haze, share_left, spread
 from otf_stream.optics.pointspread import Microscope, focus_width, point_spread
 from otf_stream.optics.psf import SplitPsf, focus, split_psf
 from simulators.phantom import cells, seen_isotropically
@@ -46,6 +46,21 @@ def test_where_there_is_no_haze_none_is_found(hazy):
     psf = SplitPsf(line / line.sum(), torch.zeros(41, 21, 21), 1.0)
     assert float(psf.whole.sum()) == pytest.approx(float((line / line.sum()).sum() * focus(21, 1.0).sum()))
     assert float(haze(binned(hazy[2], 2), psf, 4.0, binning=2, iterations=3).abs().max()) < 1e-3
+
+
+def test_acceleration_saves_most_of_the_iterations():
+    wanted = torch.tensor([1.0, 5.0, 2.0, 8.0])
+
+    def improved(x: torch.Tensor) -> torch.Tensor:
+        return x + 0.05 * (wanted - x)
+
+    def off(x: torch.Tensor) -> float:
+        return float((x - wanted).abs().max())
+
+    plain = start = torch.full((4,), 3.0)
+    for _ in range(60):
+        plain = improved(plain)
+    assert off(_accelerated(improved, start, 20)) < off(plain)
 
 
 @pytest.mark.parametrize("anisotropy", [0.6, 2.5, 4.42])

@@ -9,7 +9,10 @@ import torch
 from kernels import gaussian
 from stacks import small_stack, write
 
+from otf_stream.learn.checkpoints import digest, network_to_deblur, save_weights
 from otf_stream.learn.compute import choose_compute
+from otf_stream.learn.nafnet import NAFNet
+from otf_stream.learn.training import layers_of
 from otf_stream.optics.noise import NoiseModel
 from otf_stream.restore.fidelity import Fidelity
 from otf_stream.restore.methods import Grid
@@ -65,6 +68,18 @@ def test_provenance_tells_how_the_volume_came_about(session):
     assert provenance["timing"]["since_first_plane_s"] > 0
     assert provenance["missing_planes"] == provenance["warnings"] == []
     assert store.journal.state((0, 0)) == "restored"
+
+
+def test_of_a_selection_of_layers_the_others_stay_and_the_provenance_tells(session, tmp_path):
+    weights = tmp_path / "w.safetensors"
+    torch.manual_seed(0)
+    save_weights(NAFNet(width=8, enc_blk_nums=(1,), middle_blk_num=1, dec_blk_nums=(1,)), weights, {})
+    store = session({(0, 0): small_stack()})
+    settings = Settings(budget=Budget(steps=3), weights=weights, layers="zest")
+    training = restore_stack(store, (0, 0), settings, CPU)["training"]
+    assert 0 < len(training["layers"]) < len(layers_of(network_to_deblur(weights)))
+    assert training["weights_sha256"] == digest(weights)
+    assert training["steps"] == 3
 
 
 def test_a_network_that_changes_the_light_is_told():
