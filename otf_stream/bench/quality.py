@@ -180,8 +180,10 @@ def draw(path: Path, volumes: dict[str, Volume], truth: Volume) -> None:
     from otf_stream.restore.evaluate import fit_gain_offset
 
     shown = {**volumes, "truth": truth}
-    figure = Figure(figsize=(5 * 2, 5 * 2 * truth.shape[0] / truth.shape[2] * (len(shown) + 1) // 2 / 2 + 1))
-    axes = figure.subplots((len(shown) + 1) // 2, 2).ravel()
+    rows, width, title = (len(shown) + 1) // 2, 5.0, 0.3  # inches
+    height = width * truth.shape[0] / truth.shape[2] + title
+    figure = Figure(figsize=(2 * width, rows * height), layout="tight")
+    axes = figure.subplots(rows, 2).ravel()
     low, high = np.percentile(truth, [0.1, 99.9])
     for axis, (name, volume) in zip(axes, shown.items(), strict=False):
         gain, offset = fit_gain_offset(volume, truth)
@@ -190,4 +192,4 @@ def draw(path: Path, volumes: dict[str, Volume], truth: Volume) -> None:
     for axis in axes:
         axis.set_axis_off()
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110, bbox_inches="tight")
+    figure.savefig(path, dpi=110)
