@@ -312,7 +312,7 @@ def pretrain(
     threads: Annotated[int | None, typer.Option(help="Processor cores to use; all, if not given.", min=1)] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Pre-train a network on drawn scenes: how the weights that ship were made."""
+    """Pre-train a network on drawn scenes, as those that ship were; their cards tell the steps, scenes and seed."""
     import torch
 
     from otf_stream.learn.checkpoints import save_weights, shipped_network

@@ -13,9 +13,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from scipy.fft import irfftn, next_fast_len, rfftn
 
+from otf_stream.optics.forward import convolved
 from otf_stream.optics.pointspread import Microscope, focus_width, point_spread
 from simulators.phantom import LATERAL_SIGMA
 
@@ -167,16 +168,8 @@ def through_optics(sample: NDArray[np.float32], psf: NDArray[np.float32]) -> NDA
     ndarray
         float32, the shape of ``sample``; planes of a stack are every so many of it.
     """
-    margins = [min(n // 2, length - 1) for n, length in zip(psf.shape, sample.shape, strict=True)]
-    padded = np.pad(sample, [(margin, margin) for margin in margins], mode="reflect")
-    shape = [next_fast_len(n + m, real=True) for n, m in zip(padded.shape, psf.shape, strict=True)]
-    product = rfftn(padded, shape, workers=-1) * rfftn(psf, shape, workers=-1)
-    image = irfftn(product, shape, workers=-1)
-    inner = [
-        slice(margin + n // 2, margin + n // 2 + length)
-        for margin, n, length in zip(margins, psf.shape, sample.shape, strict=True)
-    ]
-    return np.asarray(np.clip(image[tuple(inner)], 0, None), np.float32)
+    image = convolved(torch.from_numpy(sample), torch.from_numpy(psf))
+    return np.asarray(image.clamp(min=0), np.float32)
 
 
 def _axial_weights(depth: int, anisotropy: float, sigma: float) -> NDArray[np.float32]:

@@ -130,11 +130,16 @@ def run_denoisers(
 ) -> list[Result]:
     """Compare on every case; parameters as :func:`compare` and :func:`otf_stream.bench.quality.run_cases` have them."""
     wanted = {
-        (case.name, seconds): partial(compare, case, compute, seconds=seconds, n2v2_python=n2v2_python)
+        (case.name, seconds, n2v2_python is not None): partial(
+            compare, case, compute, seconds=seconds, n2v2_python=n2v2_python
+        )
         for case in cases
     }
     return run_missing(
-        results, wanted, lambda result: (result["case"], result["seconds"]), lambda result: progress(line(result))
+        results,
+        wanted,
+        lambda result: (result["case"], result["seconds"], "n2v2" in result["psnr"]),
+        lambda result: progress(line(result)),
     )
 
 
@@ -174,7 +179,7 @@ def compare(
         elif name == "pre-trained":
             given = [with_noise_map(pool.patches(_BATCH, PATCH, PATCH, generator), unit) for _ in range(_STATISTICS)]
             network = with_statistics(shipped_network("denoise"), given, compute)
-            clean[name] = Denoiser(network, noise, scale, compute)(light).numpy()
+            clean[name] = Denoiser(network, noise, scale, compute)(light).cpu().numpy()
         elif name in FAMILIES or name == "pre-trained + recorruption":
             trainer = (
                 _from_scratch(FAMILIES[name], pool, unit, compute, generator)
@@ -185,7 +190,7 @@ def compare(
             while (done := (time.monotonic() - begun) / seconds) < 1:
                 trainer.step(done)
             steps[name] = trainer.steps
-            clean[name] = Denoiser(trainer.network(), noise, scale, compute)(light).numpy()
+            clean[name] = Denoiser(trainer.network(), noise, scale, compute)(light).cpu().numpy()
     return {
         "case": case.name,
         "seconds": seconds,

@@ -72,8 +72,11 @@ def run_cases(
     """
     return run_missing(
         results,
-        {case.name: partial(_run, case, compute, seconds, care_python, pictures) for case in cases},
-        lambda result: str(result["case"]),
+        {
+            (case.name, seconds, care_python is not None): partial(_run, case, compute, seconds, care_python, pictures)
+            for case in cases
+        },
+        lambda result: (result["case"], result["budget"], "care" in result["psnr"]),
         lambda result: progress(_line(result)),
     )
 

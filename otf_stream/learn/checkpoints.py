@@ -104,17 +104,21 @@ def network_to_deblur(path: Path | None = None) -> NAFNet:
 
     Raises
     ------
-    CheckpointError, OSError
-        As for `load_weights`, and if the network takes other channels than it will be shown.
+    CheckpointError
+        As for `load_weights`, if the file cannot be read, or if the network takes other channels than it will be shown.
     """
     if path is None:
         return shipped_network("deblur")
-    network, _ = load_weights(path)
+    try:
+        network, _ = load_weights(path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror or error}); {_OURS}") from error
     guides = network.intro.in_channels - network.img_channel
     if network.img_channel != 1 or guides not in (0, CHANNELS - 1):
         raise CheckpointError(
-            f"{path} holds a network for {network.img_channel} channels with {guides} guides, and slices have 1 and "
-            f"{CHANNELS - 1}; {_OURS}"
+            f"{path} holds a network for {network.img_channel} channel(s) with {guides} guide(s); to deblur it takes "
+            f"1 channel with {CHANNELS - 1} guide, or none: give weights from `otf-stream pretrain deblur` or "
+            "`otf-stream weights import`"
         )
     return network if guides else guided(network, CHANNELS - 1)
 

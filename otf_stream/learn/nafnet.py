@@ -24,6 +24,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from otf_stream.learn.slices import CHANNELS
+
 
 class LayerNorm2d(nn.Module):
     """Layer norm over the channels of each pixel. Input and output ``(n, c, h, w)``."""
@@ -189,4 +191,5 @@ class NAFNet(nn.Module):
 
 def deblurring_network() -> NAFNet:
     """Return a new network of the size that deblurs on a CPU: 0.4 M parameters, three levels."""
-    return NAFNet(width=16, enc_blk_nums=(1, 1, 1), middle_blk_num=2, dec_blk_nums=(1, 1, 1), guide_channels=1)
+    blocks = (1, 1, 1)
+    return NAFNet(width=16, enc_blk_nums=blocks, middle_blk_num=2, dec_blk_nums=blocks, guide_channels=CHANNELS - 1)

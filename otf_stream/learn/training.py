@@ -159,15 +159,16 @@ def with_statistics(network: NAFNet, batches: Iterable[Tensor], compute: Compute
 
     Its channel attention looks at the statistics of the stack, and these are measured on the batches, of any size.
     """
-    network = copy.deepcopy(network).train()
+    network = copy.deepcopy(network).to(compute.device).train()
     for module in network.modules():
         if isinstance(module, StackAttention):
             module.forget()
-    with torch.no_grad(), compute.autocast():
+    with torch.no_grad():
         for batch in batches:
             height, width = batch.shape[-2:]
             padding = [0, -width % network.multiple, 0, -height % network.multiple]
-            network(_reflect(batch, padding).contiguous(memory_format=torch.channels_last))
+            with compute.autocast():  # not around what makes the batches
+                network(_reflect(batch, padding).contiguous(memory_format=torch.channels_last))
     return network.eval()
 
 

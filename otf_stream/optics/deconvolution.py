@@ -10,14 +10,16 @@ Richardson 1972; Lucy 1974.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 _ITERATIONS = 20  # more amplify noise
 _FAINTEST = 1e-6
+_SEEN = 1e-3  # of a plane: what is seen less than this is not worth asking for
 
 
 def deconvolved(imaging: Tensor, interpolation: Tensor, light: Tensor) -> Tensor:
-    """Deconvolve planes along z, by Richardson–Lucy.
+    """Deconvolve planes along z, by Richardson–Lucy. What no plane sees, since planes never came, stays interpolated.
 
     Parameters
     ----------
@@ -35,8 +37,8 @@ def deconvolved(imaging: Tensor, interpolation: Tensor, light: Tensor) -> Tensor
     """
     light = light.clamp(min=_FAINTEST)
     estimate = interpolation @ light
-    norm = imaging.sum(-2)[..., None].clamp(min=_FAINTEST)
+    seen = imaging.sum(-2)[..., None]
     for _ in range(_ITERATIONS):
         ratio = light / (imaging @ estimate).clamp(min=1e-9)
-        estimate = estimate * (imaging.mT @ ratio) / norm
+        estimate = torch.where(seen > _SEEN, estimate * (imaging.mT @ ratio) / seen.clamp(min=_SEEN), estimate)
     return estimate

@@ -58,7 +58,7 @@ def haze(light: Tensor, psf: SplitPsf, anisotropy: float, *, binning: int, itera
     # Planes must lie on the grid; between two of them lie about as many voxels as a bin has pixels.
     between = max(round(anisotropy / binning), 1)
     step = anisotropy / between
-    whole, tail = (_resampled(part, step, binning) for part in (psf.whole, psf.tail))
+    whole, tail = (_resampled(part.to(light.device), step, binning) for part in (psf.whole, psf.tail))
     depth = (len(light) - 1) * between + 1
     # Beyond its ends the sample is unknown, and part of the estimate: nothing has to wrap around.
     margins = [n // 2 for n in whole.shape]

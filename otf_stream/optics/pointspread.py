@@ -13,6 +13,7 @@ Aguet, Van De Ville, Unser: Super-resolution orientation estimation, 2009 (the v
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -116,7 +117,8 @@ def microscope_of(modality: Modality, optics: Optics) -> Microscope:
     )
 
 
-def likely_psfs(modality: Modality, optics: Optics, pixel_um: float) -> list[SplitPsf]:
+@lru_cache(maxsize=4)  # asked again as a stack grows; some megabytes each
+def likely_psfs(modality: Modality, optics: Optics, pixel_um: float) -> tuple[SplitPsf, ...]:
     """Compute the point spread functions that a stack may have, on its isotropic grid.
 
     Parameters
@@ -129,7 +131,7 @@ def likely_psfs(modality: Modality, optics: Optics, pixel_um: float) -> list[Spl
 
     Returns
     -------
-    list of SplitPsf
+    tuple of SplitPsf
         The most likely one first.
 
     Raises
@@ -154,7 +156,7 @@ def likely_psfs(modality: Modality, optics: Optics, pixel_um: float) -> list[Spl
             microscope = replace(known, numerical_aperture=aperture, sheet_um=sheet)
             psf = point_spread(microscope, (depth, side), z_um=pixel_um, pixel_um=pixel_um)
             likely.append(split_psf(torch.from_numpy(psf), focus_width(microscope) / _FWHM / pixel_um))
-    return likely
+    return tuple(likely)
 
 
 def focus_width(microscope: Microscope) -> float:

@@ -135,12 +135,17 @@ class CleanStack:
         )
         self._lines: dict[int, tuple[Tensor, Tensor]] = {}
         self._haze: tuple[FoundPsf, list[int], list[int], HazeField] | None = None
-        self.haze_time = 0.0
-        """Seconds that computing the haze took the last time."""
+        self._planes = sizes.z
+        self._haze_time = 0.0
         self._room = max(_KEPT // (sizes.y * sizes.x), 1)
         self.binning = next(
             (b for b in range(2, _COARSEST) if sizes.z * sizes.y * sizes.x <= _HAZE_VOXELS * b**2), _COARSEST
         )
+
+    @property
+    def haze_time_of_all(self) -> float:
+        """Seconds that computing the haze of all planes will take, by those of the last time."""
+        return self._haze_time * self._planes / max(self.seen, 1)
 
     @property
     def seen(self) -> int:
@@ -185,7 +190,7 @@ class CleanStack:
         rows = torch.tensor([z - every[0] for z in wanted], device=coarse.device)
         light, coarse = light[rows], coarse[rows]
         field = HazeField(coarse, self.binning, share_left(light, coarse, found.psf))
-        self._haze, self.haze_time = (found, there, wanted, field), time.monotonic() - begun
+        self._haze, self._haze_time = (found, there, wanted, field), time.monotonic() - begun
         return field
 
     def axial(self, found: FoundPsf) -> tuple[Grid, list[Tensor]]:

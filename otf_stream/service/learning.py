@@ -24,8 +24,8 @@ from otf_stream.learn.denoise import PATCH as NOISY_PATCH
 from otf_stream.learn.nafnet import NAFNet
 from otf_stream.learn.pairs import AxialPairs
 from otf_stream.learn.planes import PlanePool
-from otf_stream.learn.slices import CHANNELS, shown
-from otf_stream.learn.training import Trainer, apply_network
+from otf_stream.learn.slices import shown
+from otf_stream.learn.training import Trainer, apply_network, with_statistics
 from otf_stream.learn.zest import select_layers
 from otf_stream.restore.methods import slices_at_once
 from otf_stream.restore.regions import split_into_regions
@@ -40,7 +40,6 @@ FIRST_PLANES = 4
 _WRITTEN_PER_SECOND = 15e6  # voxels: reading, comparing, compressing and the pyramid, on one slow core
 _LEARNING_RATE = 2e-3
 _WIDEST, _LARGEST = 1024, 256  # pixels: sides of the largest slice and plane that the speed is measured on
-_HALO_OF_PLANES = 24  # pixels, about the reach of the denoiser
 
 Progress = Callable[[str, float], None]
 """Told the stage and its progress, from 0 to 1."""
@@ -51,7 +50,7 @@ class Learned:
     """Networks for one stack, what they were taught with, and how they came about.
 
     ``scale`` is the unit of the deblurring network: counts, haze left out, of the brightest thousandth. ``layers`` were
-    fine-tuned, all if None.
+    fine-tuned, all if None. ``weights`` is the SHA-256 of those it started from.
     """
 
     denoiser: Denoiser
@@ -65,6 +64,7 @@ class Learned:
     steps: int
     losses: tuple[float, ...]
     layers: tuple[str, ...] | None
+    weights: str = ""
 
 
 def learn(
@@ -118,27 +118,30 @@ def learn(
     lessons = stack.lessons(stack.haze(found))
     anisotropy = source.acquisition.voxel_size.anisotropy
     pairs = AxialPairs(lessons.clean, lessons.errors, found.blur, anisotropy, generator)
-    selected = select_layers(network, pairs(), compute) if layers == "zest" else None
+    selected = select_layers(network, pairs(), compute) if finetune and layers == "zest" else None
     trainer = Trainer(network, pairs, compute, learning_rate=_LEARNING_RATE, layers=selected)
     known = stack.seen
     while finetune and (done := schedule.deblurring(trainer.steps)) < 1:
         trainer.step(done)
         progress("finetune", done)
-        schedule.reserve(lambda: restoring_time(network, source, compute) + stack.haze_time)
+        schedule.reserve(lambda: restoring_time(network, source, compute) + stack.haze_time_of_all)
         stack.take()
         if stack.seen >= 2 * known:
-            found, known = find_psf(source, character.noise, measured), stack.seen
+            known = stack.seen
+            if measured is None:
+                found = find_psf(source, character.noise)
             lessons = stack.lessons(stack.haze(found))
             pairs.clean, pairs.errors, pairs.blur = lessons.clean, lessons.errors, found.blur
     exam = AxialPairs(lessons.held_out, lessons.errors, found.blur, anisotropy, generator)
+    ready = trainer.network()
     return Learned(
         denoiser,
-        trainer.network(_axial_slices(stack, found, lessons.scale)),
+        ready,
         stack,
         character,
         found,
         lessons.scale,
-        examine(trainer.network(), exam, compute, planes=lessons.held_out_planes),
+        examine(ready, exam, compute, planes=lessons.held_out_planes),
         denoiser_steps,
         trainer.steps,
         tuple(trainer.losses),
@@ -146,9 +149,18 @@ def learn(
     )
 
 
-def _axial_slices(stack: CleanStack, found: FoundPsf, scale: float) -> Iterator[Tensor]:
+def attuned(learned: Learned, compute: Compute) -> Learned:
+    """Let the network's attention take on the statistics of the stack's axial slices, once all planes have been taken.
+
+    Before, it has those of the pairs, by which it is fair to examine it on pairs.
+    """
+    return replace(learned, network=with_statistics(learned.network, _axial_slices(learned), compute))
+
+
+def _axial_slices(learned: Learned) -> Iterator[Tensor]:
     """Yield axial slices of the stack as the network will be shown them."""
-    grid, directions = stack.axial(found)
+    found, scale = learned.found, learned.scale
+    grid, directions = learned.stack.axial(found)
     for planes in directions:
         device = planes.device
         imaging, interpolation = grid.imaging(found.psf.kernel, device), grid.interpolation(device)
@@ -186,26 +198,29 @@ def _learn_to_denoise(
 
 def restoring_time(network: NAFNet, source: StackSource, compute: Compute) -> float:
     """Measure how many seconds restoring the stack will take on this device, denoising and writing included."""
-    sizes, depth = source.acquisition.sizes, source.grid().depth
-    halo = network.reach + _HALO_OF_PLANES
-    regions = split_into_regions(depth, sizes.y, sizes.x, block=BLOCK, halo=halo)
+    sizes, grid = source.acquisition.sizes, source.grid()
+    denoising = shipped_network("denoise")
+    regions = split_into_regions(grid.depth, sizes.y, sizes.x, block=BLOCK, halo=network.reach + denoising.reach)
     area = sum(_area(region.halo_y, region.halo_x) for region in regions)
-    width = min(max(sizes.x, sizes.y), _WIDEST)
-    slices = torch.zeros(slices_at_once(depth, width), CHANNELS, depth, width)
-    planes = torch.zeros(1, 2 * NEIGHBOURS + 2, min(sizes.y, _LARGEST), min(sizes.x, _LARGEST))
-    deblurring = 2 * depth * area * _seconds_a_pixel(network, slices, compute)
-    denoising = sizes.z * area * _seconds_a_pixel(shipped_network("denoise"), planes, compute)
-    return deblurring + denoising + depth * sizes.y * sizes.x / _WRITTEN_PER_SECOND
+    device, width = compute.device, min(max(sizes.x, sizes.y), _WIDEST)
+    lines = torch.ones(slices_at_once(grid.depth, width), len(grid.planes), width, device=device)
+    matrices = grid.imaging(torch.ones(1), device), grid.interpolation(device)
+    planes = torch.zeros(1, 2 * NEIGHBOURS + 2, min(sizes.y, _LARGEST), min(sizes.x, _LARGEST), device=device)
+    a_slice = _measured(network, lambda: shown(*matrices, lines), compute) / len(lines) / width
+    a_plane = _measured(denoising, lambda: planes, compute) / planes[:, 0].numel()
+    written = grid.depth * sizes.y * sizes.x / _WRITTEN_PER_SECOND
+    return area * (2 * a_slice + sizes.z * a_plane) + written
 
 
-def _seconds_a_pixel(network: NAFNet, images: Tensor, compute: Compute) -> float:
-    ready, images = copy.deepcopy(network).to(compute.device).eval(), images.to(compute.device)
+def _measured(network: NAFNet, images: Callable[[], Tensor], compute: Compute) -> float:
+    """Seconds to make a batch and run the network on it."""
+    ready = copy.deepcopy(network).to(compute.device).eval()
     runs = []
     for _ in range(4):  # the first prepares kernels; the others share the machine with whatever else runs
         begun = time.perf_counter()
-        float(apply_network(ready, images, compute).sum())  # waits for the device
+        float(apply_network(ready, images(), compute).sum())  # waits for the device
         runs.append(time.perf_counter() - begun)
-    return min(runs[1:]) / images[:, 0].numel()
+    return min(runs[1:])
 
 
 def _area(y: slice, x: slice) -> int:

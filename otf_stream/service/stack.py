@@ -37,7 +37,7 @@ from otf_stream.service.character import (
     uncharacterised,
     usual_psf,
 )
-from otf_stream.service.learning import FIRST_PLANES, Learned, Progress, learn, restoring_time
+from otf_stream.service.learning import FIRST_PLANES, Learned, Progress, attuned, learn, restoring_time
 from otf_stream.service.source import StackSource
 from otf_stream.store.disk import is_full
 from otf_stream.store.restored import BLOCK, RestoredWriter
@@ -187,7 +187,7 @@ def _restore(
 
         fidelity = written(lambda: land(method, field))
         # What is left of planes without haze is divided by the core's share of the light, and so are errors in it.
-        bearable = min(_LIGHT_LOST / found.psf.core_share, _MOST_LIGHT_LOST)
+        bearable = min(_LIGHT_LOST / (field.core_share if field else 1.0), _MOST_LIGHT_LOST)
         if learned and settings.budget.steps is None and abs(fidelity.flux_ratio - 1) > bearable:
             # Light must not be lost: no sharpness is worth it.
             reasons.append(f"the network made {fidelity.flux_ratio:.2f} times the light of the planes: interpolated")
@@ -209,7 +209,7 @@ def _restore(
         "residual": fidelity.residual,
         "noise": {**asdict(character.noise), "grain": list(character.noise.grain)},
         "axial_blur": _blur(found),
-        "training": _training(learned, settings.weights),
+        "training": _training(learned),
         "trust": _trust(learned),
         "settings": _told(settings),
         "timing": timing,
@@ -256,7 +256,7 @@ def _learn_if_possible(
         reasons.append(f"{planes} planes are too few to learn from (at least {_FEWEST_PLANES}): interpolated")
         return None
     torch.manual_seed(settings.seed)
-    network = network_to_deblur(settings.weights)
+    network, weights = network_to_deblur(settings.weights), digest(settings.weights)
     schedule.reserve(lambda: restoring_time(network, source, compute))
     while character.scale <= 0 and not source.arrivals().complete:
         time.sleep(_POLL)  # the first planes lie outside the sample
@@ -287,7 +287,7 @@ def _learn_if_possible(
     if finetune and learned.steps == 0:
         reasons.append("no time to fine-tune before the deadline: the pre-trained network was used as it is")
     learned.stack.take(at_once=True)
-    return learned
+    return replace(attuned(learned, compute), weights=weights)
 
 
 def _characterised(source: StackSource, *, after_failure: bool) -> tuple[Character, list[str]]:
@@ -401,7 +401,7 @@ def _doubts(fidelity: Fidelity) -> list[str]:
     if abs(fidelity.flux_ratio - 1) > _LIGHT_LOST:
         doubts.append(
             f"the volume has {fidelity.flux_ratio:.2f} times the light of the raw planes: the network was trained too "
-            "little; give it more time or steps"
+            "little (give it more time or steps), or haze was taken away that was none, or not all of it"
         )
     if fidelity.residual > _DISAGREEMENT:
         doubts.append(
@@ -423,7 +423,7 @@ def _blur(found: FoundPsf) -> dict[str, Any]:
     }
 
 
-def _training(learned: Learned | None, weights: Path | None) -> dict[str, Any] | None:
+def _training(learned: Learned | None) -> dict[str, Any] | None:
     if learned is None:
         return None
     tail = learned.losses[-20:]
@@ -432,8 +432,8 @@ def _training(learned: Learned | None, weights: Path | None) -> dict[str, Any] |
         "steps": learned.steps,
         "final_loss": sum(tail) / max(len(tail), 1),
         "parameters": sum(p.numel() for p in learned.network.parameters()),
-        "weights_sha256": digest(weights),
-        "layers": "all" if learned.layers is None else list(learned.layers),
+        "weights_sha256": learned.weights,
+        "layers": [] if learned.steps == 0 else "all" if learned.layers is None else list(learned.layers),
     }
 
 

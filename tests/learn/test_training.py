@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otf_stream.learn.compute import choose_compute
-from otf_stream.learn.nafnet import NAFNet
-from otf_stream.learn.training import Trainer, apply_network, layers_of, psnr_loss
+from otf_stream.learn.nafnet import NAFNet, StackAttention
+from otf_stream.learn.training import Trainer, apply_network, layers_of, psnr_loss, with_statistics
 
 CPU = choose_compute("cpu")
 
@@ -111,3 +111,18 @@ def test_the_loss_of_pretraining_weighs_scenes_of_faint_and_strong_errors_alike(
     ]
     for gradient in gradients:  # of twice the logarithm of the error's scale
         assert float(gradient) == pytest.approx(2, rel=0.01)
+
+
+def test_statistics_are_measured_on_images_of_any_size_and_in_full_precision():
+    network = NAFNet(width=8)
+    precise = []
+
+    def batches():
+        for size in ((13, 21), (5, 64)):
+            precise.append(not torch.is_autocast_enabled("cpu"))
+            yield torch.rand(2, 1, *size)
+
+    ready = with_statistics(network, batches(), CPU)
+    assert precise == [True, True]
+    assert all(module._updates == 2 for module in ready.modules() if isinstance(module, StackAttention))
+    assert ready.training is False

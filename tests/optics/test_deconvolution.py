@@ -35,6 +35,15 @@ def test_the_light_stays_and_nothing_is_negative(planes, step, sigma, seed):
     assert float((imaging @ sharp).sum()) == pytest.approx(float(seen.sum()), rel=0.05)
 
 
+@pytest.mark.parametrize("planes", [range(20), range(6, 32), [*range(10), *range(18, 32)]])
+def test_where_planes_never_came_the_light_goes_on(planes):
+    positions = torch.tensor([4.0 * k for k in planes])
+    imaging, interpolation = imaging_matrix(125, positions, gaussian(2.0)), interpolation_matrix(125, positions)
+    sharp = deconvolved(imaging, interpolation, torch.full((len(planes), 3), 50.0))
+    assert float(sharp.min()) > 20
+    assert float(sharp.mean()) == pytest.approx(50, rel=0.1)
+
+
 def test_slices_of_a_batch_do_not_know_of_each_other():
     imaging, interpolation = matrices(9, 3, 2.0)
     seen = torch.rand(4, 9, 7, generator=torch.Generator().manual_seed(0))

@@ -1,5 +1,7 @@
 """Planes are read once, with their neighbours, and only when those are there."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -51,6 +53,10 @@ def test_planes_that_never_come_are_bridged_in_the_haze_and_some_are_held_out(se
     assert field.coarse.shape == (16, 36, 36)
     assert torch.isfinite(field.coarse).all()
     assert 0 < field.core_share <= 1.2
+    found = usual_psf(source)
+    field = clean.haze(found, grid.planes)
+    assert clean.haze(found, grid.planes) is field  # computed once
+    assert clean.haze(replace(found), grid.planes) is not field  # and anew for another point spread function
     lessons = clean.lessons(field)
     assert lessons.held_out_planes == 1  # plane 12; 4 never came
     assert len(lessons.clean) == 15
