@@ -6,8 +6,6 @@ short budget is not a long one that was stopped, since its schedule anneals in t
 
 from __future__ import annotations
 
-import os
-import platform
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -20,7 +18,7 @@ import torch
 from otf_stream import __version__
 from otf_stream.bench.cases import Case
 from otf_stream.bench.contenders import interpolated, ours
-from otf_stream.bench.results import Result, run_missing
+from otf_stream.bench.results import Result, machine, run_missing
 from otf_stream.config import LayerChoice, MethodName
 from otf_stream.learn.checkpoints import save_weights
 from otf_stream.learn.compute import Compute
@@ -102,8 +100,7 @@ def _run(case: Case, way: str, budget: float, compute: Compute) -> Result:
         "took": provenance["timing"]["since_first_plane_s"],
         "method": provenance["method"],
         "steps": (provenance["training"] or {}).get("steps", 0),
-        "machine": f"{os.cpu_count()} cores {platform.machine()}, {torch.get_num_threads()} in use, {compute}, "
-        f"torch {torch.__version__}",
+        "machine": machine(compute),
         "version": __version__,
     }
 

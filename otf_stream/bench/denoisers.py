@@ -15,8 +15,6 @@ Höck et al.: N2V2, ECCV workshops 2022.
 
 from __future__ import annotations
 
-import os
-import platform
 import subprocess
 import tempfile
 import time
@@ -32,7 +30,7 @@ from torch import Tensor
 
 from otf_stream import __version__
 from otf_stream.bench.cases import Case
-from otf_stream.bench.results import Result, run_missing
+from otf_stream.bench.results import Result, machine, run_missing
 from otf_stream.learn.checkpoints import shipped_network
 from otf_stream.learn.compute import Compute
 from otf_stream.learn.denoise import (
@@ -196,8 +194,7 @@ def compare(
         "seconds": seconds,
         "psnr": {name: psnr(volume, truth) for name, volume in clean.items()},
         "steps": steps,
-        "machine": f"{os.cpu_count()} cores {platform.machine()}, {torch.get_num_threads()} in use, {compute}, "
-        f"torch {torch.__version__}",
+        "machine": machine(compute),
         "version": __version__,
     }
 

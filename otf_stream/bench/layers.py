@@ -11,8 +11,6 @@ out. Gains are measured on planes that nobody trains on.
 from __future__ import annotations
 
 import copy
-import os
-import platform
 import random
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -29,7 +27,7 @@ from torch import Tensor
 
 from otf_stream import __version__
 from otf_stream.bench.cases import Case
-from otf_stream.bench.results import Result, run_missing
+from otf_stream.bench.results import Result, machine, run_missing
 from otf_stream.learn.checkpoints import shipped_network
 from otf_stream.learn.compute import Compute
 from otf_stream.learn.nafnet import NAFNet
@@ -137,8 +135,7 @@ def _run(case: Case, compute: Compute, *, seconds: float, share: float, seed: in
         "selected": list(selected),
         "selecting": selecting,
         "layers": forward_order(network),
-        "machine": f"{os.cpu_count()} cores {platform.machine()}, {torch.get_num_threads()} in use, {compute}, "
-        f"torch {torch.__version__}",
+        "machine": machine(compute),
         "version": __version__,
     }
 

@@ -6,8 +6,6 @@ benchmark takes hours. The page and its pictures are written from those results 
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -17,12 +15,11 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-import torch
 
 from otf_stream import __version__
 from otf_stream.bench.cases import HELD_OUT, TUNED_ON, Case
 from otf_stream.bench.contenders import care, interpolated, ours, richardson_lucy
-from otf_stream.bench.results import Result, run_missing
+from otf_stream.bench.results import Result, machine, run_missing
 from otf_stream.learn.compute import Compute
 from otf_stream.restore.evaluate import psnr, ssim
 from simulators.phantom import Volume
@@ -111,7 +108,7 @@ def _run(case: Case, compute: Compute, seconds: float, care_python: Path | None,
         "provenance": {key: provenance[key] for key in ("method", "warnings", "flux_ratio", "residual")},
         "gain": {"estimated": provenance["noise"]["gain"], "true": case.camera.gain},
         "axial_width": {"estimated": provenance["axial_blur"]["width"], "true": case.axial_width},
-        "machine": f"{os.cpu_count()} cores {platform.machine()}, {compute}, torch {torch.__version__}",
+        "machine": machine(compute),
         "version": __version__,
     }
 

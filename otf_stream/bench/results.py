@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+
+from otf_stream.learn.compute import Compute
+
 Result = dict[str, Any]
 Key = TypeVar("Key", bound=Hashable)
+
+
+def machine(compute: Compute) -> str:
+    """Say on what figures were taken."""
+    return (
+        f"{os.cpu_count()} cores {platform.machine()}, {torch.get_num_threads()} in use, {compute}, "
+        f"torch {torch.__version__}"
+    )
 
 
 def read_results(path: Path) -> list[Result]:
