@@ -36,24 +36,38 @@ def quality(
     """Compare with interpolation, Richardson–Lucy and CARE on phantoms of four modalities."""
     from otf_stream.bench.cases import all_cases, few_cases, few_held_out_cases
     from otf_stream.bench.quality import page, run_cases
+    from otf_stream.bench.results import read_results
 
     few = [*few_cases(), *few_held_out_cases()]
+    wanted = all_cases() if cases == "all" else few
     results, compute = _prepared(out, threads, again=again)
-    found = run_cases(
-        all_cases() if cases == "all" else few,
+    command = f"otf-stream bench quality --cases {cases} --budget {budget:g}"
+    if care_python:
+        command += " --care-python PYTHON"
+
+    def write() -> None:
+        """Write the page of what is there: all of it takes hours."""
+        names = {case.name for case in wanted}
+        there = [found for found in read_results(results) if found["case"] in names and found["budget"] == budget]
+        shown = [f"images/quality/{case.name}.png" for case in few if any(r["case"] == case.name for r in there)]
+        if there:
+            out.write_text(page(there, command, shown), encoding="utf-8")
+
+    def told(said: str) -> None:
+        _tell(said)
+        write()
+
+    write()
+    run_cases(
+        wanted,
         results,
         compute,
         seconds=budget,
         care_python=care_python,
         pictures=out.parent / "images" / "quality",
-        progress=_tell,
+        progress=told,
     )
-    command = f"otf-stream bench quality --cases {cases} --budget {budget:g}"
-    if care_python:
-        command += " --care-python PYTHON"
-    names = {case.name for case in few}
-    shown = [f"images/quality/{result['case']}.png" for result in found if result["case"] in names]
-    _written(out, page(found, command, shown), results)
+    typer.echo(f"page:    {out}\nresults: {results}")
 
 
 @app.command()

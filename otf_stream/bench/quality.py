@@ -124,7 +124,7 @@ def page(results: Iterable[Result], command: str, pictures: Sequence[str] = ()) 
     parts = [
         "# Restoration quality",
         f"Written by `{command}` on {results[0]['machine']}; budget {results[0]['budget']:g} s a stack, "
-        "32 planes of 256 × 256.",
+        f"32 planes of 256 × 256; {len(results)} cases.",
         "PSNR over the whole volume, one gain and one offset fitted; the peak is the truth's 99.9 − 0.1 percentile. "
         "SSIM is the mean over XZ and YZ slices. Richardson–Lucy and CARE are given the true point spread function; "
         "otf_stream the planes, the voxel size and the name of the modality.",
