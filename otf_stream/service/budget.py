@@ -21,7 +21,7 @@ _LEAST_TRAINING = 10.0  # seconds; a network that saw less of the stack does it 
 _MOST_RESERVED = 0.6  # share of a stack's time that may be kept for restoring
 _MEASURE_AGAIN = 20.0  # seconds
 # A busy machine is slower than one on which the time was measured.
-_SAFETY = 1.4
+_SAFETY = 1.6
 
 
 @dataclass(frozen=True)
