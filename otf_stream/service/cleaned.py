@@ -144,7 +144,9 @@ class CleanStack:
 
     @property
     def haze_time_of_all(self) -> float:
-        """Seconds that computing the haze of all planes will take, by those of the last time."""
+        """Seconds that computing the haze of all planes will take, by those of the last time; 0 when all are there."""
+        if self.seen >= self._planes:
+            return 0.0
         return self._haze_time * self._planes / max(self.seen, 1)
 
     @property
