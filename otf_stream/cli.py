@@ -243,7 +243,8 @@ def restore(
         )  # fmt: skip
         try:
             check_optics(recording.acquisition, psf)
-            network_to_deblur(weights)
+            if weights:
+                network_to_deblur(weights)
             with _bar() as bar:
                 stages: dict[str, Any] = {}
 

@@ -1,6 +1,6 @@
 """CARE's isotropic network on one stack: a script for an environment of its own, which has csbdeep and tensorflow.
 
-Run as ``python care.py IN.npz OUT.npy SECONDS``; it imports nothing of this package. ``IN.npz`` holds ``planes``
+Run as ``python care.py IN.npz OUT.npy SECONDS …``; it imports nothing of this package. ``IN.npz`` holds ``planes``
 ``(z, y, x)``, the ``psf`` ``(z, x)`` by which a lateral plane becomes an axial slice, the ``anisotropy`` (whole) and
 the ``depth`` of the isotropic grid. CARE gets the true PSF, and its training time does not include restoring: more
 than it would have at the microscope. Its own resampling along z moves the grid; the planes are interpolated linearly

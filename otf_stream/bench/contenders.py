@@ -7,8 +7,6 @@ voxel size and the modality, and all its time includes restoring and writing.
 
 from __future__ import annotations
 
-import os
-import subprocess
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -18,12 +16,12 @@ from typing import Any
 from uuid import uuid4
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.fft import irfftn, next_fast_len, rfftn
 from scipy.ndimage import zoom
 
 from otf_stream.bench.cases import Case
+from otf_stream.bench.elsewhere import run_elsewhere
 from otf_stream.config import LayerChoice, MethodName
 from otf_stream.learn.compute import Compute
 from otf_stream.restore.evaluate import psnr
@@ -33,7 +31,6 @@ from otf_stream.store.restored import read_restored
 from otf_stream.store.session import SessionStore
 from simulators.phantom import LATERAL_SIGMA, Volume, seen_isotropically
 
-_CARE_SCRIPT = Path(__file__).with_name("care.py")
 _MOST_ITERATIONS = 300
 _EVERY = 5
 
@@ -123,14 +120,9 @@ def care(case: Case, planes: Planes, *, seconds: float, python: Path) -> Volume:
     subprocess.CalledProcessError
         If it fails.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        source, target = Path(folder) / "in.npz", Path(folder) / "out.npy"
-        np.savez(source, planes=planes, psf=_beyond_lateral(case.psf), anisotropy=case.z_step, depth=case.depth)
-        command = [str(python), str(_CARE_SCRIPT), str(source), str(target), str(seconds)]
-        # As many cores as ours has.
-        threads = dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), str(torch.get_num_threads()))
-        subprocess.run(command, check=True, capture_output=True, env=os.environ | threads)  # noqa: S603 - our own script
-        return np.asarray(np.load(target), np.float32)
+    beyond = _beyond_lateral(case.psf)
+    given = {"planes": planes, "psf": beyond, "anisotropy": case.z_step, "depth": case.depth}
+    return run_elsewhere(python, "care.py", seconds=seconds, **given)
 
 
 def _beyond_lateral(psf: NDArray[np.float32]) -> NDArray[np.float32]:

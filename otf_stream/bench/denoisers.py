@@ -15,8 +15,6 @@ Höck et al.: N2V2, ECCV workshops 2022.
 
 from __future__ import annotations
 
-import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -30,6 +28,7 @@ from torch import Tensor
 
 from otf_stream import __version__
 from otf_stream.bench.cases import Case
+from otf_stream.bench.elsewhere import run_elsewhere
 from otf_stream.bench.results import Result, machine, run_missing
 from otf_stream.learn.checkpoints import shipped_network
 from otf_stream.learn.compute import Compute
@@ -50,7 +49,6 @@ from otf_stream.restore.evaluate import psnr
 Ask = Callable[[Tensor, NoiseModel, torch.Generator], tuple[Tensor, Tensor]]
 """Makes, of noisy patches ``(n, c, y, x)`` with their neighbours, what is given, and what is to be predicted."""
 
-_N2V2_SCRIPT = Path(__file__).with_name("n2v2.py")
 _BATCH = 8
 _LEARNING_RATE = 2e-3  # from scratch
 _MASKED = 0.015
@@ -141,9 +139,7 @@ def run_denoisers(
     )
 
 
-def compare(
-    case: Case, compute: Compute, *, seconds: float, n2v2_python: Path | None, families: Sequence[str] = tuple(_NAMES)
-) -> Result:
+def compare(case: Case, compute: Compute, *, seconds: float, n2v2_python: Path | None) -> Result:
     """Denoise the planes of a case in every way, and judge against the planes without noise.
 
     Parameters
@@ -156,24 +152,23 @@ def compare(
         Training time of each.
     n2v2_python
         Interpreter of an environment with careamics; without one, N2V2 is left out.
-    families
-        Which ones.
     """
-    truth, planes = case.expected(), case.draw()[1]
+    truth = case.expected()
+    planes = case.camera.expose(truth, seed=case.seed)
     light = torch.from_numpy(planes.astype(np.float32))
     noise = estimate_noise(planes)
     scale = float(np.percentile(planes, _BRIGHT)) - noise.offset
     clean: dict[str, np.ndarray[Any, Any]] = {"noisy": planes.astype(np.float32)}
     steps: dict[str, int] = {}
 
-    for name in families:
+    for name in _NAMES:
         generator = compute.generator(case.seed)
         torch.manual_seed(case.seed)
         pool = PlanePool(compute.device, smallest=PATCH)
         pool.add(neighbourhoods((light - noise.offset) / scale), generator)
         unit = noise.rescaled(noise.offset, scale)
         if name == "n2v2" and n2v2_python:
-            clean[name] = n2v2(planes, seconds=seconds, python=n2v2_python)
+            clean[name] = run_elsewhere(n2v2_python, "n2v2.py", seconds=seconds, planes=planes)
         elif name == "pre-trained":
             given = [with_noise_map(pool.patches(_BATCH, PATCH, PATCH, generator), unit) for _ in range(_STATISTICS)]
             network = with_statistics(shipped_network("denoise"), given, compute)
@@ -206,22 +201,6 @@ def _from_scratch(
         return ask(pool.patches(_BATCH, PATCH, PATCH, generator), noise, generator)
 
     return Trainer(denoising_network(), pairs, compute, learning_rate=_LEARNING_RATE, loss=asked_error)
-
-
-def n2v2(planes: np.ndarray[Any, Any], *, seconds: float, python: Path) -> np.ndarray[Any, Any]:
-    """Train and apply N2V2, in the environment of the interpreter ``python``.
-
-    Raises
-    ------
-    subprocess.CalledProcessError
-        If it fails.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        source, target = Path(folder) / "in.npy", Path(folder) / "out.npy"
-        np.save(source, planes)
-        command = [str(python), str(_N2V2_SCRIPT), str(source), str(target), str(seconds), str(torch.get_num_threads())]
-        subprocess.run(command, check=True, capture_output=True, cwd=folder)  # noqa: S603 - our own script
-        return np.asarray(np.load(target), np.float32)
 
 
 def line(result: Result) -> str:

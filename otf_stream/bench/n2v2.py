@@ -1,6 +1,7 @@
 """N2V2 of careamics on the planes of one stack: a script for an environment of its own.
 
-Run as ``python n2v2.py IN.npy OUT.npy SECONDS THREADS``; it imports nothing of this package. Planes are ``(z, y, x)``.
+Run as ``python n2v2.py IN.npz OUT.npy SECONDS THREADS``; it imports nothing of this package. ``IN.npz`` holds the
+``planes``, ``(z, y, x)``.
 The settings are careamics' own; the clock, looked at after every batch, ends training, and starts with the first.
 """
 
@@ -51,7 +52,8 @@ def main(source, target, seconds, threads):
     """Train for so many seconds, denoise, write the planes."""
     torch.set_num_threads(threads)
     pytorch_lightning.seed_everything(0)
-    planes = np.load(source).astype(np.float32)
+    with np.load(source) as given:
+        planes = given["planes"].astype(np.float32)
     config = create_n2v_config(
         experiment_name="n2v2", data_type="array", axes="SYX", patch_size=[_PATCH, _PATCH], batch_size=_BATCH,
         num_epochs=100_000, use_n2v2=True,

@@ -124,7 +124,7 @@ def learn(
     while finetune and (done := schedule.deblurring(trainer.steps)) < 1:
         trainer.step(done)
         progress("finetune", done)
-        schedule.reserve(lambda: restoring_time(network, source, compute) + stack.haze_time_of_all)
+        schedule.reserve(lambda: restoring_time(network, denoiser.network, source, compute) + stack.haze_time_of_all)
         stack.take()
         if stack.seen >= 2 * known:
             known = stack.seen
@@ -196,10 +196,9 @@ def _learn_to_denoise(
     return Denoiser(trainer.network(), character.noise, character.scale, compute), trainer.steps
 
 
-def restoring_time(network: NAFNet, source: StackSource, compute: Compute) -> float:
+def restoring_time(network: NAFNet, denoising: NAFNet, source: StackSource, compute: Compute) -> float:
     """Measure how many seconds restoring the stack will take on this device, denoising and writing included."""
     sizes, grid = source.acquisition.sizes, source.grid()
-    denoising = shipped_network("denoise")
     regions = split_into_regions(grid.depth, sizes.y, sizes.x, block=BLOCK, halo=network.reach + denoising.reach)
     area = sum(_area(region.halo_y, region.halo_x) for region in regions)
     device, width = compute.device, min(max(sizes.x, sizes.y), _WIDEST)

@@ -23,7 +23,7 @@ import torch
 from otf_stream import __version__
 from otf_stream.acquisition import StackIndex
 from otf_stream.config import LayerChoice, MethodName
-from otf_stream.learn.checkpoints import digest, network_to_deblur
+from otf_stream.learn.checkpoints import digest, network_to_deblur, shipped_network
 from otf_stream.learn.compute import Compute
 from otf_stream.restore.fidelity import Fidelity
 from otf_stream.restore.methods import Grid, HazeField, clean_richardson_lucy, deblur, interpolate, richardson_lucy
@@ -257,7 +257,7 @@ def _learn_if_possible(
         return None
     torch.manual_seed(settings.seed)
     network, weights = network_to_deblur(settings.weights), digest(settings.weights)
-    schedule.reserve(lambda: restoring_time(network, source, compute))
+    schedule.reserve(lambda: restoring_time(network, shipped_network("denoise"), source, compute))
     while character.scale <= 0 and not source.arrivals().complete:
         time.sleep(_POLL)  # the first planes lie outside the sample
         character = characterise(source)
