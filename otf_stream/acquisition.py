@@ -17,9 +17,15 @@ Modality = Literal["unknown", "confocal", "multiphoton", "light-sheet", "widefie
 PixelType = Literal["uint8", "uint16", "int16", "float32"]
 
 Micrometres = Annotated[float, Field(gt=0, lt=1e4, allow_inf_nan=False)]
-Length = Annotated[int, Field(ge=1, le=1_000_000)]
+MAX_LENGTH = 1_000_000
+"""The longest that an axis may be."""
+Length = Annotated[int, Field(ge=1, le=MAX_LENGTH)]
+_Place = Annotated[float, Field(gt=-1e7, lt=1e7, allow_inf_nan=False)]
 
 _MOST_ANISOTROPIC = 100
+
+MAX_PLANES = 10_000_000
+"""The most planes that one acquisition may have."""
 
 PlaneIndex = tuple[int, int, int]
 """Where a plane belongs: ``(t, c, z)``."""
@@ -113,6 +119,17 @@ class Acquisition(_Frozen):
         In µm.
     channels
         One name a channel; ``("0", "1", …)`` where the microscope gives none.
+    z_ranges
+        For each channel its first plane and one past its last; every channel has all planes where none are given.
+    every
+        For each channel, every how many time points it is acquired; at all of them where none are given.
+    growing
+        Nobody knows yet how long it will be: the sizes along t, c and z are those so far. Planes beyond them extend
+        them.
+    interval_s
+        Seconds between time points, where they are even.
+    stage_um
+        Where the stage stood, ``(x, y)`` in µm.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.+-]{0,99}$")]
@@ -122,11 +139,25 @@ class Acquisition(_Frozen):
     channels: tuple[Annotated[str, Field(max_length=200)], ...] = ()
     modality: Modality = "unknown"
     optics: Optics = Optics()
+    z_ranges: tuple[tuple[int, int], ...] = ()
+    every: tuple[Length, ...] = ()
+    growing: bool = False
+    interval_s: Annotated[float, Field(gt=0, lt=1e8, allow_inf_nan=False)] | None = None
+    stage_um: tuple[_Place, _Place] | None = None
 
     @model_validator(mode="after")
-    def _one_name_a_channel(self) -> Self:
-        if self.channels and len(self.channels) != self.sizes.c:
-            raise ValueError(f"{len(self.channels)} channel names for {self.sizes.c} channels; give one a channel")
+    def _one_of_each_a_channel(self) -> Self:
+        for what, given in (("channel names", self.channels), ("z ranges", self.z_ranges), ("intervals", self.every)):
+            if given and len(given) != self.sizes.c:
+                raise ValueError(f"{len(given)} {what} for {self.sizes.c} channels; give one a channel")
+        for first, stop in self.z_ranges:
+            if not 0 <= first < stop <= self.sizes.z:
+                raise ValueError(
+                    f"the z range {first} to {stop} (not included) does not lie within the {self.sizes.z} planes; "
+                    "give ranges from 0 on"
+                )
+        if self.growing and (self.z_ranges or self.every):
+            raise ValueError("an acquisition of unknown length has neither z_ranges nor every; leave them out")
         return self
 
     @property
@@ -148,9 +179,77 @@ class Acquisition(_Frozen):
         """Whether ``plane`` lies inside the announced axes."""
         return all(0 <= i < n for i, n in zip(plane, self.sizes.shape[:3], strict=True))
 
+    def planes_of(self, channel: int) -> range:
+        """Along z, the planes of a stack of this channel."""
+        return range(*self.z_ranges[channel]) if self.z_ranges else range(self.sizes.z)
+
+    def plans(self, stack: StackIndex) -> bool:
+        """Whether planes of ``(t, c)`` are to be acquired."""
+        t, c = stack
+        return not self.every or t % self.every[c] == 0
+
+    @property
+    def planned(self) -> int:
+        """How many planes are announced; so far, if it grows."""
+        sizes = self.sizes
+        times = [len(range(0, sizes.t, n)) for n in self.every or (1,) * sizes.c]
+        return sum(n * len(self.planes_of(c)) for c, n in enumerate(times))
+
     def stacks(self) -> list[StackIndex]:
-        """Every stack of the acquisition, in order of time."""
-        return [(t, c) for t in range(self.sizes.t) for c in range(self.sizes.c)]
+        """Every stack of the acquisition, in order of time; a channel of single planes has none."""
+        channels = [c for c in range(self.sizes.c) if len(self.planes_of(c)) > 1]
+        return [(t, c) for t in range(self.sizes.t) for c in channels if self.plans((t, c))]
+
+    def admits(self, plane: PlaneIndex) -> bool:
+        """Whether ``plane`` lies inside the axes, or extends those of a growing acquisition within the limits."""
+        if not self.growing:
+            return self.holds(plane)
+        return min(plane) >= 0 and max(plane) < MAX_LENGTH and math.prod(self._lengths(plane)) <= MAX_PLANES
+
+    def extended(self, plane: PlaneIndex) -> Acquisition:
+        """Return the acquisition with axes that hold ``plane``, which it `admits`."""
+        if self.holds(plane):
+            return self
+        t, c, z = self._lengths(plane)
+        sizes = self.sizes.model_copy(update={"t": t, "c": c, "z": z})
+        names = self.channels and (*self.channels, *(str(i) for i in range(self.sizes.c, c)))
+        return self.model_copy(update={"sizes": sizes, "channels": names})
+
+    def joined(self, other: Acquisition) -> Acquisition | None:
+        """Return what both descriptions of a growing acquisition tell together; None if they are of two acquisitions.
+
+        Of one that does not grow, both must tell the same.
+        """
+        if not self.growing or not other.growing:
+            return self if self == other else None
+        least = Sizes(z=1, y=1, x=1)
+        lengths = {axis: max(getattr(self.sizes, axis), getattr(other.sizes, axis)) for axis in "tcz"}
+        names = max(self.channels, other.channels, key=len)
+        both = [a.model_copy(update={"sizes": least, "channels": ()}) for a in (self, other)]
+        if both[0] != both[1] or self.sizes.shape[3:] != other.sizes.shape[3:]:
+            return None
+        if any(name != known for a in (self, other) for name, known in zip(names, a.channels, strict=False)):
+            return None
+        names = names and (*names, *(str(i) for i in range(len(names), lengths["c"])))
+        return self.model_copy(update={"sizes": self.sizes.model_copy(update=lengths), "channels": names})
+
+    def outside(self, plane: PlaneIndex) -> str:
+        """Say that ``plane`` is not admitted, and why."""
+        t, c, z = plane
+        sizes = self.sizes
+        if self.growing:
+            return (
+                f"plane t={t}, c={c}, z={z} is past what an acquisition may have, {MAX_LENGTH} along an axis and "
+                f"{MAX_PLANES} planes in all, or below zero; split the acquisition into several, and count from 0"
+            )
+        return (
+            f"plane t={t}, c={c}, z={z} lies outside the announced {sizes.t} time points, {sizes.c} channels and "
+            f"{sizes.z} planes; announce an acquisition that holds it"
+        )
+
+    def _lengths(self, plane: PlaneIndex) -> tuple[int, int, int]:
+        t, c, z = (max(n, i + 1) for n, i in zip(self.sizes.shape[:3], plane, strict=True))
+        return t, c, z
 
 
 def isotropic_depth(planes: int, voxel_size: VoxelSize) -> int:

@@ -110,7 +110,7 @@ class Delivery:
         self._changed = outbox.changed
         self._closing: Literal["finished", "aborted"] | None = None
         self._stop = threading.Event()
-        self._welcomed = False
+        self._welcomed = self._news = False
         self._credit = 0
         self._pause = _FIRST_PAUSE
         self._greet_at = self._end_at = self._sent_at = self._progress_at = 0.0
@@ -132,6 +132,11 @@ class Delivery:
     def connected(self) -> bool:
         """Whether the listener knows the session and was heard lately."""
         return self._welcomed and time.monotonic() - self._heard_at < _GONE
+
+    def greet(self, hello: Hello) -> None:
+        """Tell the listener what is new of the acquisition."""
+        self._hello, self._news = hello, True
+        self.ring()
 
     def ring(self) -> None:
         """Wake the thread: there is something to do."""
@@ -171,6 +176,9 @@ class Delivery:
         if self.error is not None or self.ended is not None:
             return 1.0
         busy = self._outbox.spill()
+        if self._news:
+            self._news = False
+            self._greet_again(0.0)
         if not self._welcomed:
             if now >= self._greet_at:
                 self._greet(now)
@@ -214,7 +222,7 @@ class Delivery:
         if held is None:
             return False
         t, c, z = held.index
-        header = Plane(session=self._session, t=t, c=c, z=z, crc=held.checksum())
+        header = Plane(session=self._session, t=t, c=c, z=z, crc=held.checksum(), taken=held.taken)
         if self._send(header, held.pixels):
             return True
         self._outbox.again(held.index)

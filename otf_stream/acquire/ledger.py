@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from otf_stream.acquisition import PlaneIndex, Sizes
+from otf_stream.acquisition import Acquisition, PlaneIndex
 
 
 class Ledger:
@@ -17,23 +17,25 @@ class Ledger:
 
     Parameters
     ----------
-    sizes
-        Of the acquisition.
+    acquisition
+        Whose planes these are. If it grows, the ledger grows with the planes that are recorded.
     """
 
-    def __init__(self, sizes: Sizes) -> None:
-        self._there = np.zeros(sizes.shape[:3], bool)
-        self._crc = np.zeros(sizes.shape[:3], np.uint32)
+    def __init__(self, acquisition: Acquisition) -> None:
+        self._acquisition = acquisition
+        self._there = np.zeros(acquisition.sizes.shape[:3], bool)
+        self._crc = np.zeros(acquisition.sizes.shape[:3], np.uint32)
         self.count = 0
         """How many planes there are."""
 
     @property
     def missing_count(self) -> int:
-        """How many planes of the announced ones there are not."""
-        return self._there.size - self.count
+        """How many planes that were to come there are not."""
+        return int((self._planned() & ~self._there).sum())
 
     def record(self, plane: PlaneIndex, crc: int) -> None:
         """Note that ``plane`` is there; the first note stands."""
+        self._make_room(plane)
         if not self._there[plane]:
             self._there[plane] = True
             self._crc[plane] = crc
@@ -41,7 +43,8 @@ class Ledger:
 
     def crc(self, plane: PlaneIndex) -> int | None:
         """CRC-32 of ``plane``; None if it is not there."""
-        return int(self._crc[plane]) if self._there[plane] else None
+        inside = all(i < n for i, n in zip(plane, self._there.shape, strict=True))
+        return int(self._crc[plane]) if inside and self._there[plane] else None
 
     def runs(self, limit: int) -> list[tuple[int, int, int, int]]:
         """List the planes that are there as runs ``(t, c, z0, z1)``, without ``z1``; at most ``limit`` of them."""
@@ -51,10 +54,33 @@ class Ledger:
         return [(t, c, z0, z1) for (t, c, z0), z1 in zip(starts, stops, strict=True)]
 
     def missing(self, limit: int) -> list[PlaneIndex]:
-        """List the first planes, at most ``limit``, that are not there."""
-        found: list[PlaneIndex] = []
-        for t, there in enumerate(self._there):
-            found += [(t, c, z) for c, z in np.argwhere(~there)[: limit - len(found)].tolist()]
-            if len(found) == limit:
-                break
-        return found
+        """List the first planes, at most ``limit``, that were to come and are not there."""
+        return [(t, c, z) for t, c, z in np.argwhere(self._planned() & ~self._there)[:limit].tolist()]
+
+    def _planned(self) -> np.ndarray:
+        """Which planes were to come, ``(t, c, z)``."""
+        if self._acquisition.growing:
+            return self._presumed()
+        planned = np.ones_like(self._there)
+        for c in range(planned.shape[1]):
+            planes = self._acquisition.planes_of(c)
+            planned[:, c, : planes.start] = planned[:, c, planes.stop :] = False
+            planned[[t for t in range(len(planned)) if not self._acquisition.plans((t, c))], c] = False
+        return planned
+
+    def _presumed(self) -> np.ndarray:
+        """Which planes were to come, where nobody announced it.
+
+        At each time point that has planes of a channel: all between the first and the last that the channel ever had.
+        """
+        ever = self._there.any(axis=0)
+        behind = np.logical_or.accumulate(ever, axis=1)
+        ahead = np.logical_or.accumulate(ever[:, ::-1], axis=1)[:, ::-1]
+        return (behind & ahead)[None] & self._there.any(axis=2, keepdims=True)
+
+    def _make_room(self, plane: PlaneIndex) -> None:
+        """Extend the axes, in steps that double them, so that planes that come one by one are not copied each time."""
+        lengths = [n if i < n else max(i + 1, 2 * n) for i, n in zip(plane, self._there.shape, strict=True)]
+        if tuple(lengths) != self._there.shape:
+            more = [(0, new - n) for new, n in zip(lengths, self._there.shape, strict=True)]
+            self._there, self._crc = np.pad(self._there, more), np.pad(self._crc, more)

@@ -121,7 +121,7 @@ class Listener:
         memory: int = 128 << 20,
         disk_reserve: int = 2 * 10**9,
         max_plane_bytes: int = 256 << 20,
-        max_sessions: int = 32,
+        max_sessions: int = 256,
         silence: float = 120.0,
     ) -> None:
         self.counters = Counters()
@@ -235,7 +235,7 @@ class Listener:
             self.counters.duplicates += 1
             waiting.peers.add(peer)
         else:
-            session.group[message.index] = Arrived(pixels, message.crc, {peer})
+            session.group[message.index] = Arrived(pixels, message.crc, message.taken, {peer})
 
     def _commit(self) -> None:
         """Make every plane that was taken durable, then acknowledge it."""
@@ -252,7 +252,10 @@ class Listener:
         size = len(group) * session.acquisition.plane_bytes
         try:
             self._check_space(size)
-            session.store.write_planes([(plane, arrived.pixels, arrived.crc) for plane, arrived in group.items()])
+            session.store.write_planes(
+                [(plane, arrived.pixels, arrived.crc) for plane, arrived in group.items()],
+                {plane: arrived.taken for plane, arrived in group.items() if arrived.taken is not None},
+            )
         except Exception as error:
             session.held = True
             refused = error if isinstance(error, ProtocolError) else _storage_error(error)

@@ -38,6 +38,10 @@ class LostPlaneError(Exception):
         self.index = index
 
 
+class RepeatedPlaneError(ValueError):
+    """A plane was published before, with other pixels; the first ones stand."""
+
+
 @dataclass(eq=False)
 class HeldPlane:
     """A plane that is not acknowledged yet; its pixels are in memory, in a file, or both."""
@@ -45,6 +49,7 @@ class HeldPlane:
     order: int
     index: PlaneIndex
     pixels: memoryview | bytes | None
+    taken: float | None = None
     crc: int | None = None
     file: Path | None = None
     attempts: int = 0
@@ -85,7 +90,7 @@ class Outbox:
         self._plane_bytes = acquisition.plane_bytes
         self._memory = max(memory, 4 * self._plane_bytes)
         self._folder = folder
-        self._ledger = Ledger(acquisition.sizes)
+        self._ledger = Ledger(acquisition)
         self._held: dict[PlaneIndex, HeldPlane] = {}
         self._ready: deque[HeldPlane] = deque()
         self._spilled: deque[HeldPlane] = deque()
@@ -131,14 +136,14 @@ class Outbox:
 
         Raises
         ------
-        ValueError
+        RepeatedPlaneError
             If it was, with other pixels.
         """
         held = self._held.get(index)
         crc = self._ledger.crc(index) if held is None else held.checksum()
         if crc is not None and crc != zlib.crc32(pixels):
             t, c, z = index
-            raise ValueError(
+            raise RepeatedPlaneError(
                 f"plane t={t}, c={c}, z={z} was published before with other pixels; give every plane its own index"
             )
         return crc is None
@@ -153,9 +158,9 @@ class Outbox:
                 return self._blank.pop()
         return memoryview(bytearray(self._plane_bytes))
 
-    def put(self, index: PlaneIndex, pixels: memoryview) -> None:
+    def put(self, index: PlaneIndex, pixels: memoryview, taken: float | None) -> None:
         """Take the bytes of a plane that is new and not written to again; call while holding `changed`."""
-        held = HeldPlane(self.published, index, pixels)
+        held = HeldPlane(self.published, index, pixels, taken)
         self._held[index] = held
         self._ready.append(held)
         self._bytes += self._plane_bytes
@@ -315,7 +320,7 @@ class Outbox:
         for file in sorted(self._folder.glob("*.plane")):
             match = _FILE.fullmatch(file.name)
             index = (int(match[1]), int(match[2]), int(match[3])) if match else (-1, -1, -1)
-            if match and self._acquisition.holds(index) and file.stat().st_size == self._plane_bytes:
+            if match and self._acquisition.admits(index) and file.stat().st_size == self._plane_bytes:
                 self._held[index] = HeldPlane(self.published, index, None, crc=int(match[4], 16), file=file)
                 self._spilled.append(self._held[index])
                 self.published += 1

@@ -24,8 +24,6 @@ MAX_ITEMS = 20_000
 """The longest list that a header may hold."""
 MAX_RUNS = 10_000
 MAX_MISSING = 1_000
-MAX_PLANES = 10_000_000
-"""The most planes that one session may announce."""
 MAX_TEXT = 2_000
 
 
@@ -83,6 +81,7 @@ class ProtocolError(Exception):
 
 Session = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 _Index = Annotated[int, Field(ge=0, lt=1 << 32)]
+_UnixTime = Annotated[float, Field(ge=0, lt=1e11, allow_inf_nan=False)]
 _Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 _Credit = Annotated[int, Field(ge=0, le=1_000_000)]
 _Plane = tuple[_Index, _Index, _Index]
@@ -95,7 +94,7 @@ class _Message(BaseModel):
 
 
 class Hello(_Message):
-    """Sender: this is the acquisition whose planes I bring. Repeating it resumes the session."""
+    """Sender: this is the acquisition whose planes I bring. Repeating it resumes the session, or names more channels."""
 
     type: Literal["hello"] = "hello"
     session: Session
@@ -103,7 +102,7 @@ class Hello(_Message):
 
 
 class Plane(_Message):
-    """Sender: a plane; its pixels follow in the second frame."""
+    """Sender: a plane, and when it was exposed (UNIX seconds); its pixels follow in the second frame."""
 
     type: Literal["plane"] = "plane"
     session: Session
@@ -111,6 +110,7 @@ class Plane(_Message):
     c: _Index
     z: _Index
     crc: _Index
+    taken: _UnixTime | None = None
 
     @property
     def index(self) -> PlaneIndex:

@@ -13,7 +13,7 @@ import operator
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -21,13 +21,17 @@ from typing import Literal, Self
 import numpy as np
 
 from otf_stream.acquire.delivery import Delivery, PlaneFailure, PublishError
-from otf_stream.acquire.outbox import Outbox
-from otf_stream.acquire.protocol import MAX_PLANES, Ended, Hello, ProtocolError, encode
-from otf_stream.acquisition import Acquisition, PlaneIndex
+from otf_stream.acquire.outbox import Outbox, RepeatedPlaneError
+from otf_stream.acquire.protocol import Ended, Hello, ProtocolError, encode
+from otf_stream.acquisition import MAX_PLANES, Acquisition, PlaneIndex
 
-__all__ = ["PlaneFailure", "PublishError", "Publisher"]
+__all__ = ["OutboxFullError", "PlaneFailure", "PublishError", "Publisher", "RepeatedPlaneError"]
 
 log = logging.getLogger(__name__)
+
+
+class OutboxFullError(RuntimeError):
+    """There is no memory for a plane; it was not taken."""
 
 
 class Publisher:
@@ -90,7 +94,16 @@ class Publisher:
         self._changed = self._outbox.changed
         self._delivery = Delivery(address, hello, self._outbox)
 
-    def publish(self, pixels: np.ndarray, *, t: int = 0, c: int = 0, z: int) -> None:
+    def publish(
+        self,
+        pixels: np.ndarray,
+        *,
+        t: int = 0,
+        c: int = 0,
+        z: int,
+        taken: float | None = None,
+        patience: float | None = None,
+    ) -> None:
         """Hand over a plane and return; ``pixels`` may be overwritten right after.
 
         Publishing a plane once more is harmless.
@@ -101,12 +114,19 @@ class Publisher:
             ``(y, x)`` and the dtype of the acquisition.
         t, c, z
             Where the plane belongs.
+        taken
+            When it was exposed by this machine's clock, in UNIX seconds; now if not given.
+        patience
+            Seconds to wait, at the most, while all of the memory is full; for ever if None.
 
         Raises
         ------
         ValueError
-            If the shape, the dtype or the index is not of this acquisition, or if the plane was published before
-            with other pixels.
+            If the shape, the dtype or the index is not of this acquisition.
+        RepeatedPlaneError
+            If the plane was published before with other pixels, which stand; a `ValueError`.
+        OutboxFullError
+            If the memory is still full after ``patience``; the plane is not taken.
         PublishError
             If the session cannot go on, or is closed.
         """
@@ -116,12 +136,29 @@ class Publisher:
             self._check_open()
             if self._outbox.full():
                 log.warning("the network and the spill disk are too slow for the camera: waiting for memory")
-            while self._outbox.full():
-                self._changed.wait(1.0)
-                self._check_open()
+                self._wait_for_room(patience)
             if self._outbox.is_new(index, frame):
-                self._outbox.put(index, frame)
+                self._outbox.put(index, frame, time.time() if taken is None else taken)
         self._delivery.ring()
+
+    def name_channels(self, names: Sequence[str]) -> None:
+        """Name the channels of a growing acquisition, those that were named and further ones.
+
+        Raises
+        ------
+        ValueError
+            If the acquisition does not grow, or a channel that was named would get another name.
+        """
+        sizes = self.acquisition.sizes.model_copy(update={"c": max(len(names), self.acquisition.sizes.c)})
+        more = self.acquisition.model_copy(update={"sizes": sizes, "channels": tuple(names)})
+        together = self.acquisition.joined(more)
+        if together is None:
+            raise ValueError(
+                f"the channels {', '.join(names)} do not add to {', '.join(self.acquisition.channels) or 'none'} of a "
+                "growing acquisition; announce it as growing, and keep the names that were given"
+            )
+        self.acquisition = together
+        self._delivery.greet(_hello(self.session, together))
 
     def drain(self, timeout: float = 60.0) -> None:
         """Wait until every plane is acknowledged.
@@ -228,12 +265,8 @@ class Publisher:
 
     def _copy(self, index: PlaneIndex, pixels: np.ndarray) -> memoryview:
         acquisition = self.acquisition
-        if not acquisition.holds(index):
-            sizes = acquisition.sizes
-            raise ValueError(
-                f"plane t={index[0]}, c={index[1]}, z={index[2]} lies outside the announced {sizes.t} time points, "
-                f"{sizes.c} channels and {sizes.z} planes; announce an acquisition that holds it"
-            )
+        if not acquisition.admits(index):
+            raise ValueError(acquisition.outside(index))
         shape = acquisition.sizes.shape[3:]
         if pixels.shape != shape or pixels.dtype.newbyteorder("<") != acquisition.numpy_dtype:
             raise ValueError(
@@ -243,6 +276,18 @@ class Publisher:
         frame = self._outbox.blank()
         np.frombuffer(frame, acquisition.numpy_dtype).reshape(shape)[...] = pixels
         return frame
+
+    def _wait_for_room(self, patience: float | None) -> None:
+        until = None if patience is None else time.monotonic() + patience
+        while self._outbox.full():
+            left = 1.0 if until is None else min(1.0, until - time.monotonic())
+            if left <= 0:
+                raise OutboxFullError(
+                    f"{self._outbox.pending} planes fill the memory of the publisher, the network and the spill disk are "
+                    "too slow for the camera; give it more memory or a faster spill disk"
+                )
+            self._changed.wait(left)
+            self._check_open()
 
     def _check_open(self) -> None:
         if self._delivery.error is not None:

@@ -5,7 +5,8 @@ are durable from the journals. A session is only served to a sender that greeted
 greeting is what tells a sender which of its planes were lost with the listener before.
 
 A session whose sender falls silent is closed, so that its stacks are restored from what is there. If the
-sender comes back, its planes are still made durable: a restoration can be repeated, a plane cannot be taken again.
+sender comes back, the session is open again and its stacks are restored anew: a restoration can be repeated, a plane
+cannot be taken again.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from otf_stream.acquire.ledger import Ledger
-from otf_stream.acquire.protocol import MAX_PLANES, ErrorCode, Hello, Plane, ProtocolError
-from otf_stream.acquisition import Acquisition, PlaneIndex
+from otf_stream.acquire.protocol import ErrorCode, Hello, Plane, ProtocolError
+from otf_stream.acquisition import MAX_PLANES, Acquisition, PlaneIndex
 from otf_stream.store.journal import Journal, JournalError, journal_path
 from otf_stream.store.session import SUFFIX, SessionStore, find_sessions
 
@@ -38,6 +39,7 @@ class Arrived:
 
     pixels: memoryview
     crc: int
+    taken: float | None
     peers: set[bytes]
 
 
@@ -97,13 +99,8 @@ class OpenSession:
             ``out-of-range``, ``bad-shape`` or ``bad-checksum``.
         """
         acquisition = self.acquisition
-        if not acquisition.holds(message.index):
-            sizes = acquisition.sizes
-            raise ProtocolError(
-                ErrorCode.OUT_OF_RANGE,
-                f"plane {message.index} lies outside the announced {sizes.t} time points, {sizes.c} channels and "
-                f"{sizes.z} planes; announce an acquisition that holds it",
-            )
+        if not acquisition.admits(message.index):
+            raise ProtocolError(ErrorCode.OUT_OF_RANGE, acquisition.outside(message.index))
         if pixels.nbytes != acquisition.plane_bytes:
             raise ProtocolError(
                 ErrorCode.BAD_SHAPE,
@@ -133,6 +130,11 @@ class OpenSession:
             missing=missing,
             **detail,
         )
+
+    def reopen(self) -> None:
+        """Expect planes again: the sender that had fallen silent is back."""
+        self.store.journal.reopen_arrivals()
+        self.closed = None
 
     def note_refused(self, error: ProtocolError, plane: PlaneIndex | None) -> None:
         """Note in the journal that something was refused; a flood only at its beginning."""
@@ -192,14 +194,20 @@ class Sessions:
         if found is None:
             found = self._create(hello)
             found.note("opened")
-        elif found.acquisition != hello.acquisition:
-            raise ProtocolError(
-                ErrorCode.SESSION_MISMATCH,
-                f"session {hello.session} was opened for another acquisition, {found.acquisition!r}; "
-                "use a new session for a new acquisition",
-            )
-        elif not found.greeted:
-            found.note("resumed", durable=found.ledger.count)
+        else:
+            together = found.acquisition.joined(hello.acquisition)
+            if together is None:
+                raise ProtocolError(
+                    ErrorCode.SESSION_MISMATCH,
+                    f"session {hello.session} was opened for another acquisition, {found.acquisition!r}; "
+                    "use a new session for a new acquisition",
+                )
+            if together != found.acquisition:
+                found.store.extend(together)
+            if found.closed == SILENCE:
+                found.reopen()
+            if not found.greeted:
+                found.note("resumed", durable=found.ledger.count)
         found.greeted, found.held, found.heard = True, False, time.monotonic()
         return found
 
@@ -272,7 +280,7 @@ class Sessions:
             return None
         except (JournalError, OSError, sqlite3.Error) as error:
             raise ProtocolError(ErrorCode.INTERNAL, f"the store {path.name} cannot be opened: {error}") from error
-        ledger = Ledger(store.acquisition.sizes)
+        ledger = Ledger(store.acquisition)
         for plane, crc in store.journal.durable().items():
             ledger.record(plane, crc)
         self._open[session] = OpenSession(store, ledger, store.journal.closed)
@@ -296,5 +304,5 @@ class Sessions:
             except (FileExistsError, JournalError):
                 continue
         self._paths[hello.session] = path
-        self._open[hello.session] = OpenSession(store, Ledger(hello.acquisition.sizes), None)
+        self._open[hello.session] = OpenSession(store, Ledger(hello.acquisition), None)
         return self._open[hello.session]

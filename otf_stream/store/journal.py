@@ -30,7 +30,7 @@ from otf_stream.acquisition import Acquisition, PlaneIndex, StackIndex
 
 StackState = Literal["arriving", "arrived", "restoring", "restored", "failed"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_TIMEOUT_S = 30.0
 
 _SCHEMA = f"""
@@ -38,7 +38,7 @@ CREATE TABLE session (
     id INTEGER PRIMARY KEY CHECK (id = 1), session TEXT NOT NULL, acquisition TEXT NOT NULL, closed TEXT
 );
 CREATE TABLE planes (
-    t INTEGER, c INTEGER, z INTEGER, crc INTEGER NOT NULL, received REAL NOT NULL, PRIMARY KEY (t, c, z)
+    t INTEGER, c INTEGER, z INTEGER, crc INTEGER NOT NULL, received REAL NOT NULL, taken REAL, PRIMARY KEY (t, c, z)
 ) WITHOUT ROWID;
 CREATE TABLE stacks (t INTEGER, c INTEGER, state TEXT NOT NULL, PRIMARY KEY (t, c)) WITHOUT ROWID;
 CREATE TABLE events (id INTEGER PRIMARY KEY, at REAL NOT NULL, kind TEXT NOT NULL, detail TEXT NOT NULL);
@@ -62,11 +62,14 @@ class PlaneRecord:
         CRC-32 of its pixels.
     received
         When it came, in UNIX seconds.
+    taken
+        When it was exposed by the microscope's clock, in UNIX seconds, if that is known.
     """
 
     plane: PlaneIndex
     crc: int
     received: float
+    taken: float | None = None
 
 
 @dataclass(frozen=True)
@@ -93,9 +96,18 @@ class Journal:
         self.path = path
         self._connection = connection
         self._lock = threading.RLock()
-        session, acquisition = connection.execute("SELECT session, acquisition FROM session").fetchone()
+        session, self._told = connection.execute("SELECT session, acquisition FROM session").fetchone()
         self.session: str = session
-        self.acquisition = Acquisition.model_validate_json(acquisition)
+        self._acquisition = Acquisition.model_validate_json(self._told)
+
+    @property
+    def acquisition(self) -> Acquisition:
+        """What was announced; of a growing acquisition, what is known so far."""
+        if self._acquisition.growing:
+            ((told,),) = self._rows("SELECT acquisition FROM session")
+            if told != self._told:
+                self._told, self._acquisition = told, Acquisition.model_validate_json(told)
+        return self._acquisition
 
     @classmethod
     def create(cls, path: Path, acquisition: Acquisition, *, session: str) -> Self:
@@ -148,6 +160,8 @@ class Journal:
                 )
             if version < 1:
                 raise JournalError(f"{path} is no journal of a session")
+            if version == 1:  # did not know when planes were exposed
+                connection.executescript("ALTER TABLE planes ADD COLUMN taken REAL; PRAGMA user_version = 2;")
             connection.execute("PRAGMA synchronous = FULL")
             return cls(path, connection)
         except sqlite3.DatabaseError as error:
@@ -189,7 +203,8 @@ class Journal:
     def record_planes(self, planes: Sequence[PlaneRecord]) -> None:
         """Record that the pixels of ``planes`` are on disk, in one transaction.
 
-        The first record of a plane stands; repeating it changes nothing.
+        The first record of a plane stands; repeating it changes nothing. A stack that was restored, or given up, without
+        a plane that comes now counts as arriving again.
 
         Raises
         ------
@@ -198,14 +213,27 @@ class Journal:
         OSError
             If the disk is full; nothing is recorded then.
         """
+        acquisition = self.acquisition
         for record in planes:
-            if not self.acquisition.holds(record.plane):
-                raise ValueError(outside(record.plane, self.acquisition))
+            if not acquisition.holds(record.plane):
+                raise ValueError(acquisition.outside(record.plane))
         with self._transaction() as connection:
+            new = {
+                record.plane[:2]
+                for record in planes
+                if connection.execute(
+                    "INSERT OR IGNORE INTO planes VALUES (?, ?, ?, ?, ?, ?)",
+                    (*record.plane, record.crc, record.received, record.taken),
+                ).rowcount
+            }
             connection.executemany(
-                "INSERT OR IGNORE INTO planes VALUES (?, ?, ?, ?, ?)",
-                [(*record.plane, record.crc, record.received) for record in planes],
+                "DELETE FROM stacks WHERE (t, c) = (?, ?) AND state IN ('restored', 'failed')", sorted(new)
             )
+
+    def extend(self, acquisition: Acquisition) -> None:
+        """Record that a growing acquisition has grown."""
+        with self._transaction() as connection:
+            connection.execute("UPDATE session SET acquisition = ?", (acquisition.model_dump_json(),))
 
     def holds(self, plane: PlaneIndex) -> bool:
         """Whether ``plane`` is durable."""
@@ -241,6 +269,11 @@ class Journal:
         with self._transaction() as connection:
             connection.execute("UPDATE session SET closed = ? WHERE closed IS NULL", (reason,))
 
+    def reopen_arrivals(self) -> None:
+        """Planes may come again after all."""
+        with self._transaction() as connection:
+            connection.execute("UPDATE session SET closed = NULL")
+
     def state(self, stack: StackIndex) -> StackState:
         """Tell what becomes of ``stack``: the state last set, until then what its planes say.
 
@@ -253,9 +286,13 @@ class Journal:
             stack,
         )
         state: StackState = stored or "arriving"
-        if state == "arriving" and (closed is not None or planes == self.acquisition.sizes.z):
+        if state == "arriving" and (closed is not None or self._complete(stack, planes)):
             return "arrived"
         return state
+
+    def _complete(self, stack: StackIndex, planes: int) -> bool:
+        acquisition = self.acquisition
+        return not acquisition.growing and planes == len(acquisition.planes_of(stack[1]))
 
     def set_state(self, stack: StackIndex, state: StackState) -> None:
         """Set the state of ``stack``.
@@ -268,12 +305,20 @@ class Journal:
         if state not in get_args(StackState):
             raise ValueError(f"{state!r} is no state of a stack; use one of {', '.join(get_args(StackState))}")
         if not self.acquisition.holds((*stack, 0)):
-            raise ValueError(outside((*stack, 0), self.acquisition))
+            raise ValueError(self.acquisition.outside((*stack, 0)))
         with self._transaction() as connection:
             connection.execute(
                 "INSERT INTO stacks VALUES (?, ?, ?) ON CONFLICT (t, c) DO UPDATE SET state = excluded.state",
                 (*stack, state),
             )
+
+    def finish_stack(self, stack: StackIndex, planes: int) -> None:
+        """Set the state of ``stack`` to restored, from so many planes; if more have come meanwhile it is arriving again."""
+        with self._transaction() as connection:
+            ((there,),) = connection.execute("SELECT count(*) FROM planes WHERE (t, c) = (?, ?)", stack).fetchall()
+            connection.execute("DELETE FROM stacks WHERE (t, c) = (?, ?)", stack)
+            if there == planes:
+                connection.execute("INSERT INTO stacks VALUES (?, ?, 'restored')", stack)
 
     # Events
 
@@ -297,16 +342,6 @@ def remove_journal(path: Path) -> None:
     """
     for suffix in ("", "-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
-
-
-def outside(plane: PlaneIndex, acquisition: Acquisition) -> str:
-    """Say that ``plane`` lies outside the axes that ``acquisition`` announced."""
-    t, c, z = plane
-    sizes = acquisition.sizes
-    return (
-        f"plane t={t}, c={c}, z={z} lies outside the announced {sizes.t} time points, {sizes.c} channels and "
-        f"{sizes.z} planes; announce an acquisition that holds it"
-    )
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -32,7 +32,10 @@ def series(names: Sequence[str]) -> dict[str, Any]:
 
 
 def image(
-    name: str, levels: Sequence[tuple[Sequence[float], Sequence[float]]], **more: dict[str, Any]
+    name: str,
+    levels: Sequence[tuple[Sequence[float], Sequence[float]]],
+    interval_s: float | None = None,
+    **more: dict[str, Any],
 ) -> dict[str, Any]:
     """Metadata of a multiscale image with the axes t, c, z, y, x.
 
@@ -43,12 +46,14 @@ def image(
     levels
         For every level from the finest on, the voxel size and the position of the first voxel's centre,
         both ``(z, y, x)`` in µm. Level ``k`` is the array ``str(k)``.
+    interval_s
+        Between time points, if that is known.
     more
         Further keys beside ``multiscales``, such as ``omero``.
     """
     datasets = []
     for level, (voxel, origin) in enumerate(levels):
-        transformations: list[dict[str, Any]] = [{"type": "scale", "scale": [1.0, 1.0, *voxel]}]
+        transformations: list[dict[str, Any]] = [{"type": "scale", "scale": [interval_s or 1.0, 1.0, *voxel]}]
         if any(origin):
             transformations.append({"type": "translation", "translation": [0.0, 0.0, *origin]})
         datasets.append({"path": str(level), "coordinateTransformations": transformations})

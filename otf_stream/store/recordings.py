@@ -19,7 +19,6 @@ from otf_stream.store.formats.ndtiff import is_ndtiff, open_ndtiff
 from otf_stream.store.formats.source import RecordingError, Source
 from otf_stream.store.formats.tiff import SUFFIXES, open_folder, open_tiff
 from otf_stream.store.formats.zarr_image import is_zarr, open_zarr
-from otf_stream.store.journal import outside
 
 __all__ = ["Recording", "RecordingError", "open_recording"]
 
@@ -59,7 +58,7 @@ class Recording:
             If the plane is missing, outside the axes, or damaged.
         """
         if not self.acquisition.holds(plane):
-            raise RecordingError(outside(plane, self.acquisition))
+            raise RecordingError(self.acquisition.outside(plane))
         if plane in self.missing:
             t, c, z = plane
             raise RecordingError(f"plane t={t}, c={c}, z={z} is missing in {self.path}")

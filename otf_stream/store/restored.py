@@ -48,8 +48,8 @@ class RestoredWriter:
     def __init__(self, path: Path, acquisition: Acquisition) -> None:
         self.path = path
         self.acquisition = acquisition
-        self._shapes = level_shapes(_grid(acquisition), BLOCK)
         group = zarr.open_group(path / "restored", mode="r+")
+        self._shapes = _shapes(group, acquisition)
         self._levels = [_array(group, level) for level in range(len(self._shapes))]
         self.dtype: np.dtype[Any] = self._levels[0].dtype
 
@@ -69,26 +69,28 @@ class RestoredWriter:
         ValueError
             If there is a restored image already with another grid or dtype.
         """
-        folder = store.path / "restored"
+        acquisition, folder = store.acquisition, store.path / "restored"
         if not folder.exists():
             # Built beside the store and moved in: readers meet the whole image or none.
             partial = store.path.with_name(store.path.name + ".restored.partial")
             shutil.rmtree(partial, ignore_errors=True)
-            _create_hierarchy(partial, store.acquisition, np.dtype(dtype).newbyteorder("<"))
+            _create_hierarchy(partial, acquisition, np.dtype(dtype).newbyteorder("<"))
             fsync_tree(partial)
             partial.replace(folder)
             fsync_folder(store.path)
         series = zarr.open_group(store.path / "OME", mode="r+")
         if series.attrs["ome"] != ome.series(["raw", "restored"]):
             series.attrs.put({"ome": ome.series(["raw", "restored"])})
-        shape = (*store.acquisition.sizes.shape[:2], *_grid(store.acquisition))
+        shape = (*acquisition.sizes.shape[:2], *_grid(acquisition))
+        if acquisition.growing:
+            _extend(zarr.open_group(folder, mode="r+"), acquisition)
         present = _array(zarr.open_group(folder, mode="r"), 0)
         if present.shape != shape or present.dtype != np.dtype(dtype):
             raise ValueError(
                 f"{folder} holds a restored image of shape {present.shape} and dtype {present.dtype}, but "
                 f"{shape} and {dtype} are asked for; delete that folder to restore anew"
             )
-        return cls(store.path, store.acquisition)
+        return cls(store.path, acquisition)
 
     @property
     def shape(self) -> Shape:
@@ -267,6 +269,7 @@ def _create_hierarchy(path: Path, acquisition: Acquisition, dtype: np.dtype[Any]
     image = ome.image(
         "restored",
         list(level_places(shapes, acquisition.voxel_size.lateral)),
+        acquisition.interval_s,
         omero=ome.omero(acquisition.channel_names, windows),
     )
     group = zarr.create_group(path, attributes={"ome": image})
@@ -283,6 +286,26 @@ def _create_hierarchy(path: Path, acquisition: Acquisition, dtype: np.dtype[Any]
             fill_value=0,
             dimension_names=ome.AXES,
         )
+
+
+def _shapes(group: zarr.Group, acquisition: Acquisition) -> list[Shape]:
+    """Shapes of the levels that are there; an acquisition that has grown may be worth one more, and does without."""
+    return level_shapes(_grid(acquisition), BLOCK)[: len(list(group.array_keys()))]
+
+
+def _extend(group: zarr.Group, acquisition: Acquisition) -> None:
+    """Make room for what the acquisition has grown to; chunks and shards stay what they are."""
+    for level, shape in enumerate(_shapes(group, acquisition)):
+        array, wanted = _array(group, level), (*acquisition.sizes.shape[:2], *shape)
+        if array.shape != wanted:
+            array.resize(wanted)
+    metadata: Any = group.attrs["ome"]
+    windows = [tuple(channel["window"].values()) for channel in metadata["omero"]["channels"]]
+    if len(windows) < acquisition.sizes.c:
+        low, high = windows[0][:2]
+        windows += [(low, high, low, high)] * (acquisition.sizes.c - len(windows))
+        metadata.update(omero=ome.omero(acquisition.channel_names, windows))
+        group.attrs.put({**group.attrs.asdict(), "ome": metadata})
 
 
 def _open_restored(path: Path) -> zarr.Group:

@@ -18,8 +18,9 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -30,7 +31,7 @@ from zarr.codecs import BytesCodec
 from otf_stream.acquisition import Acquisition, PlaneIndex
 from otf_stream.store import ome
 from otf_stream.store.disk import fsync_folder, fsync_tree
-from otf_stream.store.journal import Journal, PlaneRecord, journal_path, outside, remove_journal
+from otf_stream.store.journal import Journal, PlaneRecord, journal_path, remove_journal
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -56,11 +57,15 @@ class SessionStore:
     def __init__(self, path: Path, journal: Journal) -> None:
         self.path = path
         self.journal = journal
-        self.acquisition = journal.acquisition
         self.session = journal.session
         self._writing = threading.Lock()
         # Waiting for the disk in parallel: four files synchronised at once go through twice as fast as in turn.
         self._disk = ThreadPoolExecutor(4, thread_name_prefix="store")
+
+    @property
+    def acquisition(self) -> Acquisition:
+        """What was announced; of a growing acquisition, what is known so far."""
+        return self.journal.acquisition
 
     @classmethod
     def create(cls, path: Path, acquisition: Acquisition, *, session: str, overwrite: bool = False) -> Self:
@@ -127,7 +132,9 @@ class SessionStore:
         self._disk.shutdown()
         self.journal.close()
 
-    def write_planes(self, planes: Sequence[tuple[PlaneIndex, Buffer, int]]) -> None:
+    def write_planes(
+        self, planes: Sequence[tuple[PlaneIndex, Buffer, int]], taken: Mapping[PlaneIndex, float] | None = None
+    ) -> None:
         """Make a group of planes durable; all of them are when this returns.
 
         Grouping is what makes it fast: the group shares its waits for the disk and its transaction.
@@ -137,7 +144,9 @@ class SessionStore:
         planes
             ``(plane, pixels, crc)`` for each: its index, exactly ``plane_bytes`` contiguous bytes (y, x) of the
             announced dtype, and their CRC-32. Planes that are durable already are skipped, and of a plane
-            that occurs twice the first counts.
+            that occurs twice the first counts. Planes beyond the axes extend a growing acquisition.
+        taken
+            When planes were exposed by the microscope's clock, in UNIX seconds, where that is known.
 
         Raises
         ------
@@ -155,9 +164,28 @@ class SessionStore:
             group = {plane: content for plane, content in group.items() if not self.journal.holds(plane)}
             if not group:
                 return
+            together = reduce(Acquisition.extended, group, self.acquisition)
+            if together != self.acquisition:
+                self.extend(together)
             self._write_chunks({chunk_file(self.path, plane): view for plane, (view, _) in group.items()})
             now = time.time()
-            self.journal.record_planes([PlaneRecord(plane, crc, now) for plane, (_, crc) in group.items()])
+            self.journal.record_planes(
+                [PlaneRecord(plane, crc, now, (taken or {}).get(plane)) for plane, (_, crc) in group.items()]
+            )
+
+    def extend(self, acquisition: Acquisition) -> None:
+        """Make room for what a growing acquisition has grown to; readers see the longer axes from then on.
+
+        Parameters
+        ----------
+        acquisition
+            As `Acquisition.extended` or `Acquisition.joined` gives it.
+        """
+        # The array first: at no moment does the journal announce what the array has no place for.
+        _amend(self.path / "raw" / "0", lambda array: array.update(shape=list(acquisition.sizes.shape)))
+        description = acquisition.model_dump(mode="json")
+        _amend(self.path, lambda group: group["attributes"][ATTRIBUTES].update(acquisition=description))
+        self.journal.extend(acquisition)
 
     def read_plane(self, plane: PlaneIndex) -> np.ndarray:
         """Read one durable plane.
@@ -176,15 +204,15 @@ class SessionStore:
         """
         if not self.journal.holds(plane):
             if not self.acquisition.holds(plane):
-                raise ValueError(outside(plane, self.acquisition))
+                raise ValueError(self.acquisition.outside(plane))
             t, c, z = plane
             raise PlaneNotDurableError(f"plane t={t}, c={c}, z={z} is not durable in {self.path.name}")
         sizes = self.acquisition.sizes
         return np.fromfile(chunk_file(self.path, plane), self.acquisition.numpy_dtype).reshape(sizes.y, sizes.x)
 
     def _check(self, plane: PlaneIndex, view: memoryview) -> None:
-        if not self.acquisition.holds(plane):
-            raise ValueError(outside(plane, self.acquisition))
+        if not self.acquisition.admits(plane):
+            raise ValueError(self.acquisition.outside(plane))
         if view.nbytes != self.acquisition.plane_bytes:
             raise ValueError(
                 f"plane {plane} has {view.nbytes} bytes, but {self.acquisition.sizes.y} × {self.acquisition.sizes.x} "
@@ -272,7 +300,8 @@ def _create_hierarchy(path: Path, acquisition: Acquisition, session: str) -> Non
     root = zarr.create_group(path, attributes={"ome": ome.collection(), ATTRIBUTES: own})
     voxel = acquisition.voxel_size
     raw = root.create_group(
-        "raw", attributes={"ome": ome.image("raw", [((voxel.z, voxel.y, voxel.x), (0.0, 0.0, 0.0))])}
+        "raw",
+        attributes={"ome": ome.image("raw", [((voxel.z, voxel.y, voxel.x), (0.0, 0.0, 0.0))], acquisition.interval_s)},
     )
     raw.create_array(
         "0",
@@ -286,6 +315,17 @@ def _create_hierarchy(path: Path, acquisition: Acquisition, session: str) -> Non
         dimension_names=ome.AXES,
     )
     root.create_group("OME", attributes={"ome": ome.series(["raw"])})
+
+
+def _amend(node: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the metadata of a Zarr group or array; readers see all of the change or nothing."""
+    file = node / "zarr.json"
+    metadata = json.loads(file.read_bytes())
+    change(metadata)
+    partial = file.with_name(file.name + ".partial")
+    _write_file(partial, memoryview(json.dumps(metadata, indent=2).encode()))
+    partial.replace(file)
+    fsync_folder(node)
 
 
 def _write_file(path: Path, content: memoryview) -> None:

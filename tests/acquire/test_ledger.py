@@ -4,15 +4,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otf_stream.acquire.ledger import Ledger
-from otf_stream.acquisition import Sizes
+from otf_stream.acquisition import Acquisition, Sizes, VoxelSize
 
-SIZES = Sizes(t=2, c=3, z=4, y=1, x=1)
+ACQUISITION = Acquisition(
+    name="x", sizes=Sizes(t=2, c=3, z=4, y=1, x=1), dtype="uint8", voxel_size=VoxelSize(z=1, y=1, x=1)
+)
 EVERY = [(t, c, z) for t in range(2) for c in range(3) for z in range(4)]
 
 
 @given(st.dictionaries(st.sampled_from(EVERY), st.integers(0, 2**32 - 1)), st.integers(0, 30))
 def test_knows_what_is_there_and_what_is_not(there: dict[tuple[int, int, int], int], limit: int) -> None:
-    ledger = Ledger(SIZES)
+    ledger = Ledger(ACQUISITION)
     for plane, crc in there.items():
         ledger.record(plane, crc)
         ledger.record(plane, crc ^ 1)  # the first note stands
@@ -21,3 +23,30 @@ def test_knows_what_is_there_and_what_is_not(there: dict[tuple[int, int, int], i
     assert [(t, c, z) for t, c, z0, z1 in ledger.runs(100) for z in range(z0, z1)] == sorted(there)
     assert ledger.runs(limit) == ledger.runs(100)[:limit]
     assert ledger.missing(limit) == [plane for plane in EVERY if plane not in there][:limit]
+
+
+def test_what_was_not_planned_is_not_missing() -> None:
+    planned = ACQUISITION.model_copy(update={"z_ranges": ((0, 4), (1, 3), (2, 3)), "every": (1, 1, 2)})
+    ledger = Ledger(planned)
+    assert ledger.missing_count == planned.planned == 2 * 4 + 2 * 2 + 1
+    assert {plane[1:] for plane in ledger.missing(100) if plane[0] == 1} == {(0, z) for z in range(4)} | {(1, 1), (1, 2)}
+    ledger.record((1, 2, 0), 7)  # nobody asked for it, and it is kept
+    assert ledger.crc((1, 2, 0)) == 7
+    assert ledger.missing_count == planned.planned
+
+
+@given(st.dictionaries(st.sampled_from(EVERY), st.integers(0, 2**32 - 1), min_size=1))
+def test_of_unknown_length(there: dict[tuple[int, int, int], int]) -> None:
+    least = ACQUISITION.sizes.model_copy(update={"t": 1, "c": 1, "z": 1})
+    ledger = Ledger(ACQUISITION.model_copy(update={"growing": True, "sizes": least}))
+    for plane, crc in there.items():
+        ledger.record(plane, crc)
+    assert {plane: ledger.crc(plane) for plane in EVERY} == {plane: there.get(plane) for plane in EVERY}
+    assert [(t, c, z) for t, c, z0, z1 in ledger.runs(100) for z in range(z0, z1)] == sorted(there)
+    gaps = set()
+    for t, c in {plane[:2] for plane in there}:
+        seen = [z for _, channel, z in there if channel == c]
+        gaps |= {(t, c, z) for z in range(min(seen), max(seen))} - there.keys()
+        gaps |= {(t, c, max(seen))} - there.keys()
+    assert set(ledger.missing(100)) == gaps
+    assert ledger.missing_count == len(gaps)

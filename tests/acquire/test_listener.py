@@ -378,9 +378,10 @@ def test_silence_closes_a_session_and_its_late_planes_still_land(
         assert isinstance(error, Error)
         assert error.code == "unknown-session"
         assert isinstance(client.greet(acquisition), Welcome)
+        assert store.journal.closed is None
         check_good_plane(client, tmp_path, pixels, (0, 0, 1))
         assert isinstance(client.end(2), Ended)
-        assert store.journal.closed == "silence"
+        assert store.journal.closed == "finished"
         store.close()
 
 

@@ -1,0 +1,195 @@
+"""What every hook does with frames: each goes to the session of its place, and the microscope is left in peace.
+
+A hook knows one acquisition software: how it describes an acquisition, and when a frame is there. The rest is
+the same for all and is here. A place (a position of the stage, a tile of a grid) is a session of its own, because it is a
+volume of its own. Frames are only handed over; sending, and waiting for the last acknowledgements, is done in
+threads. Nothing that goes wrong with the stream is raised into the acquisition, which goes on and may save its
+frames elsewhere: it is logged, counted, and told at the end.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from otf_stream.acquire.publisher import OutboxFullError, Publisher, RepeatedPlaneError
+from otf_stream.acquisition import Acquisition
+
+log = logging.getLogger(__name__)
+
+Place = tuple[int, int]
+"""Where the stage stands: the position, and the tile of a grid around it."""
+
+_PATIENCE = 2.0  # seconds that the camera's thread waits for memory, at the most, before planes are given up
+_ABORT_S = 5.0  # seconds for the planes that are left of an acquisition that was aborted
+
+
+class Stream:
+    """The frames of a microscope, each on its way to the session of its place.
+
+    No method raises for what goes wrong with the stream, and none but `wait` waits for the network.
+
+    Parameters
+    ----------
+    address
+        Of the listener, ``tcp://HOST:PORT``.
+    memory
+        Bytes of planes kept in memory, for all places together; past three quarters of it, planes go to files.
+    spill
+        Folder for those files; the system's folder for temporary files if not given.
+    wait_s
+        Seconds to wait at the end while nothing is acknowledged. What is left then is kept in files.
+
+    Attributes
+    ----------
+    sessions
+        Ids of the sessions that were opened, in order.
+    lost
+        How many frames could not be taken. They may have been saved elsewhere.
+    repeated
+        How many frames had the index of an earlier one, which stands.
+    failures
+        What went wrong, in sentences.
+    """
+
+    def __init__(
+        self, address: str, *, memory: int = 256 << 20, spill: Path | None = None, wait_s: float = 60.0
+    ) -> None:
+        self.sessions: list[str] = []
+        self.lost = self.repeated = 0
+        self.failures: list[str] = []
+        self._address = address
+        self._memory = memory
+        self._spill = spill
+        self._wait_s = wait_s
+        self._open: dict[Place, Publisher] = {}
+        self._all: list[Publisher] = []
+        self._closing: list[threading.Thread] = []
+        self._patience = _PATIENCE
+
+    @property
+    def published(self) -> int:
+        """How many frames were taken."""
+        return sum(publisher.published for publisher in self._all)
+
+    @property
+    def sent(self) -> int:
+        """How many planes went out at least once."""
+        return sum(publisher.sent for publisher in self._all)
+
+    @property
+    def acknowledged(self) -> int:
+        """How many planes the listener has on disk."""
+        return sum(publisher.acknowledged for publisher in self._all)
+
+    def is_open(self, place: Place) -> bool:
+        """Whether frames of this place are taken."""
+        return place in self._open
+
+    def open(self, place: Place, acquisition: Acquisition, *, places: int = 1) -> None:
+        """Open the session of a place.
+
+        Parameters
+        ----------
+        place
+            Not open yet.
+        acquisition
+            What is acquired there; its name, from `place_name`, becomes that of the store.
+        places
+            How many places share the memory.
+
+        Raises
+        ------
+        ValueError
+            If the address cannot be used, or the acquisition is too large for a session. The time to hear of it is before
+            the first frame.
+        """
+        publisher = Publisher(self._address, acquisition, memory=self._memory // places, spill=self._spill)
+        self._open[place] = publisher
+        self._all.append(publisher)
+        self.sessions.append(publisher.session)
+
+    def frame(
+        self, place: Place, pixels: np.ndarray, *, t: int = 0, c: int = 0, z: int = 0, taken: float | None = None
+    ) -> None:
+        """Take a copy of a frame, ``(y, x)``, and return.
+
+        Parameters
+        ----------
+        place, t, c, z
+            Where it belongs.
+        pixels
+            Of the acquisition's shape and dtype.
+        taken
+            When it was exposed, in UNIX seconds; now if not given.
+        """
+        try:
+            publisher = self._open[place]
+        except KeyError:
+            self.lose(f"a frame of place {place} came, which is not open")
+            return
+        try:
+            publisher.publish(pixels, t=t, c=c, z=z, taken=taken, patience=self._patience)
+            self._patience = _PATIENCE
+        except RepeatedPlaneError as error:
+            self.repeated += 1
+            log.warning("%s: %s", publisher.acquisition.name, error)
+        except Exception as error:
+            if isinstance(error, OutboxFullError):
+                self._patience = 0.0  # one wait is enough: the next frames are due
+            self.lose(f"{publisher.acquisition.name}: {error}")
+
+    def lose(self, why: str) -> None:
+        """Count a frame that cannot be streamed; the first of its kind is told."""
+        self.lost += 1
+        self._fail(why)
+
+    def add_channel(self, place: Place, name: str) -> int:
+        """Name a further channel of a growing acquisition; return its index."""
+        publisher = self._open[place]
+        names = publisher.acquisition.channels
+        if name in names:
+            return names.index(name)
+        publisher.name_channels([*names, name])
+        return len(names)
+
+    def close(self, *, aborted: bool = False) -> None:
+        """End the session of every place; what is left is delivered in the background."""
+        ending, self._open = self._open, {}
+        for publisher in ending.values():
+            thread = threading.Thread(
+                target=self._end, args=(publisher, aborted), name=f"closing {publisher.acquisition.name}"
+            )
+            self._closing.append(thread)
+            thread.start()
+
+    def wait(self) -> None:
+        """Wait until every session that was closed has all its planes on disk, or cannot."""
+        while self._closing:
+            self._closing.pop().join()
+
+    def _end(self, publisher: Publisher, aborted: bool) -> None:
+        try:
+            if aborted:
+                publisher.abort(min(self._wait_s, _ABORT_S))
+            else:
+                publisher.close(self._wait_s)
+        except Exception as error:
+            self._fail(f"{publisher.acquisition.name}: {error}")
+
+    def _fail(self, why: str) -> None:
+        if why not in self.failures:
+            self.failures.append(why)
+            log.error("%s", why)
+
+
+def place_name(name: str, place: Place, places: Sequence[Place]) -> str:
+    """Return what to call the acquisition at one of several places: ``NAME_p0``, ``NAME_p0_g3``, or just ``NAME``."""
+    if len(places) < 2:
+        return name
+    tiled = any(tile for _, tile in places)
+    return f"{name}_p{place[0]}_g{place[1]}" if tiled else f"{name}_p{place[0]}"
