@@ -76,7 +76,8 @@ class Ledger:
         ever = self._there.any(axis=0)
         behind = np.logical_or.accumulate(ever, axis=1)
         ahead = np.logical_or.accumulate(ever[:, ::-1], axis=1)[:, ::-1]
-        return (behind & ahead)[None] & self._there.any(axis=2, keepdims=True)
+        presumed: np.ndarray = np.logical_and(behind, ahead) & self._there.any(axis=2, keepdims=True)
+        return presumed
 
     def _make_room(self, plane: PlaneIndex) -> None:
         """Extend the axes, in steps that double them, so that planes that come one by one are not copied each time."""

@@ -94,7 +94,7 @@ class _Message(BaseModel):
 
 
 class Hello(_Message):
-    """Sender: this is the acquisition whose planes I bring. Repeating it resumes the session, or names more channels."""
+    """Sender: this is what I acquire. Repeating it resumes the session, or names more channels."""
 
     type: Literal["hello"] = "hello"
     session: Session

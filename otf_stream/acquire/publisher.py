@@ -283,8 +283,8 @@ class Publisher:
             left = 1.0 if until is None else min(1.0, until - time.monotonic())
             if left <= 0:
                 raise OutboxFullError(
-                    f"{self._outbox.pending} planes fill the memory of the publisher, the network and the spill disk are "
-                    "too slow for the camera; give it more memory or a faster spill disk"
+                    f"{self._outbox.pending} planes fill the memory of the publisher: the network and the spill disk "
+                    "are too slow for the camera; give it more memory or a faster spill disk"
                 )
             self._changed.wait(left)
             self._check_open()

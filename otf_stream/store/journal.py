@@ -203,8 +203,8 @@ class Journal:
     def record_planes(self, planes: Sequence[PlaneRecord]) -> None:
         """Record that the pixels of ``planes`` are on disk, in one transaction.
 
-        The first record of a plane stands; repeating it changes nothing. A stack that was restored, or given up, without
-        a plane that comes now counts as arriving again.
+        The first record of a plane stands; repeating it changes nothing. A stack that was restored, or given up,
+        without a plane that comes now counts as arriving again.
 
         Raises
         ------
@@ -313,7 +313,7 @@ class Journal:
             )
 
     def finish_stack(self, stack: StackIndex, planes: int) -> None:
-        """Set the state of ``stack`` to restored, from so many planes; if more have come meanwhile it is arriving again."""
+        """Set ``stack`` restored, from so many planes; if more have come meanwhile, it is arriving again."""
         with self._transaction() as connection:
             ((there,),) = connection.execute("SELECT count(*) FROM planes WHERE (t, c) = (?, ?)", stack).fetchall()
             connection.execute("DELETE FROM stacks WHERE (t, c) = (?, ?)", stack)

@@ -29,7 +29,8 @@ def test_what_was_not_planned_is_not_missing() -> None:
     planned = ACQUISITION.model_copy(update={"z_ranges": ((0, 4), (1, 3), (2, 3)), "every": (1, 1, 2)})
     ledger = Ledger(planned)
     assert ledger.missing_count == planned.planned == 2 * 4 + 2 * 2 + 1
-    assert {plane[1:] for plane in ledger.missing(100) if plane[0] == 1} == {(0, z) for z in range(4)} | {(1, 1), (1, 2)}
+    at_1 = [plane[1:] for plane in ledger.missing(100) if plane[0] == 1]
+    assert at_1 == [(0, 0), (0, 1), (0, 2), (0, 3), (1, 1), (1, 2)]
     ledger.record((1, 2, 0), 7)  # nobody asked for it, and it is kept
     assert ledger.crc((1, 2, 0)) == 7
     assert ledger.missing_count == planned.planned

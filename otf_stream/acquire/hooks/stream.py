@@ -1,9 +1,9 @@
 """What every hook does with frames: each goes to the session of its place, and the microscope is left in peace.
 
 A hook knows one acquisition software: how it describes an acquisition, and when a frame is there. The rest is
-the same for all and is here. A place (a position of the stage, a tile of a grid) is a session of its own, because it is a
-volume of its own. Frames are only handed over; sending, and waiting for the last acknowledgements, is done in
-threads. Nothing that goes wrong with the stream is raised into the acquisition, which goes on and may save its
+the same for all and is here. A place (a position of the stage, a tile of a grid) is a session of its own, because
+it is a volume of its own. Frames are only handed over; sending, and waiting for the last acknowledgements, is done
+in threads. Nothing that goes wrong with the stream is raised into the acquisition, which goes on and may save its
 frames elsewhere: it is logged, counted, and told at the end.
 """
 
@@ -105,8 +105,8 @@ class Stream:
         Raises
         ------
         ValueError
-            If the address cannot be used, or the acquisition is too large for a session. The time to hear of it is before
-            the first frame.
+            If the address cannot be used, or the acquisition is too large for a session. The time to hear of it is
+            before the first frame.
         """
         publisher = Publisher(self._address, acquisition, memory=self._memory // places, spill=self._spill)
         self._open[place] = publisher
