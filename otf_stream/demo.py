@@ -19,7 +19,8 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from otf_stream.acquire.hooks.pymmcore_plus import Stream
+from otf_stream.acquire.hooks.pymmcore_plus import streaming
+from otf_stream.acquire.hooks.stream import Stream
 from otf_stream.acquisition import StackIndex
 from otf_stream.config import ServiceConfig
 from otf_stream.restore.evaluate import psnr
@@ -165,13 +166,15 @@ def _acquire(raw: np.ndarray, address: str, bars: Progress) -> Stream:
         bars.advance(bar)
 
     core.mda.events.frameReady.connect(show)
-    stream = Stream(core, address, name="demo", modality="confocal")
-    stream.connect()
     try:
-        acquire_stack(core, planes=len(raw), z_step_um=_ANISOTROPY * _PIXEL_UM, planes_per_second=_PLANES_PER_SECOND)
+        with streaming(core, address, name="demo", modality="confocal") as stream:
+            acquire_stack(
+                core, planes=len(raw), z_step_um=_ANISOTROPY * _PIXEL_UM, planes_per_second=_PLANES_PER_SECOND
+            )
     finally:
-        stream.disconnect()
         core.unloadAllDevices()
+    if stream.failures:
+        raise DemoError(stream.failures[0])
     return stream
 
 

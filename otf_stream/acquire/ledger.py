@@ -73,10 +73,12 @@ class Ledger:
 
         At each time point that has planes of a channel: all between the first and the last that the channel ever had.
         """
-        ever = self._there.any(axis=0)
-        behind = np.logical_or.accumulate(ever, axis=1)
-        ahead = np.logical_or.accumulate(ever[:, ::-1], axis=1)[:, ::-1]
-        presumed: np.ndarray = np.logical_and(behind, ahead) & self._there.any(axis=2, keepdims=True)
+        presumed = np.zeros_like(self._there)
+        for c in range(presumed.shape[1]):
+            there = self._there[:, c]
+            ever = np.flatnonzero(there.any(axis=0))
+            if ever.size:
+                presumed[there.any(axis=1), c, ever[0] : ever[-1] + 1] = True
         return presumed
 
     def _make_room(self, plane: PlaneIndex) -> None:

@@ -247,6 +247,11 @@ class Journal:
         """List the z indices of the durable planes of ``stack``, sorted."""
         return [z for (z,) in self._rows("SELECT z FROM planes WHERE (t, c) = (?, ?) ORDER BY z", stack)]
 
+    def taken(self, plane: PlaneIndex) -> float | None:
+        """When ``plane`` was exposed by the microscope's clock, in UNIX seconds; None if that is not known."""
+        rows = self._rows("SELECT taken FROM planes WHERE (t, c, z) = (?, ?, ?)", plane)
+        return rows[0][0] if rows else None
+
     def span(self, stack: StackIndex) -> tuple[float, float] | None:
         """When the first and the last plane of ``stack`` came, in UNIX seconds; None before the first."""
         query = "SELECT min(received), max(received) FROM planes WHERE (t, c) = (?, ?)"

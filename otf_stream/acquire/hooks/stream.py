@@ -10,6 +10,7 @@ frames elsewhere: it is logged, counted, and told at the end.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 Place = tuple[int, int]
 """Where the stage stands: the position, and the tile of a grid around it."""
 
+_ADDRESS = re.compile(r"tcp://[^\s/:]+:\d{1,5}")
+_EXAMPLE = "tcp://127.0.0.1:8421"
 _PATIENCE = 2.0  # seconds that the camera's thread waits for memory, at the most, before planes are given up
 _ABORT_S = 5.0  # seconds for the planes that are left of an acquisition that was aborted
 
@@ -44,6 +47,11 @@ class Stream:
     wait_s
         Seconds to wait at the end while nothing is acknowledged. What is left then is kept in files.
 
+    Raises
+    ------
+    ValueError
+        If the address is not of that form.
+
     Attributes
     ----------
     sessions
@@ -59,6 +67,8 @@ class Stream:
     def __init__(
         self, address: str, *, memory: int = 256 << 20, spill: Path | None = None, wait_s: float = 60.0
     ) -> None:
+        if not _ADDRESS.fullmatch(address):
+            raise ValueError(f"{address!r} is no address of a listener; give tcp://HOST:PORT, such as {_EXAMPLE}")
         self.sessions: list[str] = []
         self.lost = self.repeated = 0
         self.failures: list[str] = []
@@ -146,7 +156,13 @@ class Stream:
     def lose(self, why: str) -> None:
         """Count a frame that cannot be streamed; the first of its kind is told."""
         self.lost += 1
-        self._fail(why)
+        self.fail(why)
+
+    def fail(self, why: str) -> None:
+        """Tell what went wrong; once, if it happens again."""
+        if why not in self.failures:
+            self.failures.append(why)
+            log.error("%s", why)
 
     def add_channel(self, place: Place, name: str) -> int:
         """Name a further channel of a growing acquisition; return its index."""
@@ -179,12 +195,7 @@ class Stream:
             else:
                 publisher.close(self._wait_s)
         except Exception as error:
-            self._fail(f"{publisher.acquisition.name}: {error}")
-
-    def _fail(self, why: str) -> None:
-        if why not in self.failures:
-            self.failures.append(why)
-            log.error("%s", why)
+            self.fail(f"{publisher.acquisition.name}: {error}")
 
 
 def place_name(name: str, place: Place, places: Sequence[Place]) -> str:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +13,8 @@ import pytest
 import useq
 from pymmcore_plus.experimental.unicore import UniMMCore
 
-from otf_stream.acquire.hooks.pymmcore_plus import Stream, describe, streaming
+from otf_stream.acquire.hooks.pymmcore_plus import describe, streaming
 from otf_stream.acquire.listener import Listener
-from otf_stream.acquire.publisher import PublishError
 from otf_stream.store.session import SessionStore, find_sessions
 from simulators.camera import acquire_stack, virtual_microscope
 
@@ -158,24 +158,31 @@ def test_a_dead_stream_does_not_stop_the_acquisition(
         thread = threading.Thread(target=small.run, args=(stop,))
         thread.start()
         try:
-            with pytest.raises(PublishError, match="refuses"), streaming(core, small.address, name="refused"):
+            with streaming(core, small.address, name="refused") as stream:
                 core.mda.run(STACK)
         finally:
             stop.set()
             thread.join(30)
     assert frames == [0, 1, 2, 3, 4]
+    assert any("refuses" in failure for failure in stream.failures)
 
 
-def test_disconnecting_amid_a_sequence(core: UniMMCore, listener: Listener, tmp_path: Path) -> None:
-    stream = Stream(core, listener.address, name="left")
-    stream.connect()
+def test_leaving_the_block_amid_a_sequence(core: UniMMCore, listener: Listener, tmp_path: Path) -> None:
+    two_frames, left = threading.Event(), threading.Event()
 
-    def leave(image: np.ndarray, event: useq.MDAEvent) -> None:
+    def hold(image: np.ndarray, event: useq.MDAEvent) -> None:
         if event.index["z"] == 1:
-            stream.disconnect()
+            two_frames.set()
+            left.wait(30)
 
-    core.mda.events.frameReady.connect(leave)
-    core.mda.run(STACK)
+    core.mda.events.frameReady.connect(hold)
+    with streaming(core, listener.address, name="left"):
+        core.mda.events.frameReady.disconnect(hold)
+        core.mda.events.frameReady.connect(hold)  # after the hook has seen the frame
+        running = core.run_mda(STACK)
+        assert two_frames.wait(30)
+    left.set()
+    running.join(30)
     store = SessionStore.open(tmp_path / "left.ome.zarr")
     assert store.journal.planes_of((0, 0)) == [0, 1]
     assert store.journal.closed == "aborted"
@@ -187,8 +194,6 @@ def test_disconnecting_amid_a_sequence(core: UniMMCore, listener: Listener, tmp_
     [
         (useq.MDASequence(channels=["DAPI"]), "z_plan"),
         (useq.MDASequence(z_plan=useq.ZAbsolutePositions(absolute=[0, 1, 3])), "even steps"),
-        (STACK.replace(stage_positions=[(0, 0, 0), (9, 9, 0)]), "one sequence for each position"),
-        (STACK.replace(stage_positions=[useq.Position(x=0, sequence=STACK)]), "one sequence for each position"),
     ],
 )
 def test_sequences_that_are_no_stack(core: UniMMCore, sequence: useq.MDASequence, said: str) -> None:
@@ -196,41 +201,149 @@ def test_sequences_that_are_no_stack(core: UniMMCore, sequence: useq.MDASequence
         describe(core, sequence, name="x")
 
 
-def test_a_wrong_sequence_stops_before_its_first_frame(core: UniMMCore, listener: Listener, tmp_path: Path) -> None:
+def test_what_cannot_be_streamed_is_acquired_all_the_same(core: UniMMCore, listener: Listener, tmp_path: Path) -> None:
     frames: list[int] = []
     core.mda.events.frameReady.connect(lambda image, event: frames.append(1))
-    with pytest.raises(Exception, match="z_plan"), streaming(core, listener.address, name="x"):
+    with streaming(core, listener.address, name="x") as stream:
         core.mda.run(useq.MDASequence(time_plan=useq.TIntervalLoops(interval=0, loops=3)))
-    assert frames == []
+    assert len(frames) == 3
     assert list(tmp_path.iterdir()) == []
+    (failure,) = stream.failures
+    assert "give it a z_plan" in failure
+
+
+def test_an_address_that_is_none(core: UniMMCore) -> None:
+    with pytest.raises(ValueError, match="tcp://HOST:PORT"), streaming(core, "restoration-pc", name="x"):
+        pass
 
 
 def test_a_stack_from_the_top(core: UniMMCore) -> None:
     sequence = useq.MDASequence(z_plan=useq.ZRangeAround(range=3, step=0.5, go_up=False))
-    assert describe(core, sequence, name="x").voxel_size.z == pytest.approx(0.5)
+    assert describe(core, sequence, name="x")[0, 0].voxel_size.z == pytest.approx(0.5)
 
 
 def test_an_unknown_pixel_size(core: UniMMCore) -> None:
     core.deletePixelSizeConfig("phantom")
     with pytest.raises(ValueError, match="pixel_size_um"):
         describe(core, STACK, name="x")
-    assert describe(core, STACK, name="x", pixel_size_um=0.1).voxel_size.lateral == 0.1
+    assert describe(core, STACK, name="x", pixel_size_um=0.1)[0, 0].voxel_size.lateral == 0.1
 
 
-def test_the_compiled_demonstration_camera(listener: Listener, tmp_path: Path) -> None:
+@pytest.fixture
+def demo_core() -> Iterator[UniMMCore]:
+    """Micro-Manager's demonstration configuration, all of its devices compiled, with a small camera."""
     core = UniMMCore()
     core.setDeviceAdapterSearchPaths([mm_test_adapters.device_adapter_path()])
     core.loadSystemConfiguration("MMConfig_demo.cfg")
-    with streaming(core, listener.address, name="demo", pixel_size_um=1.0):
-        core.mda.run(useq.MDASequence(z_plan=useq.ZRangeAround(range=4, step=2)))
-    core.setProperty("Camera", "PixelType", "32bitRGB")
-    with pytest.raises(ValueError, match="8 or 16 bits"):
-        describe(core, STACK, name="x")
+    core.setProperty("Camera", "OnCameraCCDXSize", "64")
+    core.setProperty("Camera", "OnCameraCCDYSize", "48")
+    core.setProperty("Camera", "PixelType", "16bit")
+    core.setProperty("Camera", "Mode", "Noise")  # no two frames are alike
+    core.setExposure(1)
+    yield core
     core.unloadAllDevices()
-    store = SessionStore.open(tmp_path / "demo.ome.zarr")
-    assert store.journal.planes_of((0, 0)) == [0, 1, 2]
-    assert store.read_plane((0, 0, 1)).any()
+
+
+def captured(core: UniMMCore) -> dict[tuple[int, ...], np.ndarray]:
+    """Keep what the camera gives, by (p, g, t, c, z)."""
+    frames: dict[tuple[int, ...], np.ndarray] = {}
+
+    def keep(image: np.ndarray, event: useq.MDAEvent) -> None:
+        frames[tuple(event.index.get(axis, 0) for axis in "pgtcz")] = image.copy()
+
+    core.mda.events.frameReady.connect(keep)
+    return frames
+
+
+def check_all(folder: Path, frames: dict[tuple[int, ...], np.ndarray], stores: dict[tuple[int, int], str]) -> None:
+    """Every frame is in the store of its place, at its index, and nothing else is."""
+    assert {path.name for path in folder.glob("*.ome.zarr")} == {f"{name}.ome.zarr" for name in stores.values()}
+    for place, name in stores.items():
+        store = SessionStore.open(folder / f"{name}.ome.zarr")
+        of_place = {index[2:]: frame for index, frame in frames.items() if index[:2] == place}
+        assert store.journal.durable().keys() == of_place.keys()
+        for index, frame in of_place.items():
+            np.testing.assert_array_equal(store.read_plane(index), frame)
+        assert store.journal.closed == "finished"
+        (ended,) = (event.detail for event in store.journal.events() if event.kind == "ended")
+        assert ended["missing_count"] == 0
+        store.close()
+
+
+def test_time_points_channels_and_positions(demo_core: UniMMCore, listener: Listener, tmp_path: Path) -> None:
+    frames = captured(demo_core)
+    sequence = useq.MDASequence(
+        axis_order="tpzc",  # channels interleaved
+        time_plan=useq.TIntervalLoops(interval=0.1, loops=2),
+        stage_positions=[(0, 0, 10), (100, 50, 20)],
+        channels=["DAPI", "FITC", "Cy5"],
+        z_plan=useq.ZRangeAround(range=19, step=1),
+    )
+    with streaming(demo_core, listener.address, name="plate") as stream:
+        demo_core.mda.run(sequence)
+    assert (len(frames), stream.acknowledged, stream.lost, stream.failures) == (240, 240, 0, [])
+    check_all(tmp_path, frames, {(0, 0): "plate_p0", (1, 0): "plate_p1"})
+    store = SessionStore.open(tmp_path / "plate_p1.ome.zarr")
+    assert store.acquisition.sizes.shape == (2, 3, 20, 48, 64)
+    assert store.acquisition.channels == ("DAPI", "FITC", "Cy5")
+    assert (store.acquisition.interval_s, store.acquisition.stage_um) == (0.1, (100, 50))
     store.close()
+
+
+def test_channels_of_their_own_planes_and_a_grid(demo_core: UniMMCore, listener: Listener, tmp_path: Path) -> None:
+    frames = captured(demo_core)
+    sequence = useq.MDASequence(
+        axis_order="tpgcz",
+        time_plan=useq.TIntervalLoops(interval=0, loops=3),
+        stage_positions=[useq.Position(x=0, y=0, z=0, sequence=useq.MDASequence(grid_plan={"rows": 1, "columns": 2})),
+                         (9, 9, 0)],
+        channels=[
+            useq.Channel(config="DAPI"),
+            useq.Channel(config="FITC", do_stack=False),
+            useq.Channel(config="Cy5", acquire_every=2, z_offset=0.5),
+        ],
+        z_plan=useq.ZRangeAround(range=4, step=1),
+        autofocus_plan=useq.AxesBasedAF(axes=("p",)),
+    )  # fmt: skip
+    with streaming(demo_core, listener.address, name="tiles") as stream:
+        demo_core.mda.run(sequence)
+    assert stream.failures == []
+    check_all(tmp_path, frames, {(0, 0): "tiles_p0_g0", (0, 1): "tiles_p0_g1", (1, 0): "tiles_p1_g0"})
+    store = SessionStore.open(tmp_path / "tiles_p0_g1.ome.zarr")
+    assert (store.acquisition.z_ranges, store.acquisition.every) == (((0, 5), (2, 3), (0, 5)), (1, 1, 2))
+    assert store.acquisition.stacks() == [(0, 0), (0, 2), (1, 0), (2, 0), (2, 2)]
+    store.close()
+
+
+def test_hardware_triggered(demo_core: UniMMCore, listener: Listener, tmp_path: Path) -> None:
+    frames = captured(demo_core)
+    demo_core.setProperty("Z", "UseSequences", "Yes")
+    demo_core.mda.engine.use_hardware_sequencing = True
+    bursts: list[int] = []
+    demo_core.events.sequenceAcquisitionStarted.connect(lambda *said: bursts.append(1))
+    with streaming(demo_core, listener.address, name="burst") as stream:
+        demo_core.mda.run(useq.MDASequence(channels=["DAPI", "FITC"], z_plan=useq.ZRangeAround(range=9, step=1)))
+    assert bursts  # the camera ran by itself
+    assert (len(frames), stream.failures) == (20, [])
+    check_all(tmp_path, frames, {(0, 0): "burst"})
+
+
+def test_frames_know_when_they_were_taken(core: UniMMCore, listener: Listener, tmp_path: Path) -> None:
+    before = time.time()
+    with streaming(core, listener.address, name="timed"):
+        core.mda.run(STACK)
+    after = time.time()
+    store = SessionStore.open(tmp_path / "timed.ome.zarr")
+    taken = [store.journal.taken((0, 0, z)) for z in range(5)]
+    assert taken == sorted(taken)
+    assert before <= taken[0] <= taken[-1] <= after
+    store.close()
+
+
+def test_colour_is_refused(demo_core: UniMMCore) -> None:
+    demo_core.setProperty("Camera", "PixelType", "32bitRGB")
+    with pytest.raises(ValueError, match="8 or 16 bits"):
+        describe(demo_core, STACK, name="x")
 
 
 def test_importing_the_hook_brings_no_heavy_modules() -> None:
