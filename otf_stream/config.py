@@ -60,7 +60,8 @@ class ServiceConfig(BaseModel):
     disk_reserve_gb
         Planes are held back at their senders while less than this is free on the disk.
     silence_s
-        A session from which nothing was heard for so long is closed, and restored from what is there.
+        A session from which nothing was heard for so long is closed, and a stack of which no plane came for so long is
+        restored, from what is there. What comes later is kept all the same, and the stack restored anew.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

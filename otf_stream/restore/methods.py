@@ -38,15 +38,19 @@ class Grid:
         The z step in lateral pixels.
     depth
         Isotropic voxels along z.
+    start
+        Where the first of them lies on the isotropic grid, which begins at plane 0.
     """
 
     planes: Sequence[int]
     anisotropy: float
     depth: int
+    start: int = 0
 
     def positions(self, device: torch.device) -> Tensor:
-        """Where the planes lie, in isotropic voxels: ``(planes,)``, float32."""
-        return torch.tensor([k * self.anisotropy for k in self.planes], dtype=torch.float32, device=device)
+        """Where the planes lie, in isotropic voxels from the first: ``(planes,)``, float32."""
+        places = [k * self.anisotropy - self.start for k in self.planes]
+        return torch.tensor(places, dtype=torch.float32, device=device)
 
     def interpolation(self, device: torch.device) -> Tensor:
         """Matrix ``(z', z)`` of linear interpolation."""

@@ -135,7 +135,7 @@ class CleanStack:
         )
         self._lines: dict[int, tuple[Tensor, Tensor]] = {}
         self._haze: tuple[FoundPsf, list[int], list[int], HazeField] | None = None
-        self._planes = sizes.z
+        self._source = source
         self._haze_time = 0.0
         self._room = max(_KEPT // (sizes.y * sizes.x), 1)
         self.binning = next(
@@ -145,9 +145,8 @@ class CleanStack:
     @property
     def haze_time_of_all(self) -> float:
         """Seconds that computing the haze of all planes will take, by those of the last time; 0 when all are there."""
-        if self.seen >= self._planes:
-            return 0.0
-        return self._haze_time * self._planes / max(self.seen, 1)
+        planes = len(self._source.extent)
+        return self._haze_time * planes / max(self.seen, 1) if self.seen < planes else 0.0
 
     @property
     def seen(self) -> int:

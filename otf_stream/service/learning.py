@@ -36,7 +36,7 @@ from otf_stream.service.cleaned import CleanStack, Feed
 from otf_stream.service.source import StackSource
 from otf_stream.store.restored import BLOCK
 
-FIRST_PLANES = 4
+FEWEST_PLANES = 5
 _WRITTEN_PER_SECOND = 15e6  # voxels: reading, comparing, compressing and the pyramid, on one slow core
 _LEARNING_RATE = 2e-3
 _WIDEST, _LARGEST = 1024, 256  # pixels: sides of the largest slice and plane that the speed is measured on
@@ -79,13 +79,14 @@ def learn(
     finetune: bool = True,
     measured: Path | None = None,
     layers: LayerChoice = "all",
+    denoising: NAFNet | None = None,
 ) -> Learned:
     """Learn to denoise and to deblur a stack, from the stack.
 
     Parameters
     ----------
     source
-        The stack, with at least :data:`FIRST_PLANES` planes and some contrast.
+        The stack, with at least :data:`FEWEST_PLANES` planes and some contrast.
     network
         Where deblurring starts from; trained in place.
     character
@@ -104,10 +105,19 @@ def learn(
         File of a measured point spread function, which is then not estimated.
     layers
         Which layers of the network to train.
+    denoising
+        Where denoising starts from, trained in place; the shipped network if None.
     """
     generator = compute.generator(seed)
     denoiser, denoiser_steps = _learn_to_denoise(
-        source, character, schedule, compute, generator, progress, finetune=finetune
+        source,
+        denoising or shipped_network("denoise"),
+        character,
+        schedule,
+        compute,
+        generator,
+        progress,
+        finetune=finetune,
     )
     # More planes have come meanwhile. The denoiser is told the noise, and may be told better.
     character = characterise(source)
@@ -171,6 +181,7 @@ def _axial_slices(learned: Learned) -> Iterator[Tensor]:
 
 def _learn_to_denoise(
     source: StackSource,
+    network: NAFNet,
     character: Character,
     schedule: Schedule,
     compute: Compute,
@@ -179,7 +190,7 @@ def _learn_to_denoise(
     *,
     finetune: bool,
 ) -> tuple[Denoiser, int]:
-    """Fine-tune the pre-trained denoiser; return it and the steps it took."""
+    """Fine-tune a denoiser; return it and the steps it took."""
     pool = PlanePool(compute.device, smallest=NOISY_PATCH)
     feed = Feed(source)
 
@@ -188,7 +199,7 @@ def _learn_to_denoise(
             pool.add(character.normalised(neighbourhoods(batch.planes, batch.wanted)), generator)
 
     take(at_once=True)
-    trainer = denoiser_trainer(shipped_network("denoise"), pool, character.normalised_noise, compute, generator)
+    trainer = denoiser_trainer(network, pool, character.normalised_noise, compute, generator)
     while finetune and (done := schedule.denoising(trainer.steps)) < 1:
         trainer.step(done)
         progress("denoise", done)
@@ -208,7 +219,7 @@ def restoring_time(network: NAFNet, denoising: NAFNet, source: StackSource, comp
     a_slice = _measured(network, lambda: shown(*matrices, lines), compute) / len(lines) / width
     a_plane = _measured(denoising, lambda: planes, compute) / planes[:, 0].numel()
     written = grid.depth * sizes.y * sizes.x / _WRITTEN_PER_SECOND
-    return area * (2 * a_slice + sizes.z * a_plane) + written
+    return area * (2 * a_slice + len(source.extent) * a_plane) + written
 
 
 def _measured(network: NAFNet, images: Callable[[], Tensor], compute: Compute) -> float:

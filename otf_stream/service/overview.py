@@ -59,12 +59,12 @@ def overview(data: Path) -> list[SessionOverview]:
 def _session(path: Path) -> SessionOverview:
     journal = Journal.open(journal_path(path))
     try:
-        stacks = journal.acquisition.stacks()
+        stacks = journal.stacks()
         stages = [str(event.detail["stage"]) for event in journal.events() if event.kind == "stage"]
         return SessionOverview(
             store=path,
-            expected=journal.acquisition.sizes.planes,
-            durable=sum(len(journal.planes_of(stack)) for stack in stacks),
+            expected=journal.acquisition.planned,
+            durable=journal.count(),
             closed=journal.closed,
             states=dict(Counter(journal.state(stack) for stack in stacks)),
             stage=stages[-1] if stages else "",

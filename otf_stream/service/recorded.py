@@ -12,6 +12,7 @@ import numpy as np
 
 from otf_stream.acquisition import StackIndex
 from otf_stream.learn.compute import Compute
+from otf_stream.service.memory import Memory
 from otf_stream.service.stack import Settings, restore_stack
 from otf_stream.store.recordings import Recording
 from otf_stream.store.session import SessionStore
@@ -69,7 +70,7 @@ def restore_recording(
     try:
         _copy_planes(recording, store, progress)
         stacks = recording.acquisition.stacks()
-        provenance = {}
+        provenance, memory = {}, Memory()
         for done, stack in enumerate(stacks):
 
             def tell(stage: str, fraction: float, stack: StackIndex = stack) -> None:
@@ -79,7 +80,9 @@ def restore_recording(
                 return left
 
             if store.journal.planes_of(stack):
-                provenance[stack] = restore_stack(store, stack, settings, compute, progress=tell, waiting=waiting)
+                provenance[stack] = restore_stack(
+                    store, stack, settings, compute, progress=tell, waiting=waiting, memory=memory
+                )
         return provenance
     finally:
         store.close()

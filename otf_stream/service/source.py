@@ -6,11 +6,14 @@ downstream can tell the difference.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 
-from otf_stream.acquisition import StackIndex, isotropic_depth
+from otf_stream.acquisition import Acquisition, StackIndex, isotropic_depth
 from otf_stream.restore.methods import Grid
 from otf_stream.service.budget import Arrivals
 from otf_stream.store.session import SessionStore
@@ -27,14 +30,30 @@ class StackSource:
         The session.
     stack
         Which of its stacks, ``(t, c)``.
+    silence
+        Seconds without a plane after which no more are expected; never if None.
     """
 
-    def __init__(self, store: SessionStore, stack: StackIndex) -> None:
+    def __init__(self, store: SessionStore, stack: StackIndex, *, silence: float | None = None) -> None:
         self._store = store
+        self._silence = silence
         self.stack = stack
-        self.acquisition = store.acquisition
         self.unreadable = 0
         """Pixels read so far that were not finite, and took their plane's median."""
+
+    @property
+    def acquisition(self) -> Acquisition:
+        """What was announced; of a growing acquisition, what is known so far."""
+        return self._store.acquisition
+
+    @property
+    def extent(self) -> range:
+        """The planes that the stack is to have; where nobody knows, those between its first and its last so far."""
+        acquisition = self.acquisition
+        if not acquisition.growing:
+            return acquisition.planes_of(self.stack[1])
+        there = self.planes() or [0]
+        return range(there[0], there[-1] + 1)
 
     def planes(self) -> list[int]:
         """Index of every plane that is durable, ascending."""
@@ -42,22 +61,28 @@ class StackSource:
 
     def arrivals(self) -> Arrivals:
         """What is known of the stack's arrival."""
-        journal, expected = self._store.journal, self.acquisition.sizes.z
-        received = len(journal.planes_of(self.stack))
-        first, latest = journal.span(self.stack) or (0.0, 0.0)
-        return Arrivals(received, expected, first, latest, received == expected or self._passed_by())
+        received, acquisition = len(self.planes()), self.acquisition
+        first, latest = self._store.journal.span(self.stack) or (0.0, 0.0)
+        all_there = not acquisition.growing and received == len(self.extent)
+        # Of an acquisition of unknown length, the stacks before tell how deep this one may become.
+        expected = max(received, acquisition.sizes.z) if acquisition.growing else len(self.extent)
+        return Arrivals(received, expected, first, latest, all_there or self._passed_by() or self._silent(latest))
 
     def _passed_by(self) -> bool:
         """Whether no more planes will come: all is closed, or a later time point of the channel has begun."""
         journal, (t, c) = self._store.journal, self.stack
-        later = range(t + 1, self.acquisition.sizes.t)
-        return journal.closed is not None or any(journal.span((time, c)) for time in later[:_LOOK_AHEAD])
+        later = (time for time in range(t + 1, self.acquisition.sizes.t) if self.acquisition.plans((time, c)))
+        return journal.closed is not None or any(journal.span((time, c)) for time in islice(later, _LOOK_AHEAD))
+
+    def _silent(self, latest: float) -> bool:
+        return self._silence is not None and latest > 0 and time.time() - latest > self._silence
 
     def grid(self) -> Grid:
-        """Where the durable planes lie, and the isotropic grid."""
-        voxel_size = self.acquisition.voxel_size
-        depth = isotropic_depth(self.acquisition.sizes.z, voxel_size)
-        return Grid(self.planes(), voxel_size.anisotropy, depth)
+        """Where the durable planes lie, and the isotropic grid between the ends of the stack."""
+        extent, voxel_size = self.extent, self.acquisition.voxel_size
+        start = math.ceil(extent.start * voxel_size.anisotropy - 1e-6)
+        depth = isotropic_depth(extent.stop, voxel_size) - start
+        return Grid(self.planes(), voxel_size.anisotropy, depth, start)
 
     def read(self, planes: Sequence[int], y: slice = slice(None), x: slice = slice(None)) -> np.ndarray:
         """Read planes, or a window of them.

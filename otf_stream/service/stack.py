@@ -6,21 +6,18 @@ cannot be done (too few planes, no contrast, no time) the planes are interpolate
 
 from __future__ import annotations
 
-import platform
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
-from otf_stream import __version__
 from otf_stream.acquisition import StackIndex
 from otf_stream.config import LayerChoice, MethodName
 from otf_stream.learn.checkpoints import digest, network_to_deblur, shipped_network
@@ -37,7 +34,9 @@ from otf_stream.service.character import (
     uncharacterised,
     usual_psf,
 )
-from otf_stream.service.learning import FIRST_PLANES, Learned, Progress, attuned, learn, restoring_time
+from otf_stream.service.learning import FEWEST_PLANES, Learned, Progress, attuned, learn, restoring_time
+from otf_stream.service.memory import Lesson, Memory
+from otf_stream.service.provenance import LIGHT_LOST, provenance, timing
 from otf_stream.service.source import StackSource
 from otf_stream.store.disk import is_full
 from otf_stream.store.restored import BLOCK, RestoredWriter
@@ -47,10 +46,7 @@ Written = TypeVar("Written")
 
 _POLL = 0.1
 _ROOM_POLL = 5.0
-_FEWEST_PLANES = 5
-_SATURATED = 1e-3
-_DISAGREEMENT = 1.5
-_LIGHT_LOST, _MOST_LIGHT_LOST = 0.03, 0.25
+_MOST_LIGHT_LOST = 0.25
 
 
 @dataclass(frozen=True)
@@ -72,6 +68,8 @@ class Settings:
         File of the network to start from; the shipped one if None.
     layers
         Which of its layers are fine-tuned: all, or those that ZEST selects.
+    silence
+        Seconds without a plane after which a stack is restored from what is there; never if None.
     """
 
     method: MethodName = "auto"
@@ -80,6 +78,7 @@ class Settings:
     psf: Path | None = None
     weights: Path | None = None
     layers: LayerChoice = "all"
+    silence: float | None = None
 
 
 class EmptyStackError(RuntimeError):
@@ -95,6 +94,7 @@ def restore_stack(
     progress: Progress = lambda stage, done: None,
     waiting: Callable[[], int] = lambda: 1,
     patient: bool = False,
+    memory: Memory | None = None,
 ) -> dict[str, Any]:
     """Restore one stack, from its first planes on, and land the volume in its session store.
 
@@ -114,6 +114,8 @@ def restore_stack(
         How many stacks, this one included, share the device now.
     patient
         Wait for room where the disk is full, rather than raise.
+    memory
+        Of earlier time points, from whose networks this one starts; what is learnt of it is added.
 
     Returns
     -------
@@ -132,7 +134,7 @@ def restore_stack(
     Where learning fails for whatever other reason, which is noted in the journal, the stack is interpolated.
     """
     try:
-        return _restore(store, stack, settings, compute, progress, waiting, patient, [])
+        return _restore(store, stack, settings, compute, progress, waiting, patient, memory or Memory(), [])
     except (EmptyStackError, OSError):
         raise
     except Exception as error:
@@ -141,7 +143,7 @@ def restore_stack(
         store.journal.note("failure", stack=list(stack), trace=traceback.format_exc())
         failed = f"restoring with method {settings.method} failed ({type(error).__name__}: {error}): interpolated"
         plain = replace(settings, method="interpolate")
-        return _restore(store, stack, plain, compute, progress, waiting, patient, [failed])
+        return _restore(store, stack, plain, compute, progress, waiting, patient, Memory(), [failed])
 
 
 def _restore(
@@ -152,19 +154,21 @@ def _restore(
     progress: Progress,
     waiting: Callable[[], int],
     patient: bool,
+    memory: Memory,
     failures: Sequence[str],
 ) -> dict[str, Any]:
     """Take a stack through the stages; its provenance tells of earlier ``failures``."""
-    source = StackSource(store, stack)
+    source = StackSource(store, stack, silence=settings.silence)
     timings: dict[str, float] = {}
     with _timed(timings, "wait"):
-        _await_planes(source, FIRST_PLANES)
+        _await_planes(source, FEWEST_PLANES)
     schedule = Schedule(settings.budget, source.arrivals, waiting=waiting)
     progress("characterise", 0.0)
     with _timed(timings, "learn"):
         character, reasons = _characterised(source, after_failure=bool(failures))
-        learned = _learn_if_possible(source, character, schedule, settings, compute, progress, reasons)
-    _await_planes(source, source.acquisition.sizes.z)
+        earlier = memory.recall(store.session, stack)
+        learned = _learn_if_possible(source, character, schedule, settings, compute, progress, reasons, earlier)
+    _await_all_planes(source)
     with _timed(timings, "restore"):
         character = learned.character if learned else _characterised(source, after_failure=bool(failures))[0]
         found = learned.found if learned else _psf(source, character, settings.psf, reasons)
@@ -187,7 +191,7 @@ def _restore(
 
         fidelity = written(lambda: land(method, field))
         # What is left of planes without haze is divided by the core's share of the light, and so are errors in it.
-        bearable = min(_LIGHT_LOST / (field.core_share if field else 1.0), _MOST_LIGHT_LOST)
+        bearable = min(LIGHT_LOST / (field.core_share if field else 1.0), _MOST_LIGHT_LOST)
         if learned and settings.budget.steps is None and abs(fidelity.flux_ratio - 1) > bearable:
             # Light must not be lost: no sharpness is worth it.
             reasons.append(f"the network made {fidelity.flux_ratio:.2f} times the light of the planes: interpolated")
@@ -195,36 +199,31 @@ def _restore(
             fidelity = written(lambda: land(method, None))
     with _timed(timings, "pyramid"):
         written(lambda: writer.finish(stack))
-    warnings = [*failures, *reasons, *_warnings(source), *(_doubts(fidelity) if learned else [])]
-    timing = _timing(source, schedule, timings)
-    if timing["late"] and settings.budget.steps is None:
-        warnings.append(
-            f"late by {timing['restored'] - timing['deadline']:.1f} s: the machine was busier than measured"
-        )
-    provenance = {
-        "method": method.name,
-        "warnings": warnings,
-        "missing_planes": sorted(set(range(source.acquisition.sizes.z)) - set(grid.planes)),
-        "flux_ratio": fidelity.flux_ratio,
-        "residual": fidelity.residual,
-        "noise": {**asdict(character.noise), "grain": list(character.noise.grain)},
-        "axial_blur": _blur(found),
-        "training": _training(learned),
-        "trust": _trust(learned),
-        "settings": _told(settings),
-        "timing": timing,
-        "versions": _versions(),
-        "compute": {"device": str(compute), "threads": torch.get_num_threads(), "machine": platform.machine()},
-    }
+    told = provenance(
+        source,
+        settings,
+        compute,
+        method=method.name,
+        grid=grid,
+        character=character,
+        found=found,
+        fidelity=fidelity,
+        learned=learned,
+        earlier=earlier,
+        warnings=[*failures, *reasons],
+        timing=timing(source, schedule, timings),
+    )
 
     def sign() -> None:
-        writer.write_provenance(stack, provenance)
-        store.journal.note("restored", stack=list(stack), method=method.name, warnings=warnings)
-        store.journal.set_state(stack, "restored")
+        writer.write_provenance(stack, told)
+        store.journal.note("restored", stack=list(stack), method=method.name, warnings=told["warnings"])
+        store.journal.finish_stack(stack, len(grid.planes))
 
     written(sign)
+    if learned and learned.steps and learned.trust.best == "network":
+        memory.keep(store.session, Lesson(stack, learned.denoiser.network, learned.network, learned.weights))
     progress("restored", 1.0)
-    return provenance
+    return told
 
 
 def _await_planes(source: StackSource, wanted: int) -> None:
@@ -233,8 +232,14 @@ def _await_planes(source: StackSource, wanted: int) -> None:
         arrivals = source.arrivals()
         if arrivals.complete and arrivals.received == 0:
             raise EmptyStackError(f"no plane of stack t={source.stack[0]} c={source.stack[1]} arrived")
-        if arrivals.complete or arrivals.received >= min(wanted, arrivals.expected):
+        if arrivals.complete or arrivals.received >= wanted:
             return
+        time.sleep(_POLL)
+
+
+def _await_all_planes(source: StackSource) -> None:
+    """Wait until no more planes will come."""
+    while not source.arrivals().complete:
         time.sleep(_POLL)
 
 
@@ -246,18 +251,22 @@ def _learn_if_possible(
     compute: Compute,
     progress: Progress,
     reasons: list[str],
+    earlier: Lesson | None,
 ) -> Learned | None:
     """Learn where the method asks for it and the stack allows it; otherwise add to the reasons why not."""
     if settings.method not in ("auto", "finetune", "pretrained"):
         return None
-    arrivals = source.arrivals()
-    planes = arrivals.received if arrivals.complete else arrivals.expected
-    if planes < _FEWEST_PLANES:
-        reasons.append(f"{planes} planes are too few to learn from (at least {_FEWEST_PLANES}): interpolated")
+    planes = source.arrivals().received
+    if planes < FEWEST_PLANES:
+        reasons.append(f"{planes} planes are too few to learn from (at least {FEWEST_PLANES}): interpolated")
         return None
     torch.manual_seed(settings.seed)
-    network, weights = network_to_deblur(settings.weights), digest(settings.weights)
-    schedule.reserve(lambda: restoring_time(network, shipped_network("denoise"), source, compute))
+    if earlier:
+        network, denoising, weights = earlier.deblurring, earlier.denoising, earlier.weights
+    else:
+        network, denoising = network_to_deblur(settings.weights), shipped_network("denoise")
+        weights = digest(settings.weights)
+    schedule.reserve(lambda: restoring_time(network, denoising, source, compute))
     while character.scale <= 0 and not source.arrivals().complete:
         time.sleep(_POLL)  # the first planes lie outside the sample
         character = characterise(source)
@@ -279,8 +288,9 @@ def _learn_if_possible(
         finetune=finetune,
         measured=settings.psf,
         layers=settings.layers,
+        denoising=denoising,
     )
-    _await_planes(source, source.acquisition.sizes.z)
+    _await_all_planes(source)
     if not schedule.time_to_restore:
         reasons.append("no time to restore with the network before the deadline, the machine is too busy: interpolated")
         return None
@@ -371,107 +381,9 @@ def _land(
         volume = restore_region(method, region, raw)
         y, x = region.inner
         fidelity.add(raw[:, y, x], volume, region)
-        writer.write(source.stack, (region.y, region.x), volume.cpu().numpy())
-
-
-def _warnings(source: StackSource) -> list[str]:
-    """What a user of the volume should know about its raw planes."""
-    warnings = []
-    sizes, there = source.acquisition.sizes, source.planes()
-    if missing := sizes.z - len(there):
-        warnings.append(f"{missing} of {sizes.z} planes never came: bridged from their neighbours")
-    if source.unreadable:
-        warnings.append("pixels that were not numbers (NaN or infinite) were replaced by their plane's median")
-    dtype = source.acquisition.numpy_dtype
-    if dtype.kind in "ui":
-        planes = source.read(there[:: max(len(there) // 8, 1)])
-        share = float((planes >= np.iinfo(dtype).max).mean())
-        if share > _SATURATED:
-            warnings.append(f"{share:.1%} of the pixels are saturated: their true intensity is unknown")
-    if source.acquisition.voxel_size.anisotropy < 1:
-        warnings.append(
-            "the z step is smaller than the pixel: the isotropic grid samples z more coarsely than the planes"
-        )
-    return warnings
-
-
-def _doubts(fidelity: Fidelity) -> list[str]:
-    """What speaks against the network, from figures that need no truth."""
-    doubts = []
-    if abs(fidelity.flux_ratio - 1) > _LIGHT_LOST:
-        doubts.append(
-            f"the volume has {fidelity.flux_ratio:.2f} times the light of the raw planes: the network was trained too "
-            "little (give it more time or steps), or haze was taken away that was none, or not all of it"
-        )
-    if fidelity.residual > _DISAGREEMENT:
-        doubts.append(
-            f"the volume, imaged again, differs from the raw planes by {fidelity.residual:.1f} standard deviations of "
-            "the estimated noise: the noise is stronger than estimated, or the blur is another"
-        )
-    return doubts
-
-
-def _blur(found: FoundPsf) -> dict[str, Any]:
-    blur = found.blur
-    return {
-        "width": found.psf.width,
-        "lateral_sigma": found.psf.lateral_sigma,
-        "beyond_lateral_sigma": blur.sigma,
-        "spread": blur.spread,
-        "origin": found.origin,
-        "core_share": found.psf.core_share,
-    }
-
-
-def _training(learned: Learned | None) -> dict[str, Any] | None:
-    if learned is None:
-        return None
-    tail = learned.losses[-20:]
-    return {
-        "denoiser_steps": learned.denoiser_steps,
-        "steps": learned.steps,
-        "final_loss": sum(tail) / max(len(tail), 1),
-        "parameters": sum(p.numel() for p in learned.network.parameters()),
-        "weights_sha256": learned.weights,
-        "layers": [] if learned.steps == 0 else "all" if learned.layers is None else list(learned.layers),
-    }
-
-
-def _told(settings: Settings) -> dict[str, Any]:
-    files = {"psf": settings.psf, "weights": settings.weights}
-    return {**asdict(settings), **{name: path and str(path) for name, path in files.items()}}
-
-
-def _trust(learned: Learned | None) -> dict[str, Any] | None:
-    if learned is None:
-        return None
-    return {
-        "network_gain_db": learned.trust.network,
-        "richardson_lucy_gain_db": learned.trust.richardson_lucy,
-        "held_out_planes": learned.trust.planes,
-    }
-
-
-def _timing(source: StackSource, schedule: Schedule, timings: dict[str, float]) -> dict[str, Any]:
-    arrivals, now = source.arrivals(), time.time()
-    return {
-        "stages_s": {stage: round(seconds, 3) for stage, seconds in timings.items()},
-        "first_plane": arrivals.first,
-        "last_plane": arrivals.latest,
-        "restored": now,
-        "since_first_plane_s": round(now - arrivals.first, 3),
-        "since_last_plane_s": round(now - arrivals.latest, 3),
-        "deadline": schedule.deadline,
-        "late": now > schedule.deadline,
-    }
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "otf_stream": __version__,
-        "python": platform.python_version(),
-        **{package: version(package) for package in ("numpy", "torch", "zarr")},
-    }
+        # Where the channel has no planes, nothing is known: zeros.
+        ends = grid.start, writer.shape[0] - grid.start - grid.depth
+        writer.write(source.stack, (region.y, region.x), np.pad(volume.cpu().numpy(), (ends, (0, 0), (0, 0))))
 
 
 @contextmanager

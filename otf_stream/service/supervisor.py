@@ -161,6 +161,7 @@ class Service:
             psf=config.psf,
             weights=config.weights,
             layers=config.layers,
+            silence=config.silence_s,
         )
         process = _PROCESSES.Process(
             target=run_worker,

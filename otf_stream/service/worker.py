@@ -26,9 +26,10 @@ from otf_stream.acquisition import StackIndex
 from otf_stream.config import DeviceName
 from otf_stream.learn.compute import Compute, choose_compute
 from otf_stream.service.learning import Progress
+from otf_stream.service.memory import Memory
 from otf_stream.service.stack import EmptyStackError, Settings, restore_stack
 from otf_stream.store.disk import is_full
-from otf_stream.store.journal import JournalError
+from otf_stream.store.journal import JournalError, journal_path
 from otf_stream.store.session import SessionStore, find_sessions, session_attributes
 
 _POLL = 0.2
@@ -55,7 +56,8 @@ class Worker:
         self._compute = compute
         # By session, not by path: a store may be deleted and another take its name.
         self._open: dict[str, SessionStore] = {}
-        self._done: set[str] = set()
+        self._done: dict[str, tuple[int, ...]] = {}
+        self._memory = Memory()
         self._counted = (float("-inf"), 1)
 
     def run(self, stop: Event) -> None:
@@ -83,7 +85,16 @@ class Worker:
         """Restore a stack; if even interpolating it fails, set it aside with its reason."""
         told = _stages(store, stack)
         try:
-            restore_stack(store, stack, self._settings, self._compute, waiting=self._count, progress=told, patient=True)
+            restore_stack(
+                store,
+                stack,
+                self._settings,
+                self._compute,
+                waiting=self._count,
+                progress=told,
+                patient=True,
+                memory=self._memory,
+            )
         except EmptyStackError as error:
             store.journal.note("empty", stack=list(stack), reason=str(error))
             store.journal.set_state(stack, "failed")
@@ -103,16 +114,18 @@ class Worker:
 
     def _waiting_in(self, path: Path) -> list[tuple[float, SessionStore, StackIndex]]:
         session = str((session_attributes(path) or {}).get("session"))
-        if session in self._done:
+        changed = _changed(path)
+        if self._done.get(session) == changed:
             return []
         if session not in self._open:
             self._open[session] = SessionStore.open(path)
         store = self._open[session]
         journal = store.journal
-        pending = [s for s in store.acquisition.stacks() if journal.state(s) not in ("restored", "failed")]
+        pending = [s for s in journal.stacks() if journal.state(s) not in ("restored", "failed")]
         if not pending and journal.closed is not None:
+            # A sender that was silent may come back: the session is looked at again if its journal changes.
             self._open.pop(session).close()
-            self._done.add(session)
+            self._done[session] = changed
         spans = {stack: journal.span(stack) for stack in pending}
         return [
             (span[0] if span else 0.0, store, stack)
@@ -125,7 +138,8 @@ class Worker:
         at, count = self._counted
         if time.monotonic() - at > _COUNT_AGAIN:
             count = max(sum(1 for _ in self._waiting()), 1)
-            self._counted = (time.monotonic(), count)
+            self._memory = Memory()
+        self._counted = (time.monotonic(), count)
         return count
 
 
@@ -150,6 +164,13 @@ def run_worker(data: Path, settings: Settings, device: DeviceName, threads: int 
         worker.run(stop)
     finally:
         worker.close()
+
+
+def _changed(store: Path) -> tuple[int, ...]:
+    """When the journal of a store was changed last, as far as its files tell."""
+    journal = journal_path(store)
+    files = (journal, journal.with_name(journal.name + "-wal"))
+    return tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files)
 
 
 def _exit_after(parent: BaseProcess) -> None:

@@ -243,6 +243,18 @@ class Journal:
         """Every durable plane and its CRC-32, in the order ``(t, c, z)``."""
         return {(t, c, z): crc for t, c, z, crc in self._rows("SELECT t, c, z, crc FROM planes ORDER BY t, c, z")}
 
+    def count(self) -> int:
+        """How many planes are durable."""
+        ((count,),) = self._rows("SELECT count(*) FROM planes")
+        return int(count)
+
+    def stacks(self) -> list[StackIndex]:
+        """Every stack of the acquisition, in order of time; of a growing one, those that have two planes or more."""
+        if not self.acquisition.growing:
+            return self.acquisition.stacks()
+        rows = self._rows("SELECT t, c FROM planes GROUP BY t, c HAVING count(*) > 1 ORDER BY t, c")
+        return [(t, c) for t, c in rows]
+
     def planes_of(self, stack: StackIndex) -> list[int]:
         """List the z indices of the durable planes of ``stack``, sorted."""
         return [z for (z,) in self._rows("SELECT z FROM planes WHERE (t, c) = (?, ?) ORDER BY z", stack)]

@@ -1,11 +1,13 @@
 """The worker finds its work in the stores, and no stack takes another down."""
 
 import shutil
+import uuid
 
 import numpy as np
 import pytest
-from stacks import small_stack
+from stacks import small_stack, write
 
+from otf_stream.acquisition import Acquisition
 from otf_stream.learn.compute import choose_compute
 from otf_stream.service.budget import Budget
 from otf_stream.service.overview import overview
@@ -13,6 +15,7 @@ from otf_stream.service.stack import Settings
 from otf_stream.service.worker import Worker
 from otf_stream.store.journal import journal_path, remove_journal
 from otf_stream.store.restored import read_provenance, read_restored
+from otf_stream.store.session import SessionStore
 
 CPU = choose_compute("cpu")
 
@@ -108,3 +111,104 @@ def test_a_damaged_journal_stops_nobody(session, worker, tmp_path):
     assert [seen.store for seen in overview(tmp_path)] == [sound.path]
     assert worker.work_once()
     assert sound.journal.state((0, 0)) == "restored"
+
+
+def growing_session(tmp_path, name="growing"):
+    acquisition = Acquisition(
+        name=name,
+        sizes={"z": 1, "y": 72, "x": 72},
+        dtype="uint16",
+        voxel_size={"z": 0.8, "y": 0.2, "x": 0.2},
+        growing=True,
+    )
+    return SessionStore.create(tmp_path / f"{name}.ome.zarr", acquisition, session=uuid.uuid4().hex)
+
+
+def test_an_acquisition_of_unknown_length_is_restored_as_it_grows(tmp_path, worker):
+    store = growing_session(tmp_path)
+    stacks = [small_stack(seed=1), small_stack(seed=2), small_stack(seed=3, planes=12)]
+    for t, stack in enumerate(stacks[:2]):
+        write(store, [((t, 0, z), plane) for z, plane in enumerate(stack)])
+    assert worker.work_once()  # the first time point is over, since the second has begun
+    assert store.journal.state((0, 0)) == "restored"
+    assert read_restored(store.path, (0, 0)).shape == (37, 72, 72)
+    write(store, [((2, 0, z), plane) for z, plane in enumerate(stacks[2])])
+    store.journal.close_arrivals("finished")
+    while worker.work_once():
+        pass
+    assert [store.journal.state(stack) for stack in store.journal.stacks()] == ["restored"] * 3
+    assert read_restored(store.path, (2, 0)).shape == (45, 72, 72)
+    assert not read_restored(store.path, (1, 0))[37:].any()  # this one was less deep
+    assert all(not said["missing_planes"] for said in read_provenance(store.path).values())
+    store.close()
+
+
+def test_a_stack_that_falls_silent_is_restored_and_restored_anew_when_more_comes(tmp_path):
+    worker = Worker(tmp_path, Settings(method="interpolate", silence=0.5), CPU)
+    store = growing_session(tmp_path)
+    stack = small_stack()
+    write(store, [((0, 0, z), stack[z]) for z in range(6)])
+    assert worker.work_once()  # waits for half a second
+    assert read_restored(store.path, (0, 0)).shape == (21, 72, 72)
+    assert not worker.work_once()
+    write(store, [((0, 0, z), stack[z]) for z in range(6, 10)])
+    assert worker.work_once()
+    assert read_restored(store.path, (0, 0))[36].max() > 100
+    store.close()
+    worker.close()
+
+
+def test_a_sender_that_comes_back_is_noticed(session, tmp_path):
+    worker = Worker(tmp_path, Settings(method="interpolate"), CPU)
+    stack = small_stack()
+    store = session({(0, 0): stack}, skip=(8, 9), close=False)
+    store.journal.close_arrivals("silence")
+    while worker.work_once():
+        pass
+    assert read_provenance(store.path)["t0c0"]["missing_planes"] == [8, 9]
+    assert not worker.work_once()
+    store.journal.reopen_arrivals()
+    write(store, [((0, 0, z), stack[z]) for z in (8, 9)])
+    assert worker.work_once()
+    assert read_provenance(store.path)["t0c0"]["missing_planes"] == []
+    worker.close()
+
+
+def test_a_channel_has_zeros_where_it_has_no_planes(tmp_path):
+    acquisition = Acquisition(
+        name="ranges",
+        sizes={"t": 2, "c": 3, "z": 12, "y": 72, "x": 72},
+        dtype="uint16",
+        voxel_size={"z": 0.5, "y": 0.2, "x": 0.2},
+        z_ranges=((0, 12), (3, 10), (6, 7)),
+        every=(1, 2, 1),
+    )
+    store = SessionStore.create(tmp_path / "ranges.ome.zarr", acquisition, session=uuid.uuid4().hex)
+    stack = small_stack(planes=12)
+    for t, c in [(0, 0), (0, 1), (1, 0)]:
+        write(store, [((t, c, z), stack[z]) for z in acquisition.planes_of(c)])
+    worker = Worker(tmp_path, Settings(method="interpolate"), CPU)
+    while worker.work_once():
+        pass
+    assert [store.journal.state(index) for index in acquisition.stacks()] == ["restored"] * 3
+    whole, part = (read_restored(store.path, (0, c)) for c in range(2))
+    assert whole.shape == part.shape == (28, 72, 72)
+    # Planes 3 to 9 lie at 7.5 to 22.5 voxels.
+    assert not part[:8].any()
+    assert not part[23:].any()
+    np.testing.assert_array_equal(part[8:23], whole[8:23])
+    assert read_provenance(store.path)["t0c1"]["missing_planes"] == []
+    store.close()
+    worker.close()
+
+
+def test_a_time_point_starts_from_the_networks_of_the_one_before(session, tmp_path):
+    worker = Worker(tmp_path, Settings(budget=Budget(steps=20)), CPU)
+    store = session({(t, 0): small_stack(seed=t) for t in range(2)})
+    while worker.work_once():
+        pass
+    first, second = (read_provenance(store.path)[f"t{t}c0"] for t in range(2))
+    assert first["method"] == second["method"] == "finetune"
+    assert (first["training"]["started_from"], second["training"]["started_from"]) == (None, "t0c0")
+    assert first["training"]["weights_sha256"] == second["training"]["weights_sha256"]
+    worker.close()

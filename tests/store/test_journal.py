@@ -187,3 +187,40 @@ def test_processes_write_at_once(path: Path, journal: Journal) -> None:
     assert other.exitcode == 0
     for who in ("listener", "worker"):
         assert [event.detail["i"] for event in journal.events() if event.kind == who] == list(range(20))
+
+
+def test_knows_when_planes_were_taken(journal: Journal) -> None:
+    journal.record_planes([PlaneRecord((0, 0, 0), 1, 20.0, 10.5), PlaneRecord((0, 0, 1), 1, 21.0)])
+    assert [journal.taken((0, 0, z)) for z in range(3)] == [10.5, None, None]
+
+
+def test_a_plane_that_comes_late_makes_its_stack_arrive_again(journal: Journal) -> None:
+    journal.record_planes([PlaneRecord((0, 0, z), 1, 0.0) for z in range(3)])
+    journal.finish_stack((0, 0), 3)
+    assert journal.state((0, 0)) == "restored"
+    journal.record_planes([PlaneRecord((0, 0, 2), 1, 0.0)])  # is there already
+    assert journal.state((0, 0)) == "restored"
+    journal.record_planes([PlaneRecord((0, 0, 3), 1, 0.0)])
+    assert journal.state((0, 0)) == "arriving"
+    journal.finish_stack((0, 0), 3)  # one more came while it was being restored
+    assert journal.state((0, 0)) == "arriving"
+
+
+def test_a_sender_that_comes_back_reopens_the_arrivals(journal: Journal) -> None:
+    journal.close_arrivals("silence")
+    assert journal.state((0, 0)) == "arrived"
+    journal.reopen_arrivals()
+    assert journal.closed is None
+    assert journal.state((0, 0)) == "arriving"
+
+
+def test_reads_journals_of_the_first_version(path: Path, journal: Journal) -> None:
+    journal.record_planes([PlaneRecord((0, 0, 0), 7, 5.0)])
+    journal.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript("ALTER TABLE planes DROP COLUMN taken; PRAGMA user_version = 1;")
+    again = Journal.open(path)
+    again.record_planes([PlaneRecord((0, 0, 1), 8, 6.0, 5.5)])
+    assert again.durable() == {(0, 0, 0): 7, (0, 0, 1): 8}
+    assert again.taken((0, 0, 1)) == 5.5
+    again.close()

@@ -215,3 +215,34 @@ def test_finishing_never_holds_the_volume(tmp_path: Path) -> None:
     assert peak < volume_bytes / 2
     assert (read_restored(store.path, (0, 0), 3) == 7).all()
     store.close()
+
+
+def test_grows_with_its_acquisition(tmp_path: Path) -> None:
+    acquisition = Acquisition(
+        name="cells",
+        sizes=Sizes(z=8, y=40, x=300),
+        dtype="uint16",
+        voxel_size=VoxelSize(z=0.9, y=0.3, x=0.3),
+        channels=("DAPI",),
+        growing=True,
+    )
+    store = SessionStore.create(tmp_path / "cells.ome.zarr", acquisition, session="s1")
+    first = RestoredWriter.create(store, dtype="uint16")
+    early = smooth(first.shape)
+    write_all(first, early)
+    first.finish((0, 0))
+    store.extend(acquisition.extended((1, 1, 99)))  # deep enough for a level and a shard more
+    second = RestoredWriter.create(store, dtype="uint16")
+    assert second.shape == (isotropic_depth(100, acquisition.voxel_size), 40, 300)
+    late = smooth(second.shape)
+    write_all(second, late, (1, 1))
+    second.finish((1, 1))
+    np.testing.assert_array_equal(read_restored(store.path, (1, 1)), np.rint(late))
+    old = read_restored(store.path, (0, 0))
+    np.testing.assert_array_equal(old[: len(early)], np.rint(early))
+    assert not old[len(early) :].any()
+    np.testing.assert_allclose(read_restored(store.path, (1, 1), level=1), halve(np.rint(late)), atol=1)
+    metadata = zarr.open_group(store.path / "restored", mode="r").attrs["ome"]
+    assert [channel["label"] for channel in metadata["omero"]["channels"]] == ["DAPI", "1"]
+    yaozarrs.validate_zarr_store(store.path)
+    store.close()

@@ -321,3 +321,38 @@ def test_stock_tools_do_not_warn(store: SessionStore, sent: Sent) -> None:
         warnings.simplefilter("error")
         members = dict(zarr.open_group(store.path, mode="r").members(max_depth=None))
     assert set(members) == {"raw", "raw/0", "OME"}
+
+
+def test_grows_with_its_planes(tmp_path: Path, acquisition: Acquisition, sent: Sent, pixels: Pixels) -> None:
+    least = acquisition.sizes.model_copy(update={"t": 1, "c": 1, "z": 1})
+    growing = acquisition.model_copy(update={"growing": True, "sizes": least, "channels": ("DAPI",)})
+    store = SessionStore.create(tmp_path / "long.ome.zarr", growing, session="s2")
+    reader = SessionStore.open(store.path)
+    came = [(0, 0, 0), (0, 0, 1), (0, 1, 3), (2, 0, 2)]
+    for plane in came:
+        store.write_planes([sent(plane)])
+    assert reader.acquisition == store.acquisition
+    assert reader.acquisition.sizes.shape == (3, 2, 4, 12, 20)
+    assert reader.acquisition.channels == ("DAPI", "1")
+    assert reader.journal.stacks() == [(0, 0)]  # the others have a single plane yet
+    array = zarr.open_array(store.path / "raw" / "0", mode="r")
+    assert array.shape == (3, 2, 4, 12, 20)
+    for plane in came:
+        np.testing.assert_array_equal(array[plane], pixels(plane))
+        np.testing.assert_array_equal(reader.read_plane(plane), pixels(plane))
+    yaozarrs.validate_zarr_store(store.path)
+    with pytest.raises(ValueError, match="1000000"):
+        store.write_planes([((0, 0, 10**6), sent((0, 0, 0))[1], 0)])
+    reader.close()
+    store.close()
+    again = SessionStore.open(store.path)
+    assert again.acquisition.sizes.shape == (3, 2, 4, 12, 20)
+    again.close()
+
+
+def test_tells_the_time_between_time_points(tmp_path: Path, acquisition: Acquisition) -> None:
+    timed = acquisition.model_copy(update={"interval_s": 12.5})
+    store = SessionStore.create(tmp_path / "timed.ome.zarr", timed, session="s2")
+    raw = zarr.open_group(store.path / "raw", mode="r").attrs["ome"]
+    assert raw["multiscales"][0]["datasets"][0]["coordinateTransformations"][0]["scale"] == [12.5, 1, 0.5, 0.2, 0.2]
+    store.close()

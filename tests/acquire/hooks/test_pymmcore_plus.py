@@ -170,15 +170,13 @@ def test_a_dead_stream_does_not_stop_the_acquisition(
 def test_leaving_the_block_amid_a_sequence(core: UniMMCore, listener: Listener, tmp_path: Path) -> None:
     two_frames, left = threading.Event(), threading.Event()
 
-    def hold(image: np.ndarray, event: useq.MDAEvent) -> None:
-        if event.index["z"] == 1:
+    def hold(event: useq.MDAEvent) -> None:
+        if event.index["z"] == 2:
             two_frames.set()
             left.wait(30)
 
-    core.mda.events.frameReady.connect(hold)
+    core.mda.events.eventStarted.connect(hold)
     with streaming(core, listener.address, name="left"):
-        core.mda.events.frameReady.disconnect(hold)
-        core.mda.events.frameReady.connect(hold)  # after the hook has seen the frame
         running = core.run_mda(STACK)
         assert two_frames.wait(30)
     left.set()
