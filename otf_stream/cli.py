@@ -203,6 +203,44 @@ def replay(
 
 
 @app.command()
+def deliver(
+    folder: Annotated[
+        Path | None, typer.Argument(help="Where planes were left; the folder for temporary files, if not given.")
+    ] = None,
+    to: Annotated[str, typer.Option("--to", help="Where otf-stream serve listens.")] = "tcp://127.0.0.1:8421",
+    killed: Annotated[
+        bool, typer.Option("--killed", help="Also what programs left that were killed. Make sure that none still runs.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Send the planes that a microscope's script could not deliver before it ended."""
+    import tempfile
+
+    from otf_stream.acquire.leftovers import find_leftovers
+    from otf_stream.acquire.publisher import deliver as send
+
+    sent: dict[str, int] = {}
+    with _told():
+        where = folder or Path(tempfile.gettempdir())
+        if not where.is_dir():
+            raise ValueError(f"there is no folder {where}; give the one that the script's message names")
+        for leftover in find_leftovers(where):
+            name = f"{leftover.acquisition.name} (session {leftover.session})"
+            if leftover.ended is None and not killed:
+                _say.print(
+                    f"{name}: left alone, its program still runs or was killed; in the latter case give --killed",
+                    markup=False,
+                )
+                continue
+            sent[leftover.session] = send(leftover, to)
+            _say.print(f"{name}: {sent[leftover.session]} planes delivered", markup=False)
+    if json:
+        _print_json(sent)
+    elif not sent:
+        typer.echo(f"nothing to deliver in {where}")
+
+
+@app.command()
 def restore(
     stack: Annotated[Path, typer.Argument(help="TIFF, OME-TIFF, folder of plane TIFFs, OME-Zarr or NDTiff.")],
     out: Annotated[Path, typer.Argument(help="The new store, NAME.ome.zarr.")],

@@ -22,6 +22,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from otf_stream.acquire.ledger import Ledger
+from otf_stream.acquire.leftovers import (
+    PLANE_FILES,
+    Reason,
+    mark_ended,
+    remove_spill_folder,
+    resume_spilling,
+    start_spilling,
+)
 from otf_stream.acquisition import Acquisition, PlaneIndex
 
 log = logging.getLogger(__name__)
@@ -270,8 +278,10 @@ class Outbox:
             self.changed.notify_all()
         return True
 
-    def keep(self) -> Path | None:
+    def keep(self, reason: Reason) -> Path | None:
         """Write every plane that is left to files and return their folder; None if no plane is left.
+
+        ``reason`` is how the acquisition ended.
 
         Raises
         ------
@@ -282,9 +292,10 @@ class Outbox:
             if held.file is None:
                 self._write(held)
         if self._held:
+            mark_ended(self._folder, reason)
             return self._folder
         with suppress(OSError):  # It may never have been made, or hold planes of another acquisition.
-            self._folder.rmdir()
+            remove_spill_folder(self._folder)
         return None
 
     def _free(self, held: HeldPlane) -> None:
@@ -301,7 +312,8 @@ class Outbox:
             self._blank.append(pixels)
 
     def _write(self, held: HeldPlane) -> None:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not self._folder.is_dir():
+            start_spilling(self._folder, self._acquisition)
         file = self._folder / "{}_{}_{}_{:08x}.plane".format(*held.index, held.checksum())
         partial = file.with_suffix(".partial")
         try:
@@ -315,9 +327,8 @@ class Outbox:
 
     def _find_leftovers(self) -> None:
         """Take over what an earlier publisher of this session could not deliver."""
-        for torn in self._folder.glob("*.partial"):
-            torn.unlink()
-        for file in sorted(self._folder.glob("*.plane")):
+        resume_spilling(self._folder)
+        for file in sorted(self._folder.glob(PLANE_FILES)):
             match = _FILE.fullmatch(file.name)
             index = (int(match[1]), int(match[2]), int(match[3])) if match else (-1, -1, -1)
             if match and self._acquisition.admits(index) and file.stat().st_size == self._plane_bytes:

@@ -21,11 +21,12 @@ from typing import Literal, Self
 import numpy as np
 
 from otf_stream.acquire.delivery import Delivery, PlaneFailure, PublishError
+from otf_stream.acquire.leftovers import Leftover, spill_folder
 from otf_stream.acquire.outbox import Outbox, RepeatedPlaneError
 from otf_stream.acquire.protocol import Ended, Hello, ProtocolError, encode
 from otf_stream.acquisition import MAX_PLANES, Acquisition, PlaneIndex
 
-__all__ = ["OutboxFullError", "PlaneFailure", "PublishError", "Publisher", "RepeatedPlaneError"]
+__all__ = ["OutboxFullError", "PlaneFailure", "PublishError", "Publisher", "RepeatedPlaneError", "deliver"]
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ class Publisher:
         self._outbox = Outbox(
             acquisition,
             memory=memory,
-            folder=(spill or Path(tempfile.gettempdir())) / f"otf_stream-{self.session}",
+            folder=spill_folder(spill or Path(tempfile.gettempdir()), self.session),
         )
         self._changed = self._outbox.changed
         self._delivery = Delivery(address, hello, self._outbox)
@@ -331,7 +332,7 @@ class Publisher:
         self._closed = True
         self._delivery.stop()
         try:
-            kept = self._outbox.keep()
+            kept = self._outbox.keep(reason)
         except OSError as error:
             raise PublishError(f"{self._outbox.pending} planes are lost: {error}, after {failure}") from failure
         if failure is None:
@@ -339,10 +340,40 @@ class Publisher:
         if kept is not None and isinstance(failure, TimeoutError | PublishError):
             said = (
                 f"{failure}. {self._outbox.pending} planes are kept in {kept}; "
-                f"a publisher of session {self.session} with the same spill folder delivers them"
+                f"`otf-stream deliver {kept.parent} --to {self._address}` sends them when it can be reached"
             )
             raise TimeoutError(said) if isinstance(failure, TimeoutError) else PublishError(said, failure.code)
         raise failure
+
+
+def deliver(leftover: Leftover, address: str, *, wait_s: float = 60.0) -> int:
+    """Deliver the planes that an earlier publisher left in files, and end their session.
+
+    Parameters
+    ----------
+    leftover
+        As `otf_stream.acquire.leftovers.find_leftovers` gives it.
+    address
+        Of the listener.
+    wait_s
+        Seconds to wait while nothing is acknowledged.
+
+    Returns
+    -------
+    int
+        How many planes were delivered.
+
+    Raises
+    ------
+    PublishError
+        If the listener refuses them.
+    TimeoutError
+        If it cannot be reached; the planes stay where they are.
+    """
+    publisher = Publisher(address, leftover.acquisition, session=leftover.session, spill=leftover.folder.parent)
+    publisher._end(leftover.ended or "aborted", wait_s)
+    publisher._raise_failures()
+    return publisher.acknowledged
 
 
 def _hello(session: str, acquisition: Acquisition) -> Hello:

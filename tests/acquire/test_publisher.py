@@ -136,7 +136,7 @@ def test_planes_published_before_the_listener_is_there_wait_in_files(
         until(lambda: publisher.spilled >= 17)
         assert not publisher.connected
         (folder,) = (tmp_path / "spill").iterdir()
-        assert len(list(folder.iterdir())) == publisher.spilled
+        assert len(list(folder.glob("*.plane"))) == publisher.spilled
         with pytest.raises(TimeoutError, match="20 planes of session"):
             publisher.drain(0.2)
         with listening(tmp_path / "data", address):
@@ -175,7 +175,7 @@ def test_what_could_not_be_delivered_is_kept_for_the_next_publisher(
     publish(publisher, indices[:7], pixels)
     with pytest.raises(TimeoutError, match="7 planes are kept in") as caught:
         publisher.close(0.2)
-    assert publisher.session in str(caught.value)
+    assert f"otf-stream deliver {tmp_path / 'spill'}" in str(caught.value)
     publisher.close()
 
     with (
@@ -351,7 +351,7 @@ def test_many_short_sessions_leave_nothing_behind(
         for _ in range(25):
             one()
         until(lambda: not threads())
-        assert process.num_fds() <= handles
+        until(lambda: process.num_fds() <= handles)
     assert len(list((tmp_path / "data").glob("*.ome.zarr"))) == 26
 
 
