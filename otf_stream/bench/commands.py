@@ -133,6 +133,33 @@ def curves(
     _written(out, page(found, f"otf-stream bench curves --budgets {budgets}", picture.as_posix()), results)
 
 
+@app.command()
+def timelapse(
+    out: _Page = Path("docs/timelapse.md"),
+    time_points: Annotated[int, typer.Option(help="How many.", min=1)] = 3,
+    planes: Annotated[int, typer.Option(help="Of each.", min=5)] = 32,
+    side: Annotated[int, typer.Option(help="Of the planes, in pixels.", min=64)] = 512,
+    planes_per_second: Annotated[float, typer.Option(help="At which they come.", min=0.01)] = 2.0,
+    threads: _Threads = None,
+) -> None:
+    """Stream a time-lapse through a service, and tell whether each time point lands in time."""
+    import json
+
+    from otf_stream.bench.timelapse import page, run_timelapse
+
+    results, _ = _prepared(out, threads, again=True)
+    found = run_timelapse(
+        time_points=time_points, planes=planes, side=side,
+        planes_per_second=planes_per_second, threads=threads, progress=_tell,
+    )  # fmt: skip
+    results.write_text("".join(json.dumps(result) + "\n" for result in found), encoding="utf-8")
+    command = (
+        f"otf-stream bench timelapse --time-points {time_points} --planes {planes} --side {side} "
+        f"--planes-per-second {planes_per_second:g}"
+    )
+    _written(out, page(found, command), results)
+
+
 def _prepared(out: Path, threads: int | None, *, again: bool) -> tuple[Path, Compute]:
     """Make ready to measure; return where the results of earlier runs are, and where to compute."""
     import torch
