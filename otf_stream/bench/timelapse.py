@@ -190,8 +190,8 @@ def page(results: Sequence[Result], command: str) -> str:
 Written by `{command}` on {results[0]["machine"]}.
 
 Time points of {planes} planes of {y} × {x}, confocal, z step {_Z_STEP} pixels, arriving back to back at a running
-service with a budget of {_BUDGET_S:g} s a stack. As one acquisition, each time point starts from the networks of the one
-before; as acquisitions of their own, from the pre-trained ones.
+service with a budget of {_BUDGET_S:g} s a stack. As one acquisition, each time point starts from the networks of the
+one before; as acquisitions of their own, from the pre-trained ones.
 
 | acquisition | time point | starts from | learnt | after first plane | before deadline | PSNR, dB (over linear) |
 |---|---|---|---|---|---|---|
