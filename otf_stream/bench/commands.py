@@ -160,6 +160,26 @@ def timelapse(
     _written(out, page(found, command), results)
 
 
+@app.command()
+def acquisitions(
+    out: _Page = Path("docs/acquisitions.md"),
+    count: Annotated[int, typer.Option(help="How many.", min=1)] = 200,
+    planes: Annotated[int, typer.Option(help="Of each.", min=2)] = 8,
+    side: Annotated[int, typer.Option(help="Of the planes, in pixels.", min=16)] = 256,
+) -> None:
+    """Run many acquisitions in a row, and tell whether one is lost or leaves something behind."""
+    import json
+
+    from otf_stream.bench.acquisitions import page, run_acquisitions
+    from otf_stream.bench.results import machine
+
+    results, compute = _prepared(out, 1, again=True)
+    found = run_acquisitions(count=count, planes=planes, side=side, progress=_tell)
+    results.write_text("".join(json.dumps(result) + "\n" for result in found), encoding="utf-8")
+    command = f"otf-stream bench acquisitions --count {count} --planes {planes} --side {side}"
+    _written(out, page(found, planes, command, machine(compute)), results)
+
+
 def _prepared(out: Path, threads: int | None, *, again: bool) -> tuple[Path, Compute]:
     """Make ready to measure; return where the results of earlier runs are, and where to compute."""
     import torch
