@@ -184,6 +184,10 @@ def test_what_cannot_be_done_is_refused_in_one_line(tmp_path: Path, phantoms: Pa
             ("restore", stack, out, *VOXEL_SIZE, "--weights", tmp_path / "nothing.safetensors"),
             ("nothing.safetensors",),
         ),
+        "weights that are none, for a service": (
+            ("serve", "--data", tmp_path / "data", "--listen", "tcp://127.0.0.1:*", "--weights", stack),
+            ("stack.tif is no safetensors file", "otf-stream weights import"),
+        ),
         "weights that are none": (
             ("restore", stack, out, *VOXEL_SIZE, "--weights", stack),
             ("stack.tif is no safetensors file", "otf-stream weights import"),

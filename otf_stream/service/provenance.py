@@ -76,7 +76,7 @@ def provenance(
         late.append(f"late by {timing['restored'] - timing['deadline']:.1f} s: the machine was busier than measured")
     return {
         "method": method,
-        "warnings": [*warnings, *_warnings(source), *(_doubts(fidelity) if learned else []), *late],
+        "warnings": [*warnings, *_warnings(source), *(doubts(fidelity) if learned else []), *late],
         "missing_planes": sorted(set(source.extent) - set(grid.planes)),
         "flux_ratio": fidelity.flux_ratio,
         "residual": fidelity.residual,
@@ -127,7 +127,7 @@ def _warnings(source: StackSource) -> list[str]:
     return warnings
 
 
-def _doubts(fidelity: Fidelity) -> list[str]:
+def doubts(fidelity: Fidelity) -> list[str]:
     """What speaks against the network, from figures that need no truth."""
     doubts = []
     if abs(fidelity.flux_ratio - 1) > LIGHT_LOST:
