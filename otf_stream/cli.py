@@ -17,7 +17,15 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 
 from otf_stream import __version__
@@ -200,6 +208,59 @@ def replay(
         _print_json(summary.as_dict())
     else:
         typer.echo(summary.as_text())
+
+
+@app.command()
+def simulate(
+    to: Annotated[str, typer.Option("--to", help="Where otf-stream serve listens.")] = "tcp://127.0.0.1:8421",
+    modality: Annotated[Modality, typer.Option(help="Kind of microscope; not unknown.")] = "confocal",
+    planes: Annotated[int, typer.Option(help="Of each stack.", min=2)] = 32,
+    side: Annotated[int, typer.Option(help="Pixels of the camera, along y and x.", min=8)] = 256,
+    time_points: Annotated[int, typer.Option(help="How often the stacks are taken.", min=1)] = 1,
+    channels: Annotated[int, typer.Option(help="Each shows a structure of its own.", min=1, max=3)] = 1,
+    positions: Annotated[int, typer.Option(help="Samples side by side; each is a session.", min=1)] = 1,
+    planes_per_second: Annotated[float, typer.Option(help="Of the camera.", min=1e-3)] = 2.0,
+    interval: Annotated[float, typer.Option(help="Seconds from time point to time point; 0: no pause.", min=0)] = 0.0,
+    bleaching: Annotated[float, typer.Option(help="Fraction of the light that each plane costs.")] = 0.0,
+    drift: Annotated[float, typer.Option(help="µm that the sample moves along x with each time point.")] = 0.0,
+    drop: Annotated[float, typer.Option(help="Probability that the camera loses a frame.")] = 0.0,
+    hot_pixels: Annotated[int, typer.Option(help="How many pixels of the camera are hot.")] = 0,
+    stripes: Annotated[float, typer.Option(help="Fraction of the light that shadows take in the darkest row.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of the samples, the noise and the faults.", min=0)] = 0,
+    name: Annotated[str, typer.Option(help="Of the session; NAME_p0, NAME_p1 … with several positions.")] = "simulated",
+    truth: Annotated[Path | None, typer.Option(help="Folder to write the true volumes to, as TIFF.")] = None,
+    json: Json = False,
+) -> None:
+    """Run a virtual microscope against a running service: Micro-Manager, with samples whose truth is known."""
+    from simulators.faults import Faults
+    from simulators.simulation import simulate as run
+    from simulators.specimen import Setup
+
+    with _told():
+        faults = Faults(bleaching=bleaching, drift_um=drift, dropped=drop, hot_pixels=hot_pixels, stripes=stripes)
+        setup = Setup(
+            modality, planes=planes, side=side, channels=channels, positions=positions, faults=faults, seed=seed
+        )
+        with _bar() as bar:
+            tasks: dict[str, TaskID] = {}
+
+            def progress(stage: str, done: int, total: int) -> None:
+                if stage not in tasks:
+                    tasks[stage] = bar.add_task(f"{stage} of {name}", total=total)
+                bar.update(tasks[stage], completed=done)
+
+            summary = run(
+                setup, to, name=name, time_points=time_points, interval_s=interval,
+                planes_per_second=planes_per_second, truth=truth, progress=progress,
+            )  # fmt: skip
+    if json:
+        _print_json(summary.as_dict())
+    else:
+        typer.echo(summary.as_text())
+    for failure in summary.failures:
+        _fail(failure)
+    if summary.failures:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -102,7 +102,7 @@ def acquire_stack(
             axis_order=("t", "p", "c", "z"),
             time_plan=times,
             stage_positions=tuple(useq.Position(x=x, y=y) for x, y in positions_um),
-            channels=tuple(useq.Channel(config=channel) for channel in channels),
+            channels=tuple(useq.Channel(config=channel, exposure=None) for channel in channels),
             z_plan=useq.ZAbsolutePositions(absolute=[k * z_step_um for k in range(planes)]),
         )
     )
