@@ -30,10 +30,8 @@ class SimulationSummary:
 
     Parameters
     ----------
-    name
-        Of the acquisition.
     sessions
-        Ids of the sessions, one for each position.
+        Id of each session, by its name; one for each position.
     exposed, dropped
         Planes that were exposed, and those of them that the camera lost.
     sent, durable
@@ -46,8 +44,7 @@ class SimulationSummary:
         Files of the truth.
     """
 
-    name: str
-    sessions: list[str]
+    sessions: dict[str, str]
     exposed: int
     dropped: int
     sent: int
@@ -65,7 +62,7 @@ class SimulationSummary:
         lines = [
             f"planes    exposed {self.exposed}  dropped by the camera {self.dropped}  sent {self.sent}  "
             f"durable {self.durable}  in {self.seconds:.1f} s",
-            f"sessions  {', '.join(self.sessions)}",
+            *(f"session   {name}: {session}" for name, session in self.sessions.items()),
             *(f"truth     {path}" for path in self.truth),
         ]
         return "\n".join(lines)
@@ -146,8 +143,7 @@ def simulate(
     finally:
         core.unloadAllDevices()
     return SimulationSummary(
-        name=name,
-        sessions=stream.sessions,
+        sessions=dict(zip(names, stream.sessions, strict=False)),  # one that could not be opened is a failure
         exposed=specimen.exposed,
         dropped=specimen.dropped,
         sent=stream.sent,

@@ -118,6 +118,8 @@ class Specimen:
 
     Attributes
     ----------
+    light
+        What the optics pass of each position and channel, ``(z, y, x)`` on the isotropic grid, without noise or faults.
     exposed, dropped
         Frames so far, and those of them that got lost.
     time_point
@@ -133,11 +135,11 @@ class Specimen:
             for position in range(setup.positions)
         ]
         psf = instrument_psf(setup.modality)
-        self._light: dict[tuple[int, int], Volume] = {}
+        self.light: dict[tuple[int, int], Volume] = {}
         for position in range(setup.positions):
             for channel in range(setup.channels):
-                self._light[position, channel] = through_optics(self._draw(position, channel), psf)
-                progress(len(self._light))
+                self.light[position, channel] = through_optics(self._draw(position, channel), psf)
+                progress(len(self.light))
         self._exposures: Counter[tuple[int, int]] = Counter()
         self._seen: set[tuple[int, ...]] = set()
 
@@ -185,7 +187,7 @@ class Specimen:
             self.dropped += 1
             return None
         rows, columns = self._pixels(off_y, off_x, self.time_point)
-        light = _plane(self._light[position, view.channel], view.z_um / self.pixel_um)[rows[:, None], columns]
+        light = _plane(self.light[position, view.channel], view.z_um / self.pixel_um)[rows[:, None], columns]
         light = light * (np.float32(faded) * self._shadows[position]) + self._hot
         return self.setup.instrument.camera.expose(light, seed=[seed, _NOISE, *frame])
 

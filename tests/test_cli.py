@@ -85,6 +85,7 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("demo",), "--out"),
         (("serve",), "--listen"),
         (("replay",), "--planes-per-second"),
+        (("simulate",), "--bleaching"),
         (("restore",), "--steps"),
         (("evaluate",), "--reference"),
         (("weights",), "import"),
