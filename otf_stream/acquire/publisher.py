@@ -87,6 +87,7 @@ class Publisher:
             memory=memory,
             folder=(spill or Path(tempfile.gettempdir())) / f"otf_stream-{self.session}",
         )
+        self._outbox.prepare()  # The first plane may come before the thread has done anything.
         self._changed = self._outbox.changed
         self._delivery = Delivery(address, hello, self._outbox)
 
