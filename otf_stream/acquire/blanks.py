@@ -1,6 +1,6 @@
 """Memory for the planes to come, ready before the camera needs it.
 
-The first write to a page of new memory costs five to ten times the copy itself, because the system has to find and clear
+The first write to a page of new memory costs several times the copy itself, because the system has to find and clear
 the page. So publishers' threads map memory ahead of the camera, and take back what delivered planes leave. All
 publishers of a process share what is idle: an acquisition at a hundred positions has a hundred of them.
 """
@@ -69,7 +69,7 @@ class Blanks:
 
     def _fresh(self) -> memoryview:
         # NumPy asks for huge pages where the system has them: there are fewer to find.
-        return memoryview(np.empty(self._plane_bytes, np.uint8))
+        return np.empty(self._plane_bytes, np.uint8).data
 
 
 _lock = threading.Lock()

@@ -170,7 +170,8 @@ class Delivery:
         """Do what is due; return the seconds until something else is, if nothing happens before."""
         if self.error is not None or self.ended is not None:
             return 1.0
-        busy = self._outbox.spill() or (self._closing is None and self._outbox.prepare())
+        prepared = self._closing is None and self._outbox.prepare()
+        busy = self._outbox.spill() or prepared
         if not self._welcomed:
             if now >= self._greet_at:
                 self._greet(now)
