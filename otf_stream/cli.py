@@ -80,7 +80,21 @@ LAYERS_HELP = "Which layers are fine-tuned: all, or those that ZEST selects."
 
 def main() -> None:
     """Run the command line; every foreseen error ends in one clear line and exit code 1."""
-    app()
+    with _installed_with("service"):
+        app()
+
+
+@contextmanager
+def _installed_with(extra: str) -> Iterator[None]:
+    """Say how to install what a plain installation, as on a microscope's PC, lacks; then end with exit code 1."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if not package or package in ("otf_stream", "simulators"):
+            raise
+        _fail(f'this needs {package}, which is not installed here; pip install "otf-stream[{extra}]" brings it')
+        raise SystemExit(1) from None
 
 
 @contextmanager
@@ -132,7 +146,8 @@ def demo(
     json: Json = False,
 ) -> None:
     """Do the whole main job on this machine: virtual microscope → listener → worker → restored store."""
-    from otf_stream.demo import run_demo
+    with _installed_with("simulate"):
+        from otf_stream.demo import run_demo
 
     with _told():
         summary = run_demo(out, overwrite=overwrite, seed=seed, console=_say)

@@ -91,6 +91,7 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("weights",), "import"),
         (("weights", "import"), "--overwrite"),
         (("weights", "show"), "--json"),
+        (("bench", "publish"), "--planes-per-second"),
     ],
 )
 def test_help(command: tuple[str, ...], option: str) -> None:

@@ -18,7 +18,6 @@ from otf_stream.acquisition import Acquisition, Modality, Optics, PixelType, Pla
 from otf_stream.store.formats.ndtiff import is_ndtiff, open_ndtiff
 from otf_stream.store.formats.source import RecordingError, Source
 from otf_stream.store.formats.tiff import SUFFIXES, open_folder, open_tiff
-from otf_stream.store.formats.zarr_image import is_zarr, open_zarr
 
 __all__ = ["Recording", "RecordingError", "open_recording"]
 
@@ -144,12 +143,20 @@ def _open(path: Path) -> Source:
     if path.is_dir():
         if is_ndtiff(path):
             return open_ndtiff(path)
-        return open_zarr(path) if is_zarr(path) else open_folder(path)
+        if not _is_zarr(path):
+            return open_folder(path)
+        from otf_stream.store.formats.zarr_image import open_zarr  # The microscope's PC may have no zarr.
+
+        return open_zarr(path)
     if path.suffix.lower() not in SUFFIXES:
         raise RecordingError(
             f"{path} is of no known format; convert it to TIFF or OME-Zarr (Fiji and bioformats2raw read most formats)"
         )
     return open_tiff(path)
+
+
+def _is_zarr(path: Path) -> bool:
+    return any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray"))
 
 
 def _pixel_type(path: Path, dtype: np.dtype[Any]) -> PixelType:
