@@ -7,6 +7,7 @@ whole, and reads no more than one directory.
 
 from __future__ import annotations
 
+import itertools
 import math
 import struct
 from dataclasses import dataclass
@@ -101,7 +102,7 @@ class Directory:
         segments, dtype = self.segments, self.dtype
         if dtype is None or self.one(COMPRESSION, 1) != 1 or TILE_OFFSETS in self.tags or not self.end:
             return None
-        follows = all(a + n == b for (a, n), (b, _) in zip(segments, segments[1:], strict=False))
+        follows = all(a + n == b for (a, n), (b, _) in itertools.pairwise(segments))
         whole = sum(count for _, count in segments) == math.prod(self.shape) * dtype.itemsize
         return segments[0][0] if follows and whole else None
 

@@ -27,7 +27,7 @@ from otf_stream.acquire.watch.ifd import (
 )
 from otf_stream.acquire.watch.plane import Told
 from otf_stream.acquisition import PlaneIndex
-from otf_stream.store.formats.source import UNKNOWN, Spacing, micrometres
+from otf_stream.store.formats.source import UNKNOWN, micrometres
 from otf_stream.store.formats.tiff import imagej_spacing, ome_channels, ome_spacing
 
 

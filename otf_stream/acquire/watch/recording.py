@@ -6,12 +6,12 @@ is no stack. Planes stay in their files until there is room for them, so a slow 
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -283,7 +283,7 @@ def _spacing(told: Spacing, planes: Iterable[Plane]) -> Spacing:
             heights.setdefault((plane.t, plane.channel), {})[plane.z] = plane.height_um
     for column in heights.values():
         order = sorted(column)
-        for a, b in zip(order, order[1:], strict=False):
+        for a, b in itertools.pairwise(order):
             step = abs(column[b] - column[a]) / (b - a)
             if step > 0:
                 return step, told[1], told[2]
