@@ -88,7 +88,7 @@ class FolderWatch:
         self._folder = folder
         self._address = address
         self._given = given
-        self._quiet_s = quiet_s
+        self.quiet_s = quiet_s
         self._spill = spill
         self._wait_s = wait_s
         self._groups: dict[Key, _Group] = {}
@@ -138,7 +138,7 @@ class FolderWatch:
             group.ended = False
         if group.ended or (recording.busy and recording.state == "streaming"):
             return
-        if time.monotonic() - group.changed > self._quiet_s:
+        if time.monotonic() - group.changed > self.quiet_s:
             recording.end(aborted=False)
             group.ended = True
 
@@ -205,7 +205,7 @@ class FolderWatch:
                 yield (folder, name), "tiff", folder / name, None
 
     def _counts_planes(self, key: Key, names: list[str]) -> bool:
-        """Whether the running number of these files counts planes: there are two, and the first has one page for good."""
+        """Whether a running number counts planes: there are two files, and the first has one page for good."""
         if key in self._groups:
             return True
         if len(names) < 2:

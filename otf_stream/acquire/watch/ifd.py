@@ -23,8 +23,10 @@ _KEPT = {
     WIDTH, LENGTH, BITS, COMPRESSION, DESCRIPTION, STRIP_OFFSETS, SAMPLES, STRIP_COUNTS, X_RESOLUTION, Y_RESOLUTION,
     TILE_OFFSETS, TILE_COUNTS, SAMPLE_FORMAT, MICRO_MANAGER,
 }  # fmt: skip
-_FORMATS = {1: "B", 2: "s", 3: "H", 4: "I", 5: "II", 6: "b", 7: "s", 8: "h", 9: "i", 10: "ii", 11: "f", 12: "d", 13: "I",
-            16: "Q", 17: "q", 18: "Q"}  # fmt: skip
+_FORMATS = {
+    1: "B", 2: "s", 3: "H", 4: "I", 5: "II", 6: "b", 7: "s", 8: "h", 9: "i", 10: "ii", 11: "f", 12: "d", 13: "I",
+    16: "Q", 17: "q", 18: "Q",
+}  # fmt: skip
 _MOST_TAGS = 200
 _MOST_VALUES = 1 << 24  # of one tag: a torn directory may tell of any number
 _KINDS = {1: "u", 2: "i", 3: "f"}

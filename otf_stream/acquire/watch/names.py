@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 _AXES = {
     "z": "z", "slice": "z", "zslice": "z", "plane": "z",
-    "t": "t", "time": "t", "frame": "t", "timepoint": "t", "tp": "t",
+    "t": "t", "time": "t", "timepoint": "t", "tp": "t",
     "c": "c", "ch": "c", "channel": "c", "w": "c",
     "p": "p", "pos": "p", "position": "p", "xy": "p",
     "g": "g", "tile": "g",

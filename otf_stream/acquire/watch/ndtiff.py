@@ -26,6 +26,7 @@ from otf_stream.store.formats.source import UNKNOWN, micrometres
 INDEX = "NDTiff.index"
 
 _DTYPES = {0: "u1", 1: "<u2", 3: "<u2", 4: "<u2", 5: "<u2", 6: "<u2"}
+_BY_SIZE: dict[int, np.dtype[Any]] = {1: np.dtype("u1"), 2: np.dtype("<u2")}
 _AXES = {"time", "channel", "z", "position", "row", "column"}
 _NUMBERS = struct.Struct("<8I")
 
@@ -39,8 +40,8 @@ class _Image:
     axes: dict[str, Any]
     shape: tuple[int, int]
     dtype: np.dtype[Any] | None
-    metadata: tuple[int, int]
-    """Offset and length."""
+    metadata: tuple[int, int] | dict[str, Any]
+    """Offset and length, or what was read there."""
 
     @property
     def key(self) -> tuple[str, int]:
@@ -136,9 +137,9 @@ class GrowingNDTiff:
             start, count = page.segments[0]
             axes = said.get("Axes")
             # The pages of some writers tell of 16 bits where there are 8: their length is right.
-            dtype = {1: np.dtype("u1"), 2: np.dtype("<u2")}.get(count // math.prod(page.shape))
+            dtype: np.dtype[Any] | None = _BY_SIZE.get(count // math.prod(page.shape))
             if isinstance(axes, dict):
-                yield _Image(name, start, axes, page.shape, dtype if page.grey else None, (0, 0))
+                yield _Image(name, start, axes, page.shape, dtype if page.grey else None, said)
             if page.next <= offset:
                 break
             offset = self._next[name] = page.next
@@ -151,12 +152,12 @@ class GrowingNDTiff:
                 file.seek(image.offset)
                 if image.offset + image.bytes > size or not any(memoryview(file.read(image.bytes))):
                     return None
+                if isinstance(image.metadata, dict):
+                    return image.metadata
                 start, length = image.metadata
-                if not length:
-                    return {"Axes": image.axes}
                 file.seek(start)
                 said = decoded(file.read(length))
-                return said or ({"Axes": image.axes} if last else None)
+                return said or ({} if last or not length else None)
         except OSError:
             return None
 
@@ -210,7 +211,7 @@ class GrowingNDTiff:
 
 def _entry(data: bytes, at: int) -> tuple[int, _Image | None] | None:
     """Parse one entry of an index: its end and the image, or no image if it is damaged; None if it is not whole."""
-    texts = []
+    texts: list[bytes] = []
     position = at
     for _ in range(2):
         if position + 4 > len(data):

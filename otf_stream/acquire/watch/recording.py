@@ -1,7 +1,7 @@
 """One acquisition that another program saves: from its growing files to the sessions of its places.
 
-A session is opened when two planes of a stack are there: only then are its step and its voxel size known, and a snapshot
-is no stack. Planes stay in their files until there is room for them, so a slow network fills no memory.
+A session is opened when two planes of a stack are there: only then is the z step known, and a snapshot is no stack.
+Planes stay in their files until there is room for them, so a slow network fills no memory.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Watched:
         """Return it for a human."""
         counts = [f"{self.durable} of {self.found} planes durable"]
         counts += [f"{n} {what}" for n, what in ((self.lost, "lost"), (self.repeated, "repeated")) if n]
-        return f"{self.name}: {self.state}, {', '.join(counts)}"
+        return "\n  ".join([f"{self.name}: {self.state}, {', '.join(counts)}", *self.faults])
 
 
 class Recording:

@@ -216,15 +216,15 @@ class GrowingTiff:
             for axis, name in zip("tczp", ("Frame", "Channel", "Slice", "Position"), strict=True)
         }
         if all(isinstance(number[axis], int) for axis in "tcz"):
-            t, c, z = number["t"], number["c"], number["z"]
-            self._learn(said, c)
+            t, c, z = (int(number[axis] or 0) for axis in "tcz")
+            self._learn(said)
         return Plane(
             t, c, z, lambda: self._read(page, directory), directory.shape, dtype,
             position=number["p"] if self._told.positions != 1 and isinstance(number["p"], int) else None,
             height_um=_number(said.get("ZPositionUm")), taken=received(said.get("ReceivedTime")),
         )  # fmt: skip
 
-    def _learn(self, said: dict[str, Any], c: int) -> None:
+    def _learn(self, said: dict[str, Any]) -> None:
         """Complete what is told by the metadata of a page."""
         z, y, x = self._told.spacing
         pixel = micrometres(said.get("PixelSizeUm"), "um")
