@@ -34,6 +34,7 @@ from otf_stream.bench.commands import app as bench
 from otf_stream.config import DeviceName, LayerChoice, MethodName, ServiceConfig
 
 if TYPE_CHECKING:
+    from otf_stream.acquire.watch.recording import Watched
     from otf_stream.service.overview import SessionOverview
     from otf_stream.service.supervisor import Service
 
@@ -275,6 +276,55 @@ def simulate(
     for failure in summary.failures:
         _fail(failure)
     if summary.failures:
+        raise typer.Exit(1)
+
+
+@app.command()
+def watch(
+    folder: Annotated[Path, typer.Argument(help="Where the other program saves; it need not be there yet.")],
+    to: Annotated[str, typer.Option("--to", help="Where otf-stream serve listens.")] = "tcp://127.0.0.1:8421",
+    voxel_size: VoxelSizeOption = None,
+    modality: ModalityOption = None,
+    numerical_aperture: ApertureOption = None,
+    name: Annotated[str | None, typer.Option(help="Of the sessions; after the files, if not given.")] = None,
+    quiet: Annotated[
+        float, typer.Option(help="An acquisition has ended after so many seconds without news.", min=0.1)
+    ] = 30.0,
+    poll: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.01)] = 0.5,
+    once: Annotated[bool, typer.Option("--once", help="End after the first acquisition.")] = False,
+    existing: Annotated[
+        bool, typer.Option("--existing", help="Stream also what lies there already and no longer grows.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Stream what any other program saves in a folder, while it saves it, until Ctrl-C.
+
+    FOLDER may hold, or come to hold, an NDTiff dataset, an OME-TIFF or other multi-page TIFF, or TIFF files of one
+    plane each; or several of these, one after another or at once, in folders of their own: each becomes an
+    acquisition. What lies there already is left alone unless it grows, and is then streamed from its first plane on.
+    Ctrl-C ends acquisitions that still go on as aborted.
+    """
+    from otf_stream.acquire.watch.folder import FolderWatch
+    from otf_stream.acquire.watch.recording import Given
+
+    with _told():
+        given = Given(_voxel_size(voxel_size), name, modality, numerical_aperture)
+        watching = FolderWatch(folder, to, given, quiet_s=quiet, existing=existing)
+        _say.print(f"watching [bold]{escape(str(folder))}[/]; Ctrl-C ends")
+        with _bar() as bar:
+            with _until_stopped():
+                shown: dict[int, tuple[Any, str]] = {}
+                while not (once and watching.rests):
+                    watching.look()
+                    _show_watched(watching.watched(), bar, shown)
+                    time.sleep(poll)
+            watching.close(aborted=True)
+    watched = watching.watched()
+    if json:
+        _print_json([seen.as_dict() for seen in watched])
+    else:
+        typer.echo("\n".join(seen.as_text() for seen in watched) or f"nothing was saved in {folder}")
+    if any(seen.faults for seen in watched):
         raise typer.Exit(1)
 
 
@@ -544,6 +594,16 @@ def _bar() -> Progress:
         SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         console=_say, transient=not _say.is_terminal,
     )  # fmt: skip
+
+
+def _show_watched(watched: list[Watched], bar: Progress, shown: dict[int, tuple[Any, str]]) -> None:
+    """Bring the bar of each acquisition up to date, and print a line when its state changes."""
+    for number, seen in enumerate(watched):
+        task, state = shown.get(number) or (bar.add_task(f"planes of {seen.name}", total=None), "waiting")
+        bar.update(task, completed=seen.durable, total=seen.found or None)
+        if seen.state != state:
+            _say.print(f"{seen.name}: {seen.state}", markup=False)
+        shown[number] = task, seen.state
 
 
 @contextmanager
