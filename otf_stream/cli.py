@@ -17,7 +17,15 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 
 from otf_stream import __version__
@@ -26,6 +34,7 @@ from otf_stream.bench.commands import app as bench
 from otf_stream.config import DeviceName, LayerChoice, MethodName, ServiceConfig
 
 if TYPE_CHECKING:
+    from otf_stream.acquire.watch.recording import Watched
     from otf_stream.service.overview import SessionOverview
     from otf_stream.service.supervisor import Service
 
@@ -72,7 +81,21 @@ LAYERS_HELP = "Which layers are fine-tuned: all, or those that ZEST selects."
 
 def main() -> None:
     """Run the command line; every foreseen error ends in one clear line and exit code 1."""
-    app()
+    with _installed_with("service"):
+        app()
+
+
+@contextmanager
+def _installed_with(extra: str) -> Iterator[None]:
+    """Say how to install what a plain installation, as on a microscope's PC, lacks; then end with exit code 1."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if not package or package in ("otf_stream", "simulators"):
+            raise
+        _fail(f'this needs {package}, which is not installed here; pip install "otf-stream[{extra}]" brings it')
+        raise SystemExit(1) from None
 
 
 @contextmanager
@@ -124,7 +147,8 @@ def demo(
     json: Json = False,
 ) -> None:
     """Do the whole main job on this machine: virtual microscope → listener → worker → restored store."""
-    from otf_stream.demo import run_demo
+    with _installed_with("simulate"):
+        from otf_stream.demo import run_demo
 
     with _told():
         summary = run_demo(out, overwrite=overwrite, seed=seed, console=_say)
@@ -200,6 +224,108 @@ def replay(
         _print_json(summary.as_dict())
     else:
         typer.echo(summary.as_text())
+
+
+@app.command()
+def simulate(
+    to: Annotated[str, typer.Option("--to", help="Where otf-stream serve listens.")] = "tcp://127.0.0.1:8421",
+    modality: Annotated[Modality, typer.Option(help="Kind of microscope; not unknown.")] = "confocal",
+    planes: Annotated[int, typer.Option(help="Of each stack.", min=2)] = 32,
+    side: Annotated[int, typer.Option(help="Pixels of the camera, along y and x.", min=8)] = 256,
+    time_points: Annotated[int, typer.Option(help="How often the stacks are taken.", min=1)] = 1,
+    channels: Annotated[int, typer.Option(help="Each shows a structure of its own.", min=1, max=3)] = 1,
+    positions: Annotated[int, typer.Option(help="Samples side by side; each is a session.", min=1)] = 1,
+    planes_per_second: Annotated[float, typer.Option(help="Of the camera.", min=1e-3)] = 2.0,
+    interval: Annotated[float, typer.Option(help="Seconds from time point to time point; 0: no pause.", min=0)] = 0.0,
+    bleaching: Annotated[float, typer.Option(help="Fraction of the light that each plane costs.")] = 0.0,
+    drift: Annotated[float, typer.Option(help="µm that the sample moves along x with each time point.")] = 0.0,
+    drop: Annotated[float, typer.Option(help="Probability that the camera loses a frame.")] = 0.0,
+    hot_pixels: Annotated[int, typer.Option(help="How many pixels of the camera are hot.")] = 0,
+    stripes: Annotated[float, typer.Option(help="Fraction of the light that shadows take in the darkest row.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of the samples, the noise and the faults.", min=0)] = 0,
+    name: Annotated[str, typer.Option(help="Of the session; NAME_p0, NAME_p1 … with several positions.")] = "simulated",
+    truth: Annotated[Path | None, typer.Option(help="Folder to write the true volumes to, as TIFF.")] = None,
+    json: Json = False,
+) -> None:
+    """Run a virtual microscope against a running service: Micro-Manager, with samples whose truth is known."""
+    from simulators.faults import Faults
+    from simulators.simulation import simulate as run
+    from simulators.specimen import Setup
+
+    with _told():
+        faults = Faults(bleaching=bleaching, drift_um=drift, dropped=drop, hot_pixels=hot_pixels, stripes=stripes)
+        setup = Setup(
+            modality, planes=planes, side=side, channels=channels, positions=positions, faults=faults, seed=seed
+        )
+        with _bar() as bar:
+            tasks: dict[str, TaskID] = {}
+
+            def progress(stage: str, done: int, total: int) -> None:
+                if stage not in tasks:
+                    tasks[stage] = bar.add_task(f"{stage} of {name}", total=total)
+                bar.update(tasks[stage], completed=done)
+
+            summary = run(
+                setup, to, name=name, time_points=time_points, interval_s=interval,
+                planes_per_second=planes_per_second, truth=truth, progress=progress,
+            )  # fmt: skip
+    if json:
+        _print_json(summary.as_dict())
+    else:
+        typer.echo(summary.as_text())
+    for failure in summary.failures:
+        _fail(failure)
+    if summary.failures:
+        raise typer.Exit(1)
+
+
+@app.command()
+def watch(
+    folder: Annotated[Path, typer.Argument(help="Where the other program saves; it need not be there yet.")],
+    to: Annotated[str, typer.Option("--to", help="Where otf-stream serve listens.")] = "tcp://127.0.0.1:8421",
+    voxel_size: VoxelSizeOption = None,
+    modality: ModalityOption = None,
+    numerical_aperture: ApertureOption = None,
+    name: Annotated[str | None, typer.Option(help="Of the sessions; after the files, if not given.")] = None,
+    quiet: Annotated[
+        float, typer.Option(help="An acquisition has ended after so many seconds without news.", min=0.1)
+    ] = 30.0,
+    poll: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.01)] = 0.5,
+    once: Annotated[bool, typer.Option("--once", help="End after the first acquisition.")] = False,
+    existing: Annotated[
+        bool, typer.Option("--existing", help="Stream also what lies there already and no longer grows.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Stream what any other program saves in a folder, while it saves it, until Ctrl-C.
+
+    FOLDER may hold, or come to hold, an NDTiff dataset, an OME-TIFF or other multi-page TIFF, or TIFF files of one
+    plane each; or several of these, one after another or at once, in folders of their own: each becomes an
+    acquisition. What lies there already is left alone unless it grows, and is then streamed from its first plane on.
+    Ctrl-C ends acquisitions that still go on as aborted.
+    """
+    from otf_stream.acquire.watch.folder import FolderWatch
+    from otf_stream.acquire.watch.recording import Given
+
+    with _told():
+        given = Given(_voxel_size(voxel_size), name, modality, numerical_aperture)
+        watching = FolderWatch(folder, to, given, quiet_s=quiet, existing=existing)
+        _say.print(f"watching [bold]{escape(str(folder))}[/]; Ctrl-C ends")
+        with _bar() as bar:
+            with _until_stopped():
+                shown: dict[int, tuple[Any, str]] = {}
+                while not (once and watching.rests):
+                    watching.look()
+                    _show_watched(watching.watched(), bar, shown)
+                    time.sleep(poll)
+            watching.close(aborted=True)
+    watched = watching.watched()
+    if json:
+        _print_json([seen.as_dict() for seen in watched])
+    else:
+        typer.echo("\n".join(seen.as_text() for seen in watched) or f"nothing was saved in {folder}")
+    if any(seen.faults for seen in watched):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -468,6 +594,16 @@ def _bar() -> Progress:
         SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         console=_say, transient=not _say.is_terminal,
     )  # fmt: skip
+
+
+def _show_watched(watched: list[Watched], bar: Progress, shown: dict[int, tuple[Any, str]]) -> None:
+    """Bring the bar of each acquisition up to date, and print a line when its state changes."""
+    for number, seen in enumerate(watched):
+        task, state = shown.get(number) or (bar.add_task(f"planes of {seen.name}", total=None), "waiting")
+        bar.update(task, completed=seen.durable, total=seen.found or None)
+        if seen.state != state:
+            _say.print(f"{seen.name}: {seen.state}", markup=False)
+        shown[number] = task, seen.state
 
 
 @contextmanager

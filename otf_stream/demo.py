@@ -29,9 +29,10 @@ from otf_stream.service.source import StackSource
 from otf_stream.service.supervisor import Service
 from otf_stream.store.restored import read_provenance, read_restored
 from otf_stream.store.session import SessionStore, find_sessions
-from simulators.camera import acquire_stack, virtual_microscope
+from simulators.core import acquire_stack, virtual_microscope
 from simulators.microscope import image
 from simulators.phantom import phantom
+from simulators.scenes import Stack
 
 _PLANES = 32
 _SIDE = 256
@@ -160,7 +161,7 @@ def _prepare(out: Path, overwrite: bool) -> None:
 def _acquire(raw: np.ndarray, address: str, bars: Progress) -> Stream:
     """Run the z-stack on a real core, its frames streaming; return the stream when all is durable."""
     bar = bars.add_task("acquire and stream", total=len(raw))
-    core = virtual_microscope(raw, z_step_um=_ANISOTROPY * _PIXEL_UM, pixel_size_um=_PIXEL_UM)
+    core = virtual_microscope(Stack(raw, z_step_um=_ANISOTROPY * _PIXEL_UM, pixel_um=_PIXEL_UM))
 
     def show(*frame: object) -> None:
         bars.advance(bar)

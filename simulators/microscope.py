@@ -48,7 +48,7 @@ class Camera:
         if self.photons <= 0 or self.gain <= 0 or self.read_noise < 0 or self.offset < 0:
             raise ValueError(f"photons and gain must be above 0, offset and read_noise at least 0: {self}")
 
-    def expose(self, expected: NDArray[np.float32], *, seed: int) -> NDArray[np.uint16]:
+    def expose(self, expected: NDArray[np.float32], *, seed: int | list[int]) -> NDArray[np.uint16]:
         """Photograph planes of expected light.
 
         Parameters

@@ -85,11 +85,13 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("demo",), "--out"),
         (("serve",), "--listen"),
         (("replay",), "--planes-per-second"),
+        (("simulate",), "--bleaching"),
         (("restore",), "--steps"),
         (("evaluate",), "--reference"),
         (("weights",), "import"),
         (("weights", "import"), "--overwrite"),
         (("weights", "show"), "--json"),
+        (("bench", "publish"), "--planes-per-second"),
     ],
 )
 def test_help(command: tuple[str, ...], option: str) -> None:

@@ -175,7 +175,8 @@ class Delivery:
         """Do what is due; return the seconds until something else is, if nothing happens before."""
         if self.error is not None or self.ended is not None:
             return 1.0
-        busy = self._outbox.spill()
+        prepared = self._closing is None and self._outbox.prepare()
+        busy = self._outbox.spill() or prepared
         if self._news:
             self._news = False
             self._greet_again(0.0)

@@ -21,6 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from otf_stream.acquire.blanks import Blanks
 from otf_stream.acquire.ledger import Ledger
 from otf_stream.acquire.leftovers import (
     PLANE_FILES,
@@ -56,7 +57,7 @@ class HeldPlane:
 
     order: int
     index: PlaneIndex
-    pixels: memoryview | bytes | None
+    pixels: memoryview | None
     taken: float | None = None
     crc: int | None = None
     file: Path | None = None
@@ -104,7 +105,7 @@ class Outbox:
         self._spilled: deque[HeldPlane] = deque()
         self._in_flight: dict[PlaneIndex, HeldPlane] = {}
         self._bytes = 0
-        self._blank: list[memoryview] = []
+        self._blanks = Blanks.of(self._plane_bytes)
         self._spill_again = 0.0
         self._find_leftovers()
 
@@ -157,14 +158,8 @@ class Outbox:
         return crc is None
 
     def blank(self) -> memoryview:
-        """Return memory for the bytes of a plane.
-
-        Used memory, if there is some: its pages are mapped already, which makes the copy ten times as fast.
-        """
-        with self.changed:
-            if self._blank:
-                return self._blank.pop()
-        return memoryview(bytearray(self._plane_bytes))
+        """Return memory for the bytes of a plane, mapped already if the publisher's thread could `prepare` it."""
+        return self._blanks.take()
 
     def put(self, index: PlaneIndex, pixels: memoryview, taken: float | None) -> None:
         """Take the bytes of a plane that is new and not written to again; call while holding `changed`."""
@@ -175,6 +170,10 @@ class Outbox:
         self.published += 1
 
     # The publisher's thread
+
+    def prepare(self) -> bool:
+        """Have memory ready for the next planes, within the bound; return whether there was something to do."""
+        return self._blanks.prepare(self._memory - self._bytes)
 
     def take(self) -> HeldPlane | None:
         """Put the oldest waiting plane in flight and return it, its pixels in memory; None if there is none.
@@ -195,7 +194,7 @@ class Outbox:
         if held.pixels is None:
             assert held.file is not None  # noqa: S101 (pixels are in memory, in a file, or both)
             try:
-                pixels = held.file.read_bytes()
+                pixels = self._read(held.file)
             except OSError as error:
                 raise LostPlaneError(held.index, error) from error
             with self.changed:
@@ -304,12 +303,15 @@ class Outbox:
         # ZeroMQ does not copy what it sends. It is done with a plane that was spilled unsent or acknowledged the first
         # time; of one that was sent twice, the second may still be in its queue.
         done = held.attempts == (0 if held.index in self._held else 1)
-        if (
-            done
-            and isinstance(pixels, memoryview)
-            and self._bytes + len(self._blank) * self._plane_bytes < self._memory
-        ):
-            self._blank.append(pixels)
+        if done and pixels is not None:
+            self._blanks.give(pixels, self._memory - self._bytes)
+
+    def _read(self, file: Path) -> memoryview:
+        pixels = self._blanks.take()
+        with file.open("rb", buffering=0) as opened:
+            if opened.readinto(pixels) != len(pixels):
+                raise OSError("it was cut short")
+        return pixels
 
     def _write(self, held: HeldPlane) -> None:
         if not self._folder.is_dir():

@@ -92,6 +92,7 @@ class Publisher:
             memory=memory,
             folder=spill_folder(spill or Path(tempfile.gettempdir()), self.session),
         )
+        self._outbox.prepare()  # The first plane may come before the thread has done anything.
         self._changed = self._outbox.changed
         self._delivery = Delivery(address, hello, self._outbox)
 

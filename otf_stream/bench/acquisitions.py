@@ -23,7 +23,8 @@ from otf_stream.config import ServiceConfig
 from otf_stream.service.overview import overview
 from otf_stream.service.supervisor import Service
 from otf_stream.store.session import SessionStore
-from simulators.camera import acquire_stack, virtual_microscope
+from simulators.core import acquire_stack, virtual_microscope
+from simulators.scenes import Stack
 
 _PATIENCE_S = 120.0
 _WARM = 10  # acquisitions after which everything that is made once is there
@@ -50,7 +51,7 @@ def run_acquisitions(
         microscope's process, the listener and the worker after it.
     """
     stack = np.random.default_rng(0).integers(0, 4000, (planes, side, side)).astype(np.uint16)
-    core = virtual_microscope(stack, z_step_um=0.8, pixel_size_um=0.2)
+    core = virtual_microscope(Stack(stack, z_step_um=0.8, pixel_um=0.2))
     found: list[Result] = []
     try:
         with tempfile.TemporaryDirectory() as folder:

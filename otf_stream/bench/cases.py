@@ -7,7 +7,6 @@ what is reported comes from samples unlike those that anything was tuned on (`HE
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cache
 from itertools import product
 
 import numpy as np
@@ -15,25 +14,14 @@ import torch
 from numpy.typing import NDArray
 
 from otf_stream.acquisition import Acquisition, Modality, Optics, Sizes, VoxelSize
-from otf_stream.optics.pointspread import Microscope
 from otf_stream.optics.psf import split_psf
-from simulators.microscope import Camera, physical_psf, pixel_size, through_optics
+from simulators.instruments import INSTRUMENTS, PHOTONS, instrument_psf
+from simulators.microscope import Camera, through_optics
 from simulators.phantom import LATERAL_SIGMA, Volume, cells, seen_isotropically
 from simulators.tissues import foam, vesicles
 
 PLANES = 32
 SIDE = 256
-
-MICROSCOPES: dict[Modality, Microscope] = {
-    "confocal": Microscope("confocal", 1.15, depth_um=20, index_mismatch=0.02),
-    "multiphoton": Microscope("multiphoton", 1.05, excitation_um=0.92, depth_um=60, index_mismatch=0.02),
-    "light-sheet": Microscope("light-sheet", 1.0, sheet_um=2.0, depth_um=20, index_mismatch=0.02),
-    "widefield": Microscope("widefield", 1.1, depth_um=10, index_mismatch=0.02),
-}
-"""Good instruments, a little aberrated; none of them is a default of `otf_stream.optics.pointspread`."""
-
-PHOTONS = {"low": 1600.0, "middle": 400.0, "high": 100.0}
-"""By level of noise: photoelectrons of a voxel of truth 1.0. Chromatin has an eighth of it."""
 
 Z_STEPS = (3, 4, 6)
 """Distance of planes in pixels."""
@@ -85,7 +73,7 @@ class Case:
     @property
     def acquisition(self) -> Acquisition:
         """What the microscope announces: its modality and voxels, no optics."""
-        pixel = pixel_size(MICROSCOPES[self.modality])
+        pixel = INSTRUMENTS[self.modality].pixel_um
         return Acquisition(
             name=self.name,
             sizes=Sizes(z=PLANES, y=SIDE, x=SIDE),
@@ -98,7 +86,7 @@ class Case:
     @property
     def psf(self) -> NDArray[np.float32]:
         """The true point spread function, ``(z, y, x)`` on the isotropic grid."""
-        return _psf(self.modality)
+        return instrument_psf(self.modality)
 
     @property
     def axial_width(self) -> float:
@@ -122,14 +110,9 @@ class Case:
         return through_optics(sample, self.psf)[:: self.z_step]
 
 
-@cache
-def _psf(modality: Modality) -> NDArray[np.float32]:
-    return physical_psf(MICROSCOPES[modality])
-
-
 def all_cases() -> list[Case]:
     """Return the whole benchmark: every modality, noise and z step on cells, then on samples held out."""
-    grid = [Case(m, n, z) for m, n, z in product(MICROSCOPES, PHOTONS, Z_STEPS)]
+    grid = [Case(m, n, z) for m, n, z in product(INSTRUMENTS, PHOTONS, Z_STEPS)]
     held_out = [
         replace(case, sample=HELD_OUT[index % len(HELD_OUT)], seed=case.seed + 100) for index, case in enumerate(grid)
     ]
@@ -137,13 +120,8 @@ def all_cases() -> list[Case]:
 
 
 def few_cases() -> list[Case]:
-    """Return four cases, one a modality, with every level of noise and z step among them."""
-    return [
-        Case("confocal", "middle", 4),
-        Case("multiphoton", "high", 4),
-        Case("light-sheet", "low", 6),
-        Case("widefield", "low", 3),
-    ]
+    """Return four cases, each instrument as it is usually run: every level of noise and z step is among them."""
+    return [Case(modality, usual.noise, usual.z_step) for modality, usual in INSTRUMENTS.items()]
 
 
 def few_held_out_cases() -> list[Case]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as jsonlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -122,10 +123,7 @@ def curves(
     from otf_stream.bench.cases import few_cases
     from otf_stream.bench.curves import draw, page, run_curves
 
-    try:
-        seconds = [float(budget) for budget in budgets.split(",")]
-    except ValueError as error:
-        raise typer.BadParameter(f"{budgets!r} are no seconds separated by commas", param_hint="--budgets") from error
+    seconds = _numbers(budgets, "--budgets")
     results, compute = _prepared(out, threads, again=again)
     found = run_curves(few_cases(), results, compute, budgets=seconds, progress=_tell)
     picture = Path("images") / f"{out.stem}.png"
@@ -143,8 +141,6 @@ def timelapse(
     threads: _Threads = None,
 ) -> None:
     """Stream a time-lapse through a service, and tell whether each time point lands in time."""
-    import json
-
     from otf_stream.bench.timelapse import page, run_timelapse
 
     results, _ = _prepared(out, threads, again=True)
@@ -152,7 +148,7 @@ def timelapse(
         time_points=time_points, planes=planes, side=side,
         planes_per_second=planes_per_second, threads=threads, progress=_tell,
     )  # fmt: skip
-    results.write_text("".join(json.dumps(result) + "\n" for result in found), encoding="utf-8")
+    results.write_text("".join(jsonlib.dumps(result) + "\n" for result in found), encoding="utf-8")
     command = (
         f"otf-stream bench timelapse --time-points {time_points} --planes {planes} --side {side} "
         f"--planes-per-second {planes_per_second:g}"
@@ -168,16 +164,43 @@ def acquisitions(
     side: Annotated[int, typer.Option(help="Of the planes, in pixels.", min=16)] = 256,
 ) -> None:
     """Run many acquisitions in a row, and tell whether one is lost or leaves something behind."""
-    import json
-
     from otf_stream.bench.acquisitions import page, run_acquisitions
     from otf_stream.bench.results import machine
 
     results, compute = _prepared(out, 1, again=True)
     found = run_acquisitions(count=count, planes=planes, side=side, progress=_tell)
-    results.write_text("".join(json.dumps(result) + "\n" for result in found), encoding="utf-8")
+    results.write_text("".join(jsonlib.dumps(result) + "\n" for result in found), encoding="utf-8")
     command = f"otf-stream bench acquisitions --count {count} --planes {planes} --side {side}"
     _written(out, page(found, planes, command, machine(compute)), results)
+
+
+@app.command()
+def publish(
+    planes: Annotated[int, typer.Option(help="To publish at each rate.", min=1)] = 200,
+    side: Annotated[int, typer.Option(help="Of a plane, in pixels.", min=16)] = 2048,
+    planes_per_second: Annotated[str, typer.Option(help="Rates of the camera, separated by commas.")] = "20,50",
+    out: Annotated[Path | None, typer.Option(help="Write a page with the result.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Measure what streaming costs the microscope's PC: importing the client, and publishing with the network down."""
+    from otf_stream.bench.publish import measure, page
+
+    rates = _numbers(planes_per_second, "--planes-per-second")
+    if min(rates) <= 0:
+        raise typer.BadParameter(f"{planes_per_second!r} are no rates above 0", param_hint="--planes-per-second")
+    costs = measure(planes=planes, side=side, rates=rates, progress=_tell)
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        command = f"otf-stream bench publish --planes {planes} --side {side} --planes-per-second {planes_per_second}"
+        out.write_text(page(costs, command), encoding="utf-8")
+    typer.echo(jsonlib.dumps(costs.as_dict(), indent=2) if json else costs.as_text())
+
+
+def _numbers(given: str, option: str) -> list[float]:
+    try:
+        return [float(number) for number in given.split(",")]
+    except ValueError as error:
+        raise typer.BadParameter(f"{given!r} are no numbers separated by commas", param_hint=option) from error
 
 
 def _prepared(out: Path, threads: int | None, *, again: bool) -> tuple[Path, Compute]:

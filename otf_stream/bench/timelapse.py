@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from otf_stream.acquire.publisher import Publisher
 from otf_stream.acquisition import Acquisition, Modality, Sizes, VoxelSize
-from otf_stream.bench.cases import MICROSCOPES, PHOTONS
 from otf_stream.bench.results import Result, machine
 from otf_stream.config import ServiceConfig
 from otf_stream.learn.compute import choose_compute
@@ -31,11 +30,12 @@ from otf_stream.service.overview import overview
 from otf_stream.service.supervisor import Service
 from otf_stream.store.restored import read_provenance, read_restored
 from otf_stream.store.session import SessionStore, find_sessions
-from simulators.microscope import Camera, physical_psf, pixel_size, through_optics
+from simulators.instruments import INSTRUMENTS, instrument_psf
+from simulators.microscope import through_optics
 from simulators.phantom import cells, seen_isotropically
 
 _MODALITY: Modality = "confocal"
-_Z_STEP = 4  # pixels
+_Z_STEP = INSTRUMENTS[_MODALITY].z_step  # pixels
 _MOVED = (2, 5, 3)  # voxels from one time point to the next, along z, y and x
 _BUDGET_S, _TAIL_S = 300.0, 60.0
 _PATIENCE_S = 600.0
@@ -96,13 +96,13 @@ def _draw(time_point: int, planes: int, side: int) -> tuple[Volume, Stack]:
     """Return the truth and the planes of a time point."""
     sample = cells(((planes - 1) * _Z_STEP + 1, side, side), seed=300)
     sample = np.roll(sample, [time_point * step for step in _MOVED], axis=(0, 1, 2))
-    seen = through_optics(sample, physical_psf(MICROSCOPES[_MODALITY]))[::_Z_STEP]
-    return seen_isotropically(sample), Camera(photons=PHOTONS["middle"]).expose(seen, seed=300 + time_point)
+    seen = through_optics(sample, instrument_psf(_MODALITY))[::_Z_STEP]
+    return seen_isotropically(sample), INSTRUMENTS[_MODALITY].camera.expose(seen, seed=300 + time_point)
 
 
 def _acquisition(name: str, stack: Stack, time_points: int) -> Acquisition:
     planes, y, x = stack.shape
-    pixel = pixel_size(MICROSCOPES[_MODALITY])
+    pixel = INSTRUMENTS[_MODALITY].pixel_um
     return Acquisition(
         name=name,
         sizes=Sizes(t=time_points, z=planes, y=y, x=x),

@@ -6,7 +6,7 @@ there: every method then spans the gap from its neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -88,6 +88,30 @@ class HazeField:
         return light * self.core_share + spread(self.coarse, self.binning, y, x).to(light.device)
 
 
+@dataclass(frozen=True)
+class Cleaner:
+    """A way to come by planes without noise: by denoising them, or by having kept them.
+
+    Parameters
+    ----------
+    clean
+        Maps raw planes ``(z, y, x)``, counts, and the region that they are of, halo included, to denoised ones.
+    reach
+        Lateral pixels around a pixel that its value depends on.
+    multiple
+        Regions are to begin at multiples of so many pixels.
+    """
+
+    clean: Callable[[Tensor, Region], Tensor]
+    reach: int
+    multiple: int
+
+
+def denoising(denoiser: Denoiser) -> Cleaner:
+    """Denoise planes when they are needed."""
+    return Cleaner(lambda raw, region: denoiser(raw), denoiser.reach, denoiser.network.multiple)
+
+
 def interpolate(grid: Grid) -> Method:
     """Linear interpolation along z."""
     return Method("interpolate", 0, lambda raw, region: interpolated(grid, raw))
@@ -115,16 +139,14 @@ def richardson_lucy(grid: Grid, kernel: Tensor, background: float) -> Method:
     return Method("richardson-lucy", 0, restore)
 
 
-def clean_richardson_lucy(
-    grid: Grid, denoiser: Denoiser, field: HazeField, kernel: Tensor, background: float
-) -> Method:
+def clean_richardson_lucy(grid: Grid, cleaner: Cleaner, field: HazeField, kernel: Tensor, background: float) -> Method:
     """Denoise the planes, free them of haze, and deconvolve along z; parameters as elsewhere here."""
 
     def restore(raw: Tensor, region: Region) -> Tensor:
-        light = field.removed(denoiser(raw) - background, region.halo_y, region.halo_x)
+        light = field.removed(cleaner.clean(raw, region) - background, region.halo_y, region.halo_x)
         return _deconvolve(grid, kernel, light) + background
 
-    halo = -(-denoiser.reach // denoiser.network.multiple) * denoiser.network.multiple
+    halo = -(-cleaner.reach // cleaner.multiple) * cleaner.multiple
     return Method("richardson-lucy", halo, restore)
 
 
@@ -137,7 +159,7 @@ def _deconvolve(grid: Grid, kernel: Tensor, light: Tensor) -> Tensor:
 
 def deblur(
     grid: Grid,
-    denoiser: Denoiser,
+    cleaner: Cleaner,
     field: HazeField,
     kernel: Tensor,
     network: NAFNet,
@@ -150,7 +172,7 @@ def deblur(
 
     Parameters
     ----------
-    denoiser
+    cleaner
         Of lateral planes.
     field
         The haze of the whole stack.
@@ -166,15 +188,15 @@ def deblur(
 
     def restore(raw: Tensor, region: Region) -> Tensor:
         matrices = grid.imaging(kernel, raw.device), grid.interpolation(raw.device)
-        light = field.removed(denoiser(raw) - origin, region.halo_y, region.halo_x) / scale
+        light = field.removed(cleaner.clean(raw, region) - origin, region.halo_y, region.halo_x) / scale
         volume = _through(network, compute, *matrices, light)
         # Turned, the YZ slices of a stack are the XZ slices of its mirror image.
         volume += _through(network, compute, *matrices, light.transpose(1, 2)).transpose(1, 2)
         return volume.mul_(0.5 * scale).add_(origin)
 
     # Tiles are cut where the coarsest level of the networks has its pixels, or that level would see another grid.
-    multiple = max(network.multiple, denoiser.network.multiple)
-    halo = -(-(network.reach + denoiser.reach) // multiple) * multiple
+    multiple = max(network.multiple, cleaner.multiple)
+    halo = -(-(network.reach + cleaner.reach) // multiple) * multiple
     return Method("network", halo, restore)
 
 

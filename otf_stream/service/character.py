@@ -146,7 +146,7 @@ def find_psf(source: StackSource, noise: NoiseModel, measured: Path | None = Non
     acquisition, there = source.acquisition, source.planes()
     # The spectrum along z needs planes at an even distance: the longest run without a gap.
     run = max(np.split(there, np.flatnonzero(np.diff(there) != 1) + 1), key=len)
-    stack = source.read(run.tolist(), _middle(acquisition.sizes.y, _FIELD), _middle(acquisition.sizes.x, _FIELD))
+    stack = source.read(run.tolist(), middle(acquisition.sizes.y, _FIELD), middle(acquisition.sizes.x, _FIELD))
     psf, estimated = estimate_psf(
         stack,
         acquisition.voxel_size.anisotropy,
@@ -157,6 +157,7 @@ def find_psf(source: StackSource, noise: NoiseModel, measured: Path | None = Non
     return FoundPsf(psf, "estimated" if estimated else "usual")
 
 
-def _middle(length: int, window: int) -> slice:
+def middle(length: int, window: int) -> slice:
+    """Return the middle of an axis of ``length``, as long as ``window`` or all of it."""
     start = max(length - window, 0) // 2
     return slice(start, start + window)

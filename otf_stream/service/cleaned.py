@@ -20,8 +20,9 @@ from otf_stream.learn.denoise import NEIGHBOURS, Denoiser
 from otf_stream.learn.pairs import PATCH, patch_side
 from otf_stream.learn.planes import PlanePool
 from otf_stream.optics.haze import binned, haze, share_left
-from otf_stream.restore.methods import Grid, HazeField
-from otf_stream.service.character import FoundPsf
+from otf_stream.restore.methods import Cleaner, Grid, HazeField, denoising
+from otf_stream.restore.regions import Region
+from otf_stream.service.character import FoundPsf, middle
 from otf_stream.service.source import StackSource
 
 _LOOK = 0.5  # seconds between two looks for new planes
@@ -29,7 +30,7 @@ _BATCH = 8  # planes read at a time
 _KEPT = 48 * 2**20  # pixels kept in full
 _HAZE_VOXELS = 4 * 2**20
 _COARSEST = 8
-_ERROR_PLANES = 24
+_ERROR_PLANES, _ERROR_SIDE = 24, 256  # of the window of planes whose errors are drawn
 _HELD_OUT = 8  # one plane of so many is kept for the exam
 _BRIGHT = 99.9
 _LINES = 12  # rows, and columns, that are kept of every plane
@@ -194,6 +195,23 @@ class CleanStack:
         self._haze, self._haze_time = (found, there, wanted, field), time.monotonic() - begun
         return field
 
+    def cleaner(self, planes: Sequence[int]) -> Cleaner:
+        """Return how these planes of the stack are freed of noise: looked up, if all of them were kept in full."""
+        if not self._full.keys() >= set(planes):
+            return denoising(self._denoiser)
+
+        def clean(raw: Tensor, region: Region) -> Tensor:
+            light = torch.stack([self._full[z][region.halo_y, region.halo_x] for z in planes])
+            return light + self._denoiser.noise.offset
+
+        return Cleaner(clean, reach=0, multiple=1)
+
+    @property
+    def left_to_denoise(self) -> int:
+        """How many planes are still to be denoised, for the first time or once more, to restore the stack."""
+        planes = len(self._source.extent)
+        return planes - self.seen if planes <= self._room else planes
+
     def axial(self, found: FoundPsf) -> tuple[Grid, list[Tensor]]:
         """Return some axial slices of the planes that have been denoised.
 
@@ -239,7 +257,8 @@ class CleanStack:
         pools[1].add((planes[asked if asked.any() else ~asked] / scale)[:, None], self._generator)
         some = kept[: min(_ERROR_PLANES, len(kept))]
         offset = self._denoiser.noise.offset
-        light = torch.stack([self._full[z] for z in some]) + offset
+        y, x = (middle(side, _ERROR_SIDE) for side in planes.shape[1:])
+        light = torch.stack([self._full[z][y, x] for z in some]) + offset
         errors = self._denoiser.errors(light, self._generator) / (field.core_share * scale)
         wide = PlanePool(planes.device, smallest=PATCH)
         wide.add(errors[:, None], self._generator)

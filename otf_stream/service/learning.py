@@ -134,7 +134,12 @@ def learn(
     while finetune and (done := schedule.deblurring(trainer.steps)) < 1:
         trainer.step(done)
         progress("finetune", done)
-        schedule.reserve(lambda: restoring_time(network, denoiser.network, source, compute) + stack.haze_time_of_all)
+        schedule.reserve(
+            lambda: (
+                restoring_time(network, denoiser.network, source, compute, to_denoise=stack.left_to_denoise)
+                + stack.haze_time_of_all
+            )
+        )
         stack.take()
         if stack.seen >= 2 * known:
             known = stack.seen
@@ -207,8 +212,13 @@ def _learn_to_denoise(
     return Denoiser(trainer.network(), character.noise, character.scale, compute), trainer.steps
 
 
-def restoring_time(network: NAFNet, denoising: NAFNet, source: StackSource, compute: Compute) -> float:
-    """Measure how many seconds restoring the stack will take on this device, denoising and writing included."""
+def restoring_time(
+    network: NAFNet, denoising: NAFNet, source: StackSource, compute: Compute, *, to_denoise: int
+) -> float:
+    """Measure how many seconds restoring the stack will take on this device, writing included.
+
+    ``to_denoise`` of its planes are to be denoised yet.
+    """
     sizes, grid = source.acquisition.sizes, source.grid()
     regions = split_into_regions(grid.depth, sizes.y, sizes.x, block=BLOCK, halo=network.reach + denoising.reach)
     area = sum(_area(region.halo_y, region.halo_x) for region in regions)
@@ -219,7 +229,7 @@ def restoring_time(network: NAFNet, denoising: NAFNet, source: StackSource, comp
     a_slice = _measured(network, lambda: shown(*matrices, lines), compute) / len(lines) / width
     a_plane = _measured(denoising, lambda: planes, compute) / planes[:, 0].numel()
     written = grid.depth * sizes.y * sizes.x / _WRITTEN_PER_SECOND
-    return area * (2 * a_slice + len(source.extent) * a_plane) + written
+    return area * (2 * a_slice + to_denoise * a_plane) + written
 
 
 def _measured(network: NAFNet, images: Callable[[], Tensor], compute: Compute) -> float:

@@ -266,7 +266,7 @@ def _learn_if_possible(
     else:
         network, denoising = network_to_deblur(settings.weights), shipped_network("denoise")
         weights = digest(settings.weights)
-    schedule.reserve(lambda: restoring_time(network, denoising, source, compute))
+    schedule.reserve(lambda: restoring_time(network, denoising, source, compute, to_denoise=len(source.extent)))
     while character.scale <= 0 and not source.arrivals().complete:
         time.sleep(_POLL)  # the first planes lie outside the sample
         character = characterise(source)
@@ -330,13 +330,13 @@ def _method(
     if learned and learned.trust.best == "interpolate":
         return interpolate(grid), None
     if learned:
-        field = learned.stack.haze(found, grid.planes)
+        field, cleaner = learned.stack.haze(found, grid.planes), learned.stack.cleaner(grid.planes)
         kernel = found.psf.kernel
         if learned.trust.best == "richardson-lucy":
-            return clean_richardson_lucy(grid, learned.denoiser, field, kernel, character.origin), field
+            return clean_richardson_lucy(grid, cleaner, field, kernel, character.origin), field
         deblurred = deblur(
             grid,
-            learned.denoiser,
+            cleaner,
             field,
             kernel,
             learned.network,

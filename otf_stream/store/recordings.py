@@ -7,22 +7,18 @@ may be larger than memory.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
 
-from otf_stream.acquisition import Acquisition, Modality, Optics, PixelType, PlaneIndex, VoxelSize
+from otf_stream.acquisition import Acquisition, Modality, Optics, PlaneIndex, VoxelSize
 from otf_stream.store.formats.ndtiff import is_ndtiff, open_ndtiff
-from otf_stream.store.formats.source import RecordingError, Source
+from otf_stream.store.formats.source import RecordingError, Source, name_after, pixel_type, stated_voxel_size
 from otf_stream.store.formats.tiff import SUFFIXES, open_folder, open_tiff
-from otf_stream.store.formats.zarr_image import is_zarr, open_zarr
 
 __all__ = ["Recording", "RecordingError", "open_recording"]
-
-REMEDY = "give it with --voxel-size DZ DY DX, in µm"
 
 
 class Recording:
@@ -107,7 +103,7 @@ def open_recording(
     """
     source = _open(path)
     try:
-        dtype = _pixel_type(path, source.dtype)
+        dtype = pixel_type(path, source.dtype)
         size = voxel_size or _voxel_size(path, source)
         given: dict[str, Any] = {}
         if name is not None:
@@ -121,7 +117,7 @@ def open_recording(
             description = {**source.acquisition.model_dump(), "voxel_size": size, **given}
         else:
             description = {
-                "name": _name(path),
+                "name": name_after(path),
                 "sizes": source.sizes,
                 "dtype": dtype,
                 "voxel_size": size,
@@ -144,7 +140,11 @@ def _open(path: Path) -> Source:
     if path.is_dir():
         if is_ndtiff(path):
             return open_ndtiff(path)
-        return open_zarr(path) if is_zarr(path) else open_folder(path)
+        if not _is_zarr(path):
+            return open_folder(path)
+        from otf_stream.store.formats.zarr_image import open_zarr  # The microscope's PC may have no zarr.
+
+        return open_zarr(path)
     if path.suffix.lower() not in SUFFIXES:
         raise RecordingError(
             f"{path} is of no known format; convert it to TIFF or OME-Zarr (Fiji and bioformats2raw read most formats)"
@@ -152,29 +152,11 @@ def _open(path: Path) -> Source:
     return open_tiff(path)
 
 
-def _pixel_type(path: Path, dtype: np.dtype[Any]) -> PixelType:
-    if dtype.kind == "f":  # No camera needs more than float32 keeps.
-        return "float32"
-    known: dict[str, PixelType] = {pixel_type: pixel_type for pixel_type in get_args(PixelType)}
-    if dtype.name not in known:
-        raise RecordingError(f"{path} has pixels of {dtype.name}; convert them to one of {', '.join(known)}")
-    return known[dtype.name]
+def _is_zarr(path: Path) -> bool:
+    return any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray"))
 
 
 def _voxel_size(path: Path, source: Source) -> VoxelSize:
     if source.acquisition is not None:
         return source.acquisition.voxel_size
-    z, y, x = source.spacing
-    if z is None or y is None or x is None:
-        said = ", ".join(f"{axis} {'unknown' if n is None else f'{n:g} µm'}" for axis, n in zip("zyx", (z, y, x)))  # noqa: B905
-        raise RecordingError(f"{path} does not state its voxel size ({said}); {REMEDY}")
-    try:
-        return VoxelSize(z=z, y=y, x=x)
-    except ValidationError as error:
-        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise RecordingError(f"the voxel size in {path} cannot be right ({reason}); {REMEDY}") from error
-
-
-def _name(path: Path) -> str:
-    stem = re.sub(r"\.(ome\.)?(tiff?|zarr)$", "", path.resolve().name, flags=re.IGNORECASE)
-    return re.sub(r"^[^A-Za-z0-9]+", "", re.sub(r"[^A-Za-z0-9 _.+-]", "_", stem))[:100] or "stack"
+    return stated_voxel_size(path, source.spacing)

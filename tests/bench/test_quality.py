@@ -3,11 +3,12 @@ import json
 import numpy as np
 import pytest
 
-from otf_stream.bench.cases import HELD_OUT, PHOTONS, Case, all_cases, few_cases, few_held_out_cases
+from otf_stream.bench.cases import HELD_OUT, Case, all_cases, few_cases, few_held_out_cases
 from otf_stream.bench.contenders import interpolated, richardson_lucy
 from otf_stream.bench.quality import draw, page
 from otf_stream.bench.results import read_results
 from otf_stream.restore.evaluate import psnr
+from simulators.instruments import PHOTONS
 
 CASE = Case("confocal", "low", 4)
 

@@ -19,9 +19,10 @@ from otf_stream.service.overview import overview
 from otf_stream.service.supervisor import Service
 from otf_stream.store.restored import read_provenance, read_restored
 from otf_stream.store.session import SessionStore
-from simulators.camera import acquire_stack, virtual_microscope
+from simulators.core import acquire_stack, virtual_microscope
 from simulators.microscope import image
 from simulators.phantom import phantom
+from simulators.scenes import Stack
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -33,7 +34,7 @@ def until(condition: Callable[[], object]) -> None:
 
 def test_what_the_camera_sees_is_on_disk_and_restored(tmp_path: Path) -> None:
     planes = image(phantom((29, 64, 64), seed=0), anisotropy=4, seed=0)
-    core = virtual_microscope(planes, z_step_um=0.8, pixel_size_um=0.2)
+    core = virtual_microscope(Stack(planes, z_step_um=0.8, pixel_um=0.2))
     seen: list[np.ndarray] = []
     core.mda.events.frameReady.connect(lambda frame, event: seen.append(frame.copy()))
     config = ServiceConfig(

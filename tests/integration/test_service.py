@@ -219,7 +219,7 @@ def test_a_stack_is_restored_though_the_worker_is_killed(serve: Callable[..., Se
 def test_a_stack_that_was_interrupted_is_restored_after_the_next_start(
     serve: Callable[..., Served], tmp_path: Path
 ) -> None:
-    served = serve("--method", "auto", "--budget", "60", "--tail", "0")  # longer than a stop waits
+    served = serve("--method", "auto", "--budget", "300", "--tail", "0")  # longer than a stop waits
     stack = small_stack()
     finish(replay(served, tmp_path / "cells.tif", stack))
     until(lambda: (seen := session(served)) and seen.stage)

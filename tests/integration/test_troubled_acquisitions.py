@@ -24,9 +24,10 @@ from otf_stream.config import ServiceConfig
 from otf_stream.service.overview import overview
 from otf_stream.service.supervisor import Service
 from otf_stream.store.session import SessionStore
-from simulators.camera import acquire_stack, virtual_microscope
+from simulators.core import acquire_stack, virtual_microscope
 from simulators.microscope import image
 from simulators.phantom import phantom
+from simulators.scenes import Stack
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -54,7 +55,7 @@ def planes() -> np.ndarray:
 
 @pytest.fixture
 def core(planes: np.ndarray) -> Iterator[UniMMCore]:
-    core = virtual_microscope(planes, z_step_um=0.8, pixel_size_um=0.2)
+    core = virtual_microscope(Stack(planes, z_step_um=0.8, pixel_um=0.2))
     yield core
     core.unloadAllDevices()
 

@@ -17,6 +17,7 @@ from otf_stream.restore.methods import (
     HazeField,
     clean_richardson_lucy,
     deblur,
+    denoising,
     interpolate,
     interpolated,
     richardson_lucy,
@@ -106,7 +107,7 @@ def test_regions_are_invisible_in_the_result():
     # Networks of different depth, as the real ones: the halo must fit the grids of both.
     network = awake_network(levels=3, guides=1)
     denoiser = Denoiser(awake_network(seed=1, levels=1, guides=5), NoiseModel(1.0, 100.0, 1.0), 500.0, CPU)
-    method = deblur(grid, denoiser, haze_of(raw), gaussian(2.0), network, CPU, origin=100.0, scale=500.0)
+    method = deblur(grid, denoising(denoiser), haze_of(raw), gaussian(2.0), network, CPU, origin=100.0, scale=500.0)
     assert (network.reach + denoiser.reach) % network.multiple != 0
     at_once = whole(method, raw)
     tiled = torch.empty_like(at_once)
@@ -123,7 +124,7 @@ def test_both_directions_are_treated_alike():
     raw = sample(9, 40)
     identity = Denoiser(denoising_network().eval(), NoiseModel(1.0, 100.0, 1.0), 500.0, CPU)
     grid, network = Grid(range(9), 2.0, 17), awake_network(guides=1)
-    method = deblur(grid, identity, no_haze(raw), gaussian(1.0), network, CPU, origin=100.0, scale=500.0)
+    method = deblur(grid, denoising(identity), no_haze(raw), gaussian(1.0), network, CPU, origin=100.0, scale=500.0)
     turned = whole(method, raw.transpose(1, 2).contiguous()).transpose(1, 2)
     torch.testing.assert_close(turned, whole(method, raw), atol=0.5, rtol=0)
 
@@ -133,8 +134,8 @@ def test_an_untrained_network_is_richardson_lucy():
     grid, kernel = Grid(range(9), 2.0, 17), gaussian(1.0)
     untrained = Denoiser(denoising_network().eval(), NoiseModel(1.0, 100.0, 1.0), 500.0, CPU)
     network = NAFNet(width=8, guide_channels=1).eval()
-    method = deblur(grid, untrained, no_haze(raw), kernel, network, CPU, origin=100.0, scale=500.0)
-    lucy = clean_richardson_lucy(grid, untrained, no_haze(raw), kernel, 100.0)
+    method = deblur(grid, denoising(untrained), no_haze(raw), kernel, network, CPU, origin=100.0, scale=500.0)
+    lucy = clean_richardson_lucy(grid, denoising(untrained), no_haze(raw), kernel, 100.0)
     torch.testing.assert_close(whole(method, raw), whole(lucy, raw), atol=0.05, rtol=1e-3)
 
 

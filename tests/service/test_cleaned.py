@@ -11,6 +11,7 @@ from otf_stream.learn.checkpoints import shipped_network
 from otf_stream.learn.compute import choose_compute
 from otf_stream.learn.denoise import Denoiser
 from otf_stream.optics.noise import NoiseModel
+from otf_stream.restore.regions import Region
 from otf_stream.service.character import usual_psf
 from otf_stream.service.cleaned import CleanStack, Feed
 from otf_stream.service.source import StackSource
@@ -83,3 +84,33 @@ def test_axial_slices_are_those_of_the_denoised_planes_from_the_first_to_the_las
     assert xz.shape == yz.shape == (12, seen, 72)
     torch.testing.assert_close(xz[3], free[:, 21], atol=2.0, rtol=0)
     torch.testing.assert_close(yz[3], free[:, :, 21], atol=2.0, rtol=0)
+
+
+def test_planes_that_were_kept_are_not_denoised_again(session):
+    store = session({(0, 0): small_stack(planes=10)})
+    source = StackSource(store, (0, 0))
+    denoiser = Denoiser(shipped_network("denoise"), NoiseModel(2.0, 100.0, 4.0), 300.0, CPU)
+    stack = CleanStack(source, denoiser, torch.Generator().manual_seed(0))
+    assert stack.left_to_denoise == 10
+    stack.take(at_once=True)
+    assert stack.left_to_denoise == 0
+    raw = torch.from_numpy(source.read(range(10)))
+    region = Region(slice(8, 40), slice(16, 48), slice(0, 56), slice(8, 64))
+    kept = stack.cleaner(range(10))
+    assert kept.reach == 0
+    torch.testing.assert_close(kept.clean(raw, region), denoiser(raw)[:, region.halo_y, region.halo_x])
+
+
+def test_planes_that_were_not_kept_are_denoised_when_needed(session, monkeypatch):
+    monkeypatch.setattr("otf_stream.service.cleaned._KEPT", 4 * 72**2)
+    store = session({(0, 0): small_stack(planes=10)})
+    source = StackSource(store, (0, 0))
+    denoiser = Denoiser(shipped_network("denoise"), NoiseModel(2.0, 100.0, 4.0), 300.0, CPU)
+    stack = CleanStack(source, denoiser, torch.Generator().manual_seed(0))
+    stack.take(at_once=True)
+    assert stack.left_to_denoise == 10
+    raw = torch.from_numpy(source.read(range(10)))
+    whole = Region(*[slice(0, 72)] * 4)
+    again = stack.cleaner(range(10))
+    assert again.reach == denoiser.reach
+    torch.testing.assert_close(again.clean(raw, whole), denoiser(raw))

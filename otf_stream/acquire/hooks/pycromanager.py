@@ -33,6 +33,7 @@ from otf_stream.acquisition import Acquisition, Modality, Optics, PixelType, Pla
 _Acquisition = TypeVar("_Acquisition")
 
 _PIXEL_TYPES: dict[str, PixelType] = {"uint8": "uint8", "uint16": "uint16"}
+_PIXEL_SIZE = ("PixelSize_um", "PixelSizeUm")  # of the engines; of Micro-Manager's own metadata
 _HELD_BYTES = 64 << 20  # of frames that wait for a second height to tell the z step
 _PLACES = 8  # among how many places to share the memory, where nobody knows how many there will be
 
@@ -280,7 +281,8 @@ class AcquisitionStream(Stream):
                 f"the camera gives frames of {pixels.shape} {pixels.dtype}; "
                 "choose grey values of 8 or 16 bits (its PixelType property)"
             )
-        pixel_size = number(frame.metadata, "PixelSize_um") if self._pixel_size_um is None else self._pixel_size_um
+        told = [number(frame.metadata, key) for key in _PIXEL_SIZE]
+        pixel_size = next(filter(None, told), None) if self._pixel_size_um is None else self._pixel_size_um
         if pixel_size is None or not pixel_size > 0:
             raise ValueError(
                 f"the pixel size is {pixel_size or 0} µm, so not known; give it as pixel_size_um, "

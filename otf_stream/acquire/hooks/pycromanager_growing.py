@@ -55,7 +55,7 @@ class Growing:
         if self.z_step_um is None:
             self.z_step_um = self._step()
         # Upwards it begins with the first; downwards nobody knows where it ends, but in most scripts at 0.
-        self._first_plane = order[0] if order[1] > order[0] else min(0, order[1])
+        self._first_plane = min(order) if order[1] > order[0] else min(0, *order)
         self._first_time = min(frame.axes.get("time", 0) for frame in self.held)
         return self.z_step_um is not None
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ndstorage import Dataset
 
 from otf_stream.acquisition import PlaneIndex, Sizes
 from otf_stream.store.formats.source import RecordingError, Source, Spacing, micrometres
@@ -27,6 +26,8 @@ def is_ndtiff(path: Path) -> bool:
 
 def open_ndtiff(path: Path) -> Source:
     """Open an NDTiff dataset of one position."""
+    from ndstorage import Dataset  # It takes longer to import than all the rest of a light client.
+
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # It reports its progress on standard output.
             dataset = Dataset(str(path))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -171,23 +172,36 @@ def _page_of(sizes: Sizes, lengths: dict[str, int]) -> np.ndarray:
     return np.transpose(pages, [order.index(axis) for axis in "TCZ"])
 
 
-def _imagej(tiff: tifffile.TiffFile) -> Spacing:
-    metadata = tiff.imagej_metadata or {}
+def imagej_spacing(metadata: Mapping[str, Any], densities: Sequence[float]) -> Spacing:
+    """Read the voxel size from the metadata of ImageJ and the pixels per unit along x and y."""
     unit = metadata.get("unit", "")
-    per_unit = tiff.pages.first.resolution
-    y, x = (micrometres(1 / density, unit) if density else None for density in per_unit[::-1])
+    y, x = (micrometres(1 / density, unit) if density else None for density in densities[::-1])
     return micrometres(metadata.get("spacing"), unit), y, x
+
+
+def ome_spacing(pixels: Mapping[str, Any]) -> Spacing:
+    """Read the voxel size from the element ``Pixels`` of an OME-XML."""
+    z, y, x = (
+        micrometres(pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm")) for axis in "ZYX"
+    )
+    return z, y, x
+
+
+def ome_channels(pixels: Mapping[str, Any]) -> tuple[str, ...]:
+    """Read the names of the channels from the element ``Pixels`` of an OME-XML; none if one has none."""
+    channels = pixels.get("Channel", [])
+    names = [str(c.get("Name", "")) for c in (channels if isinstance(channels, list) else [channels])]
+    return tuple(names) if all(names) else ()
+
+
+def _imagej(tiff: tifffile.TiffFile) -> Spacing:
+    return imagej_spacing(tiff.imagej_metadata or {}, tiff.pages.first.resolution)
 
 
 def _ome(tiff: tifffile.TiffFile) -> tuple[Spacing, tuple[str, ...]]:
     images = tifffile.xml2dict(tiff.ome_metadata or "").get("OME", {}).get("Image", {})
     pixels = (images[0] if isinstance(images, list) else images).get("Pixels", {})
-    spacing = tuple(
-        micrometres(pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm")) for axis in "ZYX"
-    )
-    channels = pixels.get("Channel", [])
-    names = [str(c.get("Name", "")) for c in (channels if isinstance(channels, list) else [channels])]
-    return (spacing[0], spacing[1], spacing[2]), tuple(names) if all(names) else ()
+    return ome_spacing(pixels), ome_channels(pixels)
 
 
 def _numbered(folder: Path) -> dict[int, Path]:

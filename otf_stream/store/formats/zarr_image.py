@@ -19,11 +19,6 @@ from otf_stream.store.journal import Journal, journal_path
 from otf_stream.store.session import chunk_file, session_attributes
 
 
-def is_zarr(path: Path) -> bool:
-    """Whether the folder is a Zarr group or array."""
-    return any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray"))
-
-
 def open_zarr(path: Path) -> Source:
     """Open an OME-Zarr image or a session store."""
     session = session_attributes(path)

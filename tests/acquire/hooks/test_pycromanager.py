@@ -189,6 +189,17 @@ def test_one_place_has_the_plain_name(
     dataset.close()
 
 
+def test_saved_in_memory(core: Any, listener: Listener, stored: Callable[[str], SessionStore]) -> None:
+    with (
+        streaming(listener.address, name="memory", events=stack()) as stream,
+        Acquisition(name="source", image_saved_fn=stream.saved) as acq,
+    ):
+        acq.acquire(stack())
+    assert (stream.published, stream.failures) == (5, [])
+    store, source = stored("memory"), acq.get_dataset()
+    assert all(np.array_equal(store.read_plane((0, 0, z)), source.read_image(z=z)) for z in range(5))
+
+
 def test_a_grid(acquire: Callable[..., Any], listener: Listener, stored: Callable[[str], SessionStore]) -> None:
     events = [
         event | {"axes": event["axes"] | {"row": row, "column": column, "position": "A1"}}
@@ -401,6 +412,20 @@ def test_frames_after_the_end(listener: Listener, stored: Callable[[str], Sessio
         pass
     stream.process(np.zeros((4, 4), np.uint8), {"Axes": {"z": 0}})
     assert said(stream, "after the block", 1)
+
+
+def test_no_frame_that_was_held_is_left_behind(
+    acquire: Callable[..., Any], listener: Listener, stored: Callable[[str], SessionStore]
+) -> None:
+    # Only the fourth has a channel, and so a neighbour along z, that came before.
+    taken = [(0, "A"), (1, "B"), (-1, "C"), (1, "A")]
+    events = [{"axes": {"z": z, "channel": channel}, "z": 0.5 * z} for z, channel in taken]
+    with streaming(listener.address, name="x") as stream:
+        acquire(events, image_process_fn=stream.process).close()
+    assert (stream.published, stream.lost, stream.failures) == (4, 0, [])
+    store = stored("x")
+    assert store.acquisition.voxel_size.z == 0.5
+    assert [store.journal.planes_of((0, c)) for c in range(3)] == [[1, 2], [2], [0]]
 
 
 def test_planes_that_come_twice(

@@ -16,7 +16,8 @@ from pymmcore_plus.experimental.unicore import UniMMCore
 from otf_stream.acquire.hooks.pymmcore_plus import describe, streaming
 from otf_stream.acquire.listener import Listener
 from otf_stream.store.session import SessionStore, find_sessions
-from simulators.camera import acquire_stack, virtual_microscope
+from simulators.core import acquire_stack, virtual_microscope
+from simulators.scenes import Stack
 
 PLANES = np.random.default_rng(0).integers(0, 4000, (5, 64, 64)).astype(np.uint16)
 STACK = useq.MDASequence(z_plan=useq.ZAbsolutePositions(absolute=[0, 0.8, 1.6, 2.4, 3.2]))
@@ -24,7 +25,7 @@ STACK = useq.MDASequence(z_plan=useq.ZAbsolutePositions(absolute=[0, 0.8, 1.6, 2
 
 @pytest.fixture
 def core() -> Iterator[UniMMCore]:
-    core = virtual_microscope(PLANES, z_step_um=0.8, pixel_size_um=0.2)
+    core = virtual_microscope(Stack(PLANES, z_step_um=0.8, pixel_um=0.2))
     yield core
     core.unloadAllDevices()
 
@@ -56,7 +57,7 @@ def test_a_stack_ends_on_the_disk(core: UniMMCore, listener: Listener, tmp_path:
 
 def test_time_points_and_channels(core: UniMMCore, listener: Listener, tmp_path: Path) -> None:
     for name in ("DAPI", "GFP"):
-        core.defineConfig("Channel", name, "Shutter", "State", "1")
+        core.defineConfig("Channel", name, "Filter", "State", "0")
     sequence = useq.MDASequence(
         axis_order="tcz",
         time_plan=useq.TIntervalLoops(interval=0, loops=2),
