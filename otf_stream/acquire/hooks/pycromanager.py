@@ -15,6 +15,8 @@ itself is not imported.
 
 from __future__ import annotations
 
+import json
+import math
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +35,7 @@ from otf_stream.acquisition import Acquisition, Modality, Optics, PixelType, Pla
 _Acquisition = TypeVar("_Acquisition")
 
 _PIXEL_TYPES: dict[str, PixelType] = {"uint8": "uint8", "uint16": "uint16"}
+_NDTIFF_PIXELS: dict[int, tuple[type[np.generic], tuple[int, ...]]] = {0: (np.uint8, ()), 2: (np.uint8, (3,))}
 _PIXEL_SIZE = ("PixelSize_um", "PixelSizeUm")  # of the engines; of Micro-Manager's own metadata
 _HELD_BYTES = 64 << 20  # of frames that wait for a second height to tell the z step
 _PLACES = 8  # among how many places to share the memory, where nobody knows how many there will be
@@ -325,16 +328,16 @@ def _read(dataset: Any, axes: Axes) -> tuple[np.ndarray, Mapping[str, Any]]:
 
     ``dataset.read_image`` cannot be used on a file: its reader reads ahead, beyond what is written, and takes the
     beginning of a later frame from what it read then (ndstorage 0.1.18: in a quarter of the frames of 512 × 512, up to
-    1,600 pixels are zero). A reader of its own for each frame has nothing from earlier.
+    1,600 pixels are zero). So the place in the file is all that is taken from it.
     """
     full = dataset.res_levels[0] if hasattr(dataset, "res_levels") else dataset  # a grid has smaller versions, too
     entry = getattr(full, "index", {}).get(frozenset(axes.items()))
     if entry is None:  # kept in memory
         return dataset.read_image(**axes), dataset.read_metadata(**axes)
-    from ndstorage.ndtiff_file import SingleNDTiffReader  # of pycromanager, which is there; 1 s to import elsewhere
-
-    reader = SingleNDTiffReader(str(Path(full.path, entry["filename"])), summary_md={})
-    try:
-        return reader.read_image(entry), reader.read_metadata(entry)
-    finally:
-        reader.close()
+    dtype, colours = _NDTIFF_PIXELS.get(entry["pixel_type"], (np.uint16, ()))  # the others are 10 to 16 bits
+    shape = (entry["image_height"], entry["image_width"], *colours)
+    with Path(full.path, entry["filename"]).open("rb", buffering=0) as file:
+        file.seek(entry["pix_offset"])
+        pixels = np.fromfile(file, dtype, math.prod(shape)).reshape(shape)
+        file.seek(entry["metadata_offset"])
+        return pixels, json.loads(file.read(entry["metadata_length"]))

@@ -215,15 +215,16 @@ def test_a_grid(acquire: Callable[..., Any], listener: Listener, stored: Callabl
     dataset.close()
 
 
+@pytest.mark.parametrize("hook", ["process", "saved"])
 def test_eight_bits_and_a_camera_that_runs_through(
-    core: Any, acquire: Callable[..., Any], listener: Listener, stored: Callable[[str], SessionStore]
+    hook: str, core: Any, acquire: Callable[..., Any], listener: Listener, stored: Callable[[str], SessionStore]
 ) -> None:
     # Without heights nothing moves between the events, so that pycromanager takes them as one sequence.
     events = [{"axes": {"z": z}} for z in range(5)]
     core.set_property("Camera", "PixelType", "8bit")
     try:
         with streaming(listener.address, name="bytes", events=events, z_step_um=0.5) as stream:
-            dataset = acquire(events, image_process_fn=stream.process)
+            dataset = acquire(events, **hooked(stream, hook))
     finally:
         core.set_property("Camera", "PixelType", "16bit")
     store = stored("bytes")
