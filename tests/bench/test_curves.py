@@ -19,7 +19,7 @@ def test_every_way_is_run_once_and_told(tmp_path, monkeypatch):
         return volume, {"timing": {"since_first_plane_s": 1.0}, "method": method, "training": {"steps": 5}}
 
     monkeypatch.setattr(curves, "ours", restored)
-    cases = [Case("confocal", "low", 6), replace(Case("confocal", "low", 6), modality="widefield")]
+    cases = [Case("confocal", "low", 3), replace(Case("confocal", "low", 3), modality="widefield")]
     told = []
     found = run_curves(cases, tmp_path / "r.jsonl", choose_compute("cpu"), budgets=[60, 30], progress=told.append)
     assert len(found) == len(told) == len(asked) == 2 * (3 * 2 + 1)
