@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
+import waiting
+from listeners import running
 
-from otf_stream.acquire.listener import Listener
 from otf_stream.acquisition import Acquisition, PlaneIndex, Sizes, VoxelSize
 
 Pixels = Callable[[PlaneIndex], np.ndarray]
@@ -46,22 +44,6 @@ def pixels(acquisition: Acquisition) -> Pixels:
     return plane
 
 
-@contextmanager
-def running(data_folder: Path, address: str = "tcp://127.0.0.1:*", **settings: Any) -> Iterator[Listener]:
-    """Run a listener in a thread."""
-    settings.setdefault("disk_reserve", 0)
-    stop = threading.Event()
-    with Listener(data_folder, address, **settings) as listener:
-        thread = threading.Thread(target=listener.run, args=(stop,))
-        thread.start()
-        try:
-            yield listener
-        finally:
-            stop.set()
-            thread.join(30)
-    assert not thread.is_alive()
-
-
 @pytest.fixture
 def listening() -> Callable[..., Any]:
     return running
@@ -69,12 +51,4 @@ def listening() -> Callable[..., Any]:
 
 @pytest.fixture
 def until() -> Callable[[Callable[[], object]], None]:
-    """Wait for a condition."""
-
-    def wait(condition: Callable[[], object]) -> None:
-        deadline = time.monotonic() + 60
-        while not condition():
-            assert time.monotonic() < deadline, "waited too long"
-            time.sleep(0.01)
-
-    return wait
+    return partial(waiting.until, seconds=60, pause=0.01)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 from rich.console import Console
+from waiting import until
 
 from otf_stream.acquire.hooks.pymmcore_plus import streaming
 from otf_stream.config import ServiceConfig
@@ -23,13 +22,6 @@ from simulators.core import acquire_stack, virtual_microscope
 from simulators.microscope import image
 from simulators.phantom import phantom
 from simulators.scenes import Stack
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)
 
 
 def test_what_the_camera_sees_is_on_disk_and_restored(tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ import re
 import socket
 import subprocess
 import sys
-import time
 from contextlib import closing
 from pathlib import Path
 
 import mm_test_adapters
 import pytest
+from waiting import until
 
 from otf_stream.config import ServiceConfig
 from otf_stream.service.overview import overview
@@ -51,10 +51,7 @@ def test_a_script_of_the_page(title: str, name: str, tmp_path: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
         assert "80 planes are on the restoration machine's disk, 0 were lost" in done.stdout
-        deadline = time.monotonic() + 120
-        while not all(session.done for session in overview(config.data)):
-            assert time.monotonic() < deadline, "waited too long"
-            time.sleep(0.1)
+        until(lambda: all(session.done for session in overview(config.data)))
     for position in range(2):
         with closing(SessionStore.open(config.data / f"{name}_p{position}.ome.zarr")) as store:
             assert store.acquisition.channels == ("DAPI", "FITC")

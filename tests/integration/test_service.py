@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import psutil
 import pytest
 import tifffile
 from stacks import small_stack
+from waiting import until
 
 from otf_stream.service.overview import SessionOverview, overview
 from otf_stream.store.restored import read_provenance, read_restored
@@ -31,13 +31,6 @@ COMMAND = [SCRIPT] if SCRIPT else [sys.executable, "-m", "otf_stream.cli"]
 VOXEL_SIZE = ("--voxel-size", "0.8", "0.2", "0.2")
 INTERPOLATE = ("--method", "interpolate")
 LEARN = ("--method", "auto", "--budget", "12", "--tail", "0")
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)
 
 
 @dataclass

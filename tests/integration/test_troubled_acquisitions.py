@@ -6,8 +6,7 @@ import json
 import socket
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 import useq
 from pymmcore_plus.experimental.unicore import UniMMCore
 from typer.testing import CliRunner
+from waiting import until
 
 from otf_stream.acquire.hooks.pymmcore_plus import streaming
 from otf_stream.cli import app
@@ -28,13 +28,6 @@ from simulators.core import acquire_stack, virtual_microscope
 from simulators.microscope import image
 from simulators.phantom import phantom
 from simulators.scenes import Stack
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)
 
 
 @pytest.fixture

@@ -7,12 +7,14 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+import waiting
 
 from otf_stream.acquire.listener import run_listener
 from otf_stream.acquire.publisher import Publisher
@@ -61,11 +63,7 @@ def frame(z: int, side: int) -> np.ndarray:
     return (np.arange(side * side, dtype=np.uint32) * 2654435761 + z * 40503).astype(np.uint16).reshape(side, side)
 
 
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.005)
+until = partial(waiting.until, seconds=60, pause=0.005)
 
 
 def check(path: Path, planes: int, side: int) -> None:

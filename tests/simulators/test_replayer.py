@@ -1,4 +1,3 @@
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,17 +13,6 @@ from simulators.replayer import replay
 
 PLANES = np.random.default_rng(0).integers(0, 4000, (6, 24, 32)).astype(np.uint16)
 VOXEL_SIZE = VoxelSize(z=1, y=0.25, x=0.25)
-
-
-@pytest.fixture
-def listener(tmp_path: Path) -> Iterator[Listener]:
-    stop = threading.Event()
-    with Listener(tmp_path / "data", "tcp://127.0.0.1:*", disk_reserve=0) as listener:
-        thread = threading.Thread(target=listener.run, args=(stop,))
-        thread.start()
-        yield listener
-        stop.set()
-        thread.join(30)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 import threading
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from itertools import product
@@ -22,17 +21,6 @@ from simulators.simulation import simulate
 from simulators.specimen import Setup, Specimen
 
 SETUP = Setup("light-sheet", planes=3, side=32, seed=2)
-
-
-@pytest.fixture
-def listener(tmp_path: Path) -> Iterator[Listener]:
-    stop = threading.Event()
-    with Listener(tmp_path / "data", "tcp://127.0.0.1:*", disk_reserve=0) as listener:
-        thread = threading.Thread(target=listener.run, args=(stop,))
-        thread.start()
-        yield listener
-        stop.set()
-        thread.join(30)
 
 
 @pytest.fixture(autouse=True)

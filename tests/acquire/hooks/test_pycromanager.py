@@ -6,7 +6,6 @@ import gc
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -35,7 +34,7 @@ def stack(**settings: Any) -> list[dict[str, Any]]:
     return multi_d_acquisition_events(z_start=0, z_end=4, z_step=1, **settings)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def core() -> Iterator[Any]:
     # Once: pycromanager's Python engine keeps its first core, and cannot be started again in the same process.
     folder = mm_test_adapters.device_adapter_path()
@@ -49,30 +48,6 @@ def core() -> Iterator[Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()  # here, and not in somebody else's test
-
-
-@pytest.fixture
-def listener(core: object, tmp_path: Path) -> Iterator[Listener]:
-    stop = threading.Event()
-    with Listener(tmp_path / "data", "tcp://127.0.0.1:*", disk_reserve=0) as listener:
-        thread = threading.Thread(target=listener.run, args=(stop,))
-        thread.start()
-        yield listener
-        stop.set()
-        thread.join(30)
-
-
-@pytest.fixture
-def stored(tmp_path: Path) -> Iterator[Callable[[str], SessionStore]]:
-    opened: list[SessionStore] = []
-
-    def open_store(name: str) -> SessionStore:
-        opened.append(SessionStore.open(tmp_path / "data" / f"{name}.ome.zarr"))
-        return opened[-1]
-
-    yield open_store
-    for store in opened:
-        store.close()
 
 
 @pytest.fixture

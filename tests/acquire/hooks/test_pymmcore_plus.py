@@ -11,6 +11,7 @@ import mm_test_adapters
 import numpy as np
 import pytest
 import useq
+from listeners import running
 from pymmcore_plus.experimental.unicore import UniMMCore
 
 from otf_stream.acquire.hooks.pymmcore_plus import describe, streaming
@@ -32,13 +33,8 @@ def core() -> Iterator[UniMMCore]:
 
 @pytest.fixture
 def listener(tmp_path: Path) -> Iterator[Listener]:
-    stop = threading.Event()
-    with Listener(tmp_path, "tcp://127.0.0.1:*", disk_reserve=0) as listener:
-        thread = threading.Thread(target=listener.run, args=(stop,))
-        thread.start()
+    with running(tmp_path) as listener:
         yield listener
-        stop.set()
-        thread.join(30)
 
 
 def test_a_stack_ends_on_the_disk(core: UniMMCore, listener: Listener, tmp_path: Path) -> None:
@@ -154,16 +150,11 @@ def test_a_dead_stream_does_not_stop_the_acquisition(
     frames: list[int] = []
     core.mda.events.frameReady.connect(lambda image, event: frames.append(event.index["z"]))
     # A listener that takes no planes of this size refuses the session.
-    stop = threading.Event()
-    with Listener(tmp_path, "tcp://127.0.0.1:*", disk_reserve=0, max_plane_bytes=64) as small:
-        thread = threading.Thread(target=small.run, args=(stop,))
-        thread.start()
-        try:
-            with streaming(core, small.address, name="refused") as stream:
-                core.mda.run(STACK)
-        finally:
-            stop.set()
-            thread.join(30)
+    with (
+        running(tmp_path, max_plane_bytes=64) as small,
+        streaming(core, small.address, name="refused") as stream,
+    ):
+        core.mda.run(STACK)
     assert frames == [0, 1, 2, 3, 4]
     assert any("refuses" in failure for failure in stream.failures)
 

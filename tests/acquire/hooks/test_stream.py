@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from listeners import running
 
 from otf_stream.acquire.hooks.stream import Stream, place_name
 from otf_stream.acquire.leftovers import find_leftovers
@@ -22,30 +22,6 @@ GROWING = PLANNED.model_copy(
     update={"growing": True, "channels": ("DAPI",), "sizes": PLANNED.sizes.model_copy(update={"c": 1, "z": 1})}
 )
 FRAMES = np.random.default_rng(0).integers(0, 60000, (2, 2, 4, 6, 8)).astype(np.uint16)  # place, c, z, y, x
-
-
-@pytest.fixture
-def listener(tmp_path: Path) -> Iterator[Listener]:
-    stop = threading.Event()
-    with Listener(tmp_path / "data", "tcp://127.0.0.1:*", disk_reserve=0) as listener:
-        thread = threading.Thread(target=listener.run, args=(stop,))
-        thread.start()
-        yield listener
-        stop.set()
-        thread.join(30)
-
-
-@pytest.fixture
-def stored(tmp_path: Path) -> Iterator[Callable[[str], SessionStore]]:
-    opened: list[SessionStore] = []
-
-    def open_store(name: str) -> SessionStore:
-        opened.append(SessionStore.open(tmp_path / "data" / f"{name}.ome.zarr"))
-        return opened[-1]
-
-    yield open_store
-    for store in opened:
-        store.close()
 
 
 def test_places_are_sessions_of_their_own(listener: Listener, stored: Callable[[str], SessionStore]) -> None:
@@ -146,13 +122,8 @@ def test_a_listener_that_starts_later_gets_everything(tmp_path: Path) -> None:
         stream.frame((0, 0), FRAMES[0, 0, z], z=z)
     stream.close()
     time.sleep(0.5)
-    stop = threading.Event()
-    with Listener(tmp_path / "data", "tcp://127.0.0.1:18431", disk_reserve=0) as listener:
-        thread = threading.Thread(target=listener.run, args=(stop,))
-        thread.start()
+    with running(tmp_path / "data", "tcp://127.0.0.1:18431"):
         stream.wait()
-        stop.set()
-        thread.join(30)
     assert (stream.acknowledged, stream.failures) == (4, [])
 
 
