@@ -30,6 +30,7 @@ import numpy as np
 from otf_stream.acquire.hooks.pycromanager_events import Axes, Event, Places, Plan, plans
 from otf_stream.acquire.hooks.pycromanager_growing import Frame, Growing, number
 from otf_stream.acquire.hooks.stream import Place, Stream, place_name
+from otf_stream.acquire.hooks.voxels import known_pixel_size
 from otf_stream.acquisition import Acquisition, Modality, Optics, PixelType, PlaneIndex, Sizes, VoxelSize
 
 _Acquisition = TypeVar("_Acquisition")
@@ -137,7 +138,7 @@ class AcquisitionStream(Stream):
         self._engine_aborts: threading.Event | None = None
         self._begun: float | None = None
         if isinstance(events, list | tuple):
-            self._read(events)
+            self._read_plan(events)
 
     def process(self, image: np.ndarray, metadata: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
         """Take a copy of a frame; for ``image_process_fn``, or to be called from a function of your own there.
@@ -209,7 +210,7 @@ class AcquisitionStream(Stream):
             engine = self._engine_aborts is not None and self._engine_aborts.is_set()
             self.close(aborted=aborted or self._aborted or engine or self._last is not None)
 
-    def _read(self, events: Sequence[Event]) -> None:
+    def _read_plan(self, events: Sequence[Event]) -> None:
         self._plans = {}
         try:
             self._plans = plans(events, self._places, z_step_um=self._z_step_um)
@@ -285,12 +286,9 @@ class AcquisitionStream(Stream):
                 "choose grey values of 8 or 16 bits (its PixelType property)"
             )
         told = [number(frame.metadata, key) for key in _PIXEL_SIZE]
-        pixel_size = next(filter(None, told), None) if self._pixel_size_um is None else self._pixel_size_um
-        if pixel_size is None or not pixel_size > 0:
-            raise ValueError(
-                f"the pixel size is {pixel_size or 0} µm, so not known; give it as pixel_size_um, "
-                "or calibrate it in Micro-Manager (Devices, Pixel Size Calibration)"
-            )
+        pixel_size = known_pixel_size(
+            next(filter(None, told), None) if self._pixel_size_um is None else self._pixel_size_um
+        )
         sizes = Sizes(**announced.pop("sizes"), y=pixels.shape[0], x=pixels.shape[1])
         return Acquisition(
             name=name,

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from otf_stream.acquire.hooks.stream import Place
+from otf_stream.acquire.hooks.voxels import even_step_um
 from otf_stream.acquisition import PlaneIndex
 
 Axes = Mapping[str, Any]
 Event = Mapping[str, Any]
 
 _AXES = ("time", "channel", "z", "position", "row", "column")
-_UNEVEN = 0.01  # of a z step, or of an interval
+_UNEVEN = 0.01  # of an interval
 
 
 class Places:
@@ -199,25 +200,12 @@ def _z_step(events: Sequence[Event], times: Mapping[Any, int], planes: Mapping[A
     for event in events:
         axes = event["axes"]
         if event.get("z") is not None and "z" in axes:
-            # Channels may be focused differently, and the focus may drift with time.
             stack = stacks.setdefault((times[axes.get("time")], axes.get("channel")), {})
             stack[planes[axes["z"]]] = float(event["z"])
-    steps = np.concatenate([np.empty(0), *map(steps_um, stacks.values())])
-    if not len(steps):
+    step = even_step_um(stacks.values(), remedy="give events with one z step")
+    if step is None:
         raise ValueError("the events have no heights of the focus (key 'z'); give z_step_um")
-    step = float(steps.mean())
-    if step == 0 or np.abs(steps - step).max() > _UNEVEN * abs(step):
-        raise ValueError(
-            f"the z positions lie {steps.min():g} to {steps.max():g} µm apart, but a stack has even steps; "
-            "give events with one z step"
-        )
-    return abs(step)
-
-
-def steps_um(heights: Mapping[int, float]) -> np.ndarray:
-    """Distances of neighbouring planes, ``(planes − 1,)`` in µm, of heights by plane."""
-    order = sorted(heights)
-    return np.asarray(np.diff([heights[z] for z in order]) / np.diff(order))
+    return step
 
 
 def _every(times: Sequence[int], duration: int) -> int:

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from otf_stream.acquire.hooks.pycromanager_events import Axes, channel_name, steps_um
+from otf_stream.acquire.hooks.pycromanager_events import Axes, channel_name
+from otf_stream.acquire.hooks.voxels import first_step_um
 from otf_stream.acquisition import PlaneIndex
 
 
@@ -78,8 +79,7 @@ class Growing:
             if height is not None and "z" in frame.axes:
                 stack = stacks.setdefault((frame.axes.get("time"), frame.axes.get("channel")), {})
                 stack[frame.axes["z"]] = height
-        steps = [abs(float(step)) for stack in stacks.values() for step in steps_um(stack) if step]
-        return steps[0] if steps else None
+        return first_step_um(stacks.values())
 
     def index(self, axes: Axes) -> PlaneIndex:
         """Return ``(t, c, z)`` of a frame; a channel that is new is appended to ``names``.

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from otf_stream.acquire.hooks.stream import Place, Stream, place_name
+from otf_stream.acquire.hooks.voxels import even_step_um, known_pixel_size
 from otf_stream.acquisition import Acquisition, Modality, Optics, PixelType, Sizes, VoxelSize
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from useq import MDAEvent, MDASequence
 
 _PIXEL_TYPES: dict[int, PixelType] = {1: "uint8", 2: "uint16"}
-_UNEVEN = 0.01  # of a z step: the positions of a stage are rounded
 
 
 @contextmanager
@@ -169,12 +169,7 @@ def describe(
         If no place has a z-stack, the z steps are uneven, the pixel size is unknown, or the camera's images are not
         single ones of 8 or 16 bits.
     """
-    pixel_size = core.getPixelSizeUm() if pixel_size_um is None else pixel_size_um
-    if not pixel_size > 0:
-        raise ValueError(
-            f"the pixel size is {pixel_size} µm, so not known; give it as pixel_size_um, "
-            "or calibrate it in Micro-Manager (Devices, Pixel Size Calibration)"
-        )
+    pixel_size = known_pixel_size(core.getPixelSizeUm() if pixel_size_um is None else pixel_size_um)
     visited = _visited(sequence)
     stacks = {place: events for place, events in visited.items() if len({_index(event)[3] for event in events}) > 1}
     if not stacks:
@@ -244,14 +239,11 @@ def _z_step(events: list[MDAEvent]) -> float:
         if event.z_pos is not None:
             _, _, c, z = _index(event)
             heights.setdefault(c, {})[z] = event.z_pos  # channels may be focused differently
-    planes = max(heights.values(), key=len, default={})
-    order = sorted(planes)
-    steps = np.diff([planes[z] for z in order]) / np.diff(order)
-    step = float(steps.mean()) if len(steps) else 0.0
-    if step == 0 or np.abs(steps - step).max() > _UNEVEN * abs(step):
-        apart = f"{steps.min():g} to {steps.max():g} µm apart" if len(steps) else "at no known heights"
-        raise ValueError(f"the z positions lie {apart}, but a stack has even steps; give a z_plan with one step")
-    return abs(step)
+    remedy = "give a z_plan with one step"
+    step = even_step_um([max(heights.values(), key=len, default={})], remedy=remedy)
+    if step is None:
+        raise ValueError(f"the z positions lie at no known heights, but a stack has even steps; {remedy}")
+    return step
 
 
 def _pixel_type(core: CMMCorePlus) -> PixelType:

@@ -6,7 +6,6 @@ Planes stay in their files until there is room for them, so a slow network fills
 
 from __future__ import annotations
 
-import itertools
 import logging
 import time
 from collections import deque
@@ -17,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from otf_stream.acquire.hooks.stream import Place, Stream, place_name
+from otf_stream.acquire.hooks.voxels import first_step_um
 from otf_stream.acquire.watch.plane import Growing, Plane, Told
 from otf_stream.acquisition import Acquisition, Modality, Optics, Sizes, VoxelSize
 from otf_stream.store.formats.source import Spacing, pixel_type, stated_voxel_size
@@ -281,10 +281,5 @@ def _spacing(told: Spacing, planes: Iterable[Plane]) -> Spacing:
     for plane in planes:
         if plane.height_um is not None:
             heights.setdefault((plane.t, plane.channel), {})[plane.z] = plane.height_um
-    for column in heights.values():
-        order = sorted(column)
-        for a, b in itertools.pairwise(order):
-            step = abs(column[b] - column[a]) / (b - a)
-            if step > 0:
-                return step, told[1], told[2]
-    return told
+    step = first_step_um(heights.values())
+    return told if step is None else (step, told[1], told[2])
