@@ -391,7 +391,7 @@ def restore(
     from otf_stream.service.budget import Budget
     from otf_stream.service.character import check_optics
     from otf_stream.service.recorded import restore_recording
-    from otf_stream.service.stack import Settings
+    from otf_stream.service.settings import Settings
     from otf_stream.store.recordings import open_recording
 
     with _told():

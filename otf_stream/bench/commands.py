@@ -10,6 +10,9 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from otf_stream.bench.results import Result
     from otf_stream.learn.compute import Compute
 
 app = typer.Typer(name="bench", help="Measure what the documentation claims.", no_args_is_help=True)
@@ -18,6 +21,8 @@ _say = Console(stderr=True)
 _Page = Annotated[Path, typer.Option("--out", help="The page to write; results and pictures land beside it.")]
 _Threads = Annotated[int | None, typer.Option(help="Processor cores to use; all, if not given.", min=1)]
 _Again = Annotated[bool, typer.Option("--again", help="Do not keep the results of earlier runs.")]
+_Performance = Annotated[Path, typer.Option("--out", help="The page of which to write a section.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
 _Python = Path | None
 
 
@@ -196,6 +201,95 @@ def publish(
     typer.echo(jsonlib.dumps(costs.as_dict(), indent=2) if json else costs.as_text())
 
 
+@app.command()
+def latency(
+    out: _Performance = Path("docs/performance.md"),
+    planes: Annotated[int, typer.Option(help="Of a stack.", min=5)] = 32,
+    side: Annotated[int, typer.Option(help="Of the planes, in pixels.", min=64)] = 256,
+    planes_per_second: Annotated[float, typer.Option(help="At which they come.", min=0.01)] = 1.0,
+    tail: Annotated[float, typer.Option(help="Seconds from the last plane to the deadline.", min=0)] = 15.0,
+    offline: Annotated[float, typer.Option(help="Seconds for the same stack as a recording.", min=10)] = 120.0,
+    repeats: Annotated[int, typer.Option(help="Stacks, of different samples.", min=1)] = 3,
+    threads: _Threads = None,
+    json: _Json = False,
+) -> None:
+    """Measure how long after its last plane a stack is complete, and what the haste costs."""
+    from otf_stream.bench.latency import run_latency, section
+
+    found = run_latency(
+        _compute(threads), planes=planes, side=side, planes_per_second=planes_per_second,
+        tail_s=tail, offline_s=offline, repeats=repeats, progress=_tell,
+    )  # fmt: skip
+    command = (
+        f"otf-stream bench latency --planes {planes} --side {side} --planes-per-second {planes_per_second:g} "
+        f"--tail {tail:g} --offline {offline:g} --repeats {repeats}"
+    )
+    told = section(found, command, planes_per_second=planes_per_second, tail_s=tail, offline_s=offline)
+    _section_written(out, "Latency", told, found, json)
+
+
+@app.command()
+def deadlines(
+    out: _Performance = Path("docs/performance.md"),
+    stacks: Annotated[int, typer.Option(help="How many, counted by channel.", min=1)] = 50,
+    minutes: Annotated[float, typer.Option(help="Over which they begin.", min=0.1)] = 10.0,
+    budget: Annotated[float, typer.Option(help="Seconds from the first plane.", min=1)] = 60.0,
+    tail: Annotated[float, typer.Option(help="Seconds from the last plane.", min=0)] = 30.0,
+    seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
+    threads: _Threads = None,
+    json: _Json = False,
+) -> None:
+    """Stream random acquisitions at once, beside other programs, and tell whether one is late."""
+    from otf_stream.bench.deadlines import run_deadlines, section
+
+    found = run_deadlines(
+        _compute(threads), stacks=stacks, minutes=minutes, budget_s=budget, tail_s=tail,
+        seed=seed, threads=threads, progress=_tell,
+    )  # fmt: skip
+    command = (
+        f"otf-stream bench deadlines --stacks {stacks} --minutes {minutes:g} --budget {budget:g} --tail {tail:g} "
+        f"--seed {seed}"
+    )
+    told = section(found, command, minutes=minutes, budget_s=budget, tail_s=tail)
+    _section_written(out, "Deadlines", told, found, json)
+
+
+@app.command()
+def restore(
+    out: _Performance = Path("docs/performance.md"),
+    planes: Annotated[int, typer.Option(help="Of the stacks whose size grows.", min=5)] = 32,
+    sides: Annotated[str, typer.Option(help="Of the planes, in pixels, separated by commas.")] = "256,512,1024",
+    threads: _Threads = None,
+    json: _Json = False,
+) -> None:
+    """Measure how fast both networks are, what share of the device that is, and how time and memory grow."""
+    from otf_stream.bench.restoring import run_growth, run_throughput, section
+
+    compute = _compute(threads)
+    throughput = run_throughput(compute)
+    lengths = [int(side) for side in _numbers(sides, "--sides")]
+    growth = run_growth(compute, planes=planes, sides=lengths, progress=_tell)
+    told = section(throughput, growth, f"otf-stream bench restore --planes {planes} --sides {sides}")
+    _section_written(out, "Restoring", told, [*throughput, *growth], json)
+
+
+def _section_written(page: Path, title: str, body: str, results: Sequence[Result], json: bool) -> None:
+    from otf_stream.bench.performance import write_section
+
+    write_section(page, title, body)
+    typer.echo(jsonlib.dumps(results, indent=2) if json else f"{body}\npage: {page}")
+
+
+def _compute(threads: int | None) -> Compute:
+    """Choose where to compute."""
+    import torch
+
+    from otf_stream.learn.compute import choose_compute
+
+    torch.set_num_threads(threads or torch.get_num_threads())
+    return choose_compute()
+
+
 def _numbers(given: str, option: str) -> list[float]:
     try:
         return [float(number) for number in given.split(",")]
@@ -205,16 +299,11 @@ def _numbers(given: str, option: str) -> list[float]:
 
 def _prepared(out: Path, threads: int | None, *, again: bool) -> tuple[Path, Compute]:
     """Make ready to measure; return where the results of earlier runs are, and where to compute."""
-    import torch
-
-    from otf_stream.learn.compute import choose_compute
-
-    torch.set_num_threads(threads or torch.get_num_threads())
     out.parent.mkdir(parents=True, exist_ok=True)
     results = out.with_suffix(".jsonl")
     if again:
         results.unlink(missing_ok=True)
-    return results, choose_compute()
+    return results, _compute(threads)
 
 
 def _written(out: Path, page: str, results: Path) -> None:

@@ -26,7 +26,8 @@ from otf_stream.config import LayerChoice, MethodName
 from otf_stream.learn.compute import Compute
 from otf_stream.restore.evaluate import psnr
 from otf_stream.service.budget import Budget
-from otf_stream.service.stack import Settings, restore_stack
+from otf_stream.service.settings import Settings
+from otf_stream.service.stack import restore_stack
 from otf_stream.store.restored import read_restored
 from otf_stream.store.session import SessionStore
 from simulators.phantom import LATERAL_SIGMA, Volume, seen_isotropically

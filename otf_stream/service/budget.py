@@ -1,27 +1,35 @@
-"""When a stack must be done, and how its time is spent.
+"""When a stack must be done, how its time is spent, and what is given up when there is too little.
 
 The deadline is ``max(first plane + total, last plane + tail)``. While planes still arrive the last one is predicted
-from their rate. Restoring takes the time measured on this device, and is kept free at the end; training takes
-what lies before. Progress through training, a number from 0 to 1, is all that training ever sees of a clock, so that
-a fixed number of steps, which is reproducible, and a deadline, which is not, run the same code.
+from their rate. Stacks share a device and are served in the order of their deadlines. What is left of the time until
+each deadline once every stack up to it has been restored is spent on learning, the same for each; where not even
+restoring with a network fits, the stack that would make another one late is interpolated. Progress through training, a
+number from 0 to 1, is all that training ever sees of a clock, so that a fixed number of steps, which is reproducible,
+and a deadline, which is not, run the same code.
+
+References
+----------
+Liu, Layland: Scheduling algorithms for multiprogramming in a hard-real-time environment, Journal of the ACM 20 (1973),
+for the earliest deadline first.
 """
 
 from __future__ import annotations
 
-import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+
+from otf_stream.service.costs import Costs
 
 Clock = Callable[[], float]
 """UNIX time in seconds, as the journal stamps planes."""
 
 _DENOISING = 0.1  # share of the training time; the denoiser comes pre-trained
 _LEAST_TRAINING = 10.0  # seconds; a network that saw less of the stack does it no good
-_MOST_RESERVED = 0.6  # share of a stack's time that may be kept for restoring
+_MOST_RESERVED = 0.6  # share of a stack's time that a first measurement may keep for restoring
+_TRUSTED = 3  # measurements
 _MEASURE_AGAIN = 20.0  # seconds
-# A busy machine is slower than one on which the time was measured.
-_SAFETY = 1.6
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,70 @@ class Arrivals:
         return max(now, self.latest + interval * (self.expected - self.received))
 
 
+@dataclass(frozen=True)
+class Demand:
+    """What a stack still asks of the device.
+
+    Parameters
+    ----------
+    deadline
+        In UNIX seconds.
+    restoring
+        Seconds that restoring it with a network takes.
+    interpolating
+        Seconds that interpolating it takes.
+    learnt
+        Seconds that have been spent on learning from it.
+    """
+
+    deadline: float
+    restoring: float
+    interpolating: float
+    learnt: float = 0.0
+
+
+def time_to_learn(now: float, mine: Demand, others: Sequence[Demand]) -> float:
+    """Divide the time that restoring leaves.
+
+    Of the time until a deadline, what is left once all stacks up to that deadline have been restored belongs to
+    learning from these stacks, and every one of them is to be learnt from for as long as the others.
+
+    Parameters
+    ----------
+    now
+        UNIX seconds.
+    mine
+        The stack that asks.
+    others
+        The other stacks that wait for the device.
+
+    Returns
+    -------
+    float
+        Seconds; negative where not all stacks up to some deadline can be restored with a network.
+    """
+    earlier = [other for other in others if other.deadline <= mine.deadline]
+    later = sorted((other for other in others if other.deadline > mine.deadline), key=lambda other: other.deadline)
+    left = float("inf")
+    for served in range(len(later) + 1):
+        queue = [*earlier, mine, *later[:served]]
+        spare = queue[-1].deadline - now - sum(demand.restoring for demand in queue)
+        each = (spare + sum(demand.learnt for demand in queue)) / len(queue)
+        left = min(left, spare, each - mine.learnt)
+    return left
+
+
+def leaves_others_time(now: float, mine: Demand, others: Sequence[Demand]) -> bool:
+    """Whether, once this stack has been restored with a network, all others can at least be interpolated in time."""
+    queue = sorted(others, key=lambda other: other.deadline)
+    end = now + mine.restoring
+    for other in queue:
+        end += other.interpolating
+        if end > other.deadline and now + other.interpolating <= other.deadline:  # a lost one is no reason
+            return False
+    return True
+
+
 class Schedule:
     """Divides the time of one stack between denoising, deblurring and restoring.
 
@@ -77,8 +149,10 @@ class Schedule:
         Of each stack.
     arrivals
         Asked anew whenever time is told.
-    waiting
-        How many stacks, this one included, share the device; each gets an equal share of the time.
+    costs
+        What work was found to cost on this device.
+    others
+        What the other stacks ask of the device.
     clock
         UNIX seconds.
     """
@@ -88,18 +162,39 @@ class Schedule:
         budget: Budget,
         arrivals: Callable[[], Arrivals],
         *,
-        waiting: Callable[[], int] = lambda: 1,
+        costs: Costs | None = None,
+        others: Callable[[], Sequence[Demand]] = lambda: (),
         clock: Clock = time.time,
     ) -> None:
         self._budget = budget
         self._arrivals = arrivals
-        self._waiting = waiting
+        self._costs = costs or Costs()
+        self._others = others
         self._clock = clock
         self._begun = clock()
-        self._restoring = 0.0
+        self._turns = 0.0
+        self._turn: float | None = None
+        self._latest = 0.0
         self._reached = 0.0
         self._measured = float("-inf")
         self._measures: list[float] = []
+        self.landed = 0.0
+        """Share of the volume that has been restored."""
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Have the device; only this time counts as spent."""
+        self._turn = self._clock()
+        try:
+            yield
+        finally:
+            before, self._turns = self._turns, self.spent
+            self._latest, self._turn = self._turns - before, None
+
+    @property
+    def spent(self) -> float:
+        """Seconds that the stack has had the device."""
+        return self._turns + (self._clock() - self._turn if self._turn is not None else 0.0)
 
     def reserve(self, measure: Callable[[], float]) -> None:
         """Keep the time that restoring takes, and a margin, free at the end.
@@ -112,7 +207,6 @@ class Schedule:
         """
         if self._budget.steps is None and self._clock() - self._measured > _MEASURE_AGAIN:
             self._measures.append(measure())
-            self._restoring = statistics.median(self._measures[-3:]) * _SAFETY
             self._measured = self._clock()
 
     @property
@@ -122,25 +216,56 @@ class Schedule:
         return self._budget.deadline(arrivals.first, arrivals.last(self._clock()))
 
     @property
-    def time_to_train(self) -> float:
-        """Seconds from now until training must stop. Negative where there is no time left even to restore."""
-        mine = (self.deadline - self._begun) / max(self._waiting(), 1)
-        # A measurement in a busy moment must not take all the time for learning away.
-        reserved = min(self._restoring, _MOST_RESERVED * mine)
-        return self._begun + mine - self._clock() - reserved
+    def measured(self) -> float:
+        """Seconds that restoring takes, as measured, without a margin."""
+        recent = sorted(self._measures[-_TRUSTED:])
+        return recent[len(recent) // 2] if recent else 0.0
+
+    def demand(self, interpolating: float = 0.0) -> Demand:
+        """Return what the stack asks of the device."""
+        left = self._costs.with_margin(self.measured) * (1 - self.landed)
+        return Demand(self.deadline, left, interpolating, self.spent)
 
     @property
-    def worth_training(self) -> bool:
-        """Whether there is time to learn something of the stack, and perhaps to restore with it.
+    def time_to_train(self) -> float:
+        """Seconds from now until training must stop. Negative where there is no time left even to restore."""
+        now, mine = self._clock(), self.demand()
+        if len(self._measures) < _TRUSTED:
+            # A measurement in a busy moment must not take all the time for learning away.
+            most = _MOST_RESERVED * max(mine.deadline - self._begun, 0.0)
+            mine = Demand(mine.deadline, min(mine.restoring, most), 0.0, mine.learnt)
+        return time_to_learn(now, mine, self._others())
 
-        Restoring may take far shorter than was measured in a busy moment, so its time does not count yet.
+    def worth_training(self, voxels: int) -> bool:
+        """Whether there is time to learn something of a stack of ``voxels``, and perhaps to restore with it.
+
+        Restoring may take far shorter than was measured in a busy moment: what counts is how long whole stacks took,
+        once there were any.
         """
-        return self._budget.steps is not None or self.time_to_train + self._restoring > _LEAST_TRAINING
+        least = max(_LEAST_TRAINING, self._costs.restoring(voxels) if self._costs.known else 0.0)
+        return self._budget.steps is not None or self.deadline - self._clock() > least
 
     @property
     def time_to_restore(self) -> bool:
-        """Whether restoring can end before the deadline, at the best speed that was measured."""
-        return self._budget.steps is not None or self.deadline - self._clock() > min(self._measures, default=0.0)
+        """Whether restoring can end before the deadline, at the best speed measured, and make no other stack late."""
+        if self._budget.steps is not None:
+            return True
+        now, best = self._clock(), self._costs.corrected(min(self._measures, default=0.0))
+        mine = Demand(self.deadline, best, 0.0)
+        return mine.deadline - now > best and leaves_others_time(now, mine, self._others())
+
+    def figures(self) -> dict[str, float]:
+        """Return what decisions are based on, in seconds from now, for the journal."""
+        now, others = self._clock(), self._others()
+        return {
+            "until_deadline_s": self.deadline - now,
+            "to_learn_s": self.time_to_train,
+            "restoring_s": self._costs.with_margin(self.measured),
+            "measured_s": self.measured,
+            "spent_s": self.spent,
+            "others": len(others),
+            "others_restoring_s": sum(other.restoring for other in others),
+        }
 
     def denoising(self, steps: int) -> float:
         """Progress of the denoiser after ``steps`` steps, from 0 to 1."""
@@ -155,8 +280,7 @@ class Schedule:
     def _progress(self, steps: int) -> float:
         if self._budget.steps is not None:
             return min(steps / max(self._budget.steps, 1), 1.0)
-        spent = self._clock() - self._begun
-        left = max(self.time_to_train, 0.0)
+        left = max(self.time_to_train - self._latest, 0.0)  # a step that does not fit is not begun
         # Predictions of the last plane move; training never runs backwards.
-        self._reached = max(self._reached, spent / max(spent + left, 1e-9))
+        self._reached = max(self._reached, self.spent / max(self.spent + left, 1e-9) if left else 1.0)
         return self._reached

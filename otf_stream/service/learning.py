@@ -2,7 +2,7 @@
 
 One loop serves live and recorded stacks: take a training step, and now and then look whether planes have come. The
 point spread function, and the haze it makes, are found from the first planes and again whenever their number has
-doubled.
+doubled. After every step another stack may have the device.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from otf_stream.service.budget import Schedule
 from otf_stream.service.character import Character, FoundPsf, characterise, find_psf
 from otf_stream.service.cleaned import CleanStack, Feed
 from otf_stream.service.source import StackSource
+from otf_stream.service.turns import Turn, Work
 from otf_stream.store.restored import BLOCK
 
 FEWEST_PLANES = 5
@@ -50,7 +51,8 @@ class Learned:
     """Networks for one stack, what they were taught with, and how they came about.
 
     ``scale`` is the unit of the deblurring network: counts, haze left out, of the brightest thousandth. ``layers`` were
-    fine-tuned, all if None. ``weights`` is the SHA-256 of those it started from.
+    fine-tuned, all if None. ``seconds`` went into training steps, the last of which ended when the stack had had the
+    device for ``ended`` seconds. ``weights`` is the SHA-256 of those it started from.
     """
 
     denoiser: Denoiser
@@ -64,6 +66,8 @@ class Learned:
     steps: int
     losses: tuple[float, ...]
     layers: tuple[str, ...] | None
+    seconds: float
+    ended: float
     weights: str = ""
 
 
@@ -80,8 +84,8 @@ def learn(
     measured: Path | None = None,
     layers: LayerChoice = "all",
     denoising: NAFNet | None = None,
-) -> Learned:
-    """Learn to denoise and to deblur a stack, from the stack.
+) -> Work[Learned]:
+    """Learn to denoise and to deblur a stack, from the stack, by turns.
 
     Parameters
     ----------
@@ -109,7 +113,7 @@ def learn(
         Where denoising starts from, trained in place; the shipped network if None.
     """
     generator = compute.generator(seed)
-    denoiser, denoiser_steps = _learn_to_denoise(
+    denoiser, denoiser_steps, seconds = yield from _learn_to_denoise(
         source,
         denoising or shipped_network("denoise"),
         character,
@@ -123,8 +127,9 @@ def learn(
     character = characterise(source)
     denoiser = replace(denoiser, noise=character.noise, scale=character.scale)
     stack = CleanStack(source, denoiser, generator)
-    stack.take(at_once=True)
+    yield from stack.taking(at_once=True)
     found = find_psf(source, character.noise, measured)
+    yield Turn.READY
     lessons = stack.lessons(stack.haze(found))
     anisotropy = source.acquisition.voxel_size.anisotropy
     pairs = AxialPairs(lessons.clean, lessons.errors, found.blur, anisotropy, generator)
@@ -132,7 +137,7 @@ def learn(
     trainer = Trainer(network, pairs, compute, learning_rate=_LEARNING_RATE, layers=selected)
     known = stack.seen
     while finetune and (done := schedule.deblurring(trainer.steps)) < 1:
-        trainer.step(done)
+        seconds += _timed_step(trainer, done)
         progress("finetune", done)
         schedule.reserve(
             lambda: (
@@ -140,13 +145,15 @@ def learn(
                 + stack.haze_time_of_all
             )
         )
-        stack.take()
+        yield Turn.READY
+        yield from stack.taking()
         if stack.seen >= 2 * known:
             known = stack.seen
             if measured is None:
                 found = find_psf(source, character.noise)
             lessons = stack.lessons(stack.haze(found))
             pairs.clean, pairs.errors, pairs.blur = lessons.clean, lessons.errors, found.blur
+    ended = schedule.spent
     exam = AxialPairs(lessons.held_out, lessons.errors, found.blur, anisotropy, generator)
     ready = trainer.network()
     return Learned(
@@ -161,6 +168,8 @@ def learn(
         trainer.steps,
         tuple(trainer.losses),
         selected,
+        seconds,
+        ended,
     )
 
 
@@ -194,8 +203,8 @@ def _learn_to_denoise(
     progress: Progress,
     *,
     finetune: bool,
-) -> tuple[Denoiser, int]:
-    """Fine-tune a denoiser; return it and the steps it took."""
+) -> Work[tuple[Denoiser, int, float]]:
+    """Fine-tune a denoiser by turns; return it, the steps it took and their seconds."""
     pool = PlanePool(compute.device, smallest=NOISY_PATCH)
     feed = Feed(source)
 
@@ -205,11 +214,20 @@ def _learn_to_denoise(
 
     take(at_once=True)
     trainer = denoiser_trainer(network, pool, character.normalised_noise, compute, generator)
+    seconds = 0.0
     while finetune and (done := schedule.denoising(trainer.steps)) < 1:
-        trainer.step(done)
+        seconds += _timed_step(trainer, done)
         progress("denoise", done)
+        yield Turn.READY
         take()
-    return Denoiser(trainer.network(), character.noise, character.scale, compute), trainer.steps
+    return Denoiser(trainer.network(), character.noise, character.scale, compute), trainer.steps, seconds
+
+
+def _timed_step(trainer: Trainer, progress: float) -> float:
+    """Take a step of training; return its seconds."""
+    begun = time.perf_counter()
+    trainer.step(progress)
+    return time.perf_counter() - begun
 
 
 def restoring_time(

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,10 +24,8 @@ from otf_stream.service.budget import Schedule
 from otf_stream.service.character import Character, FoundPsf
 from otf_stream.service.learning import Learned
 from otf_stream.service.memory import Lesson
+from otf_stream.service.settings import Settings
 from otf_stream.service.source import StackSource
-
-if TYPE_CHECKING:
-    from otf_stream.service.stack import Settings
 
 LIGHT_LOST = 0.03
 """The share of the light that may be lost or won without a warning."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,12 @@ import numpy as np
 
 from otf_stream.acquisition import StackIndex
 from otf_stream.learn.compute import Compute
+from otf_stream.service.budget import Demand
+from otf_stream.service.costs import Costs
 from otf_stream.service.memory import Memory
-from otf_stream.service.stack import Settings, restore_stack
+from otf_stream.service.settings import Settings
+from otf_stream.service.source import StackSource
+from otf_stream.service.stack import expected_demand, restore_stack
 from otf_stream.store.recordings import Recording
 from otf_stream.store.session import SessionStore
 
@@ -69,20 +73,19 @@ def restore_recording(
     store = SessionStore.create(path, recording.acquisition, session=uuid.uuid4().hex, overwrite=overwrite)
     try:
         _copy_planes(recording, store, progress)
-        stacks = recording.acquisition.stacks()
-        provenance, memory = {}, Memory()
+        stacks = [stack for stack in recording.acquisition.stacks() if store.journal.planes_of(stack)]
+        provenance, memory, costs = {}, Memory(), Costs()
         for done, stack in enumerate(stacks):
 
             def tell(stage: str, fraction: float, stack: StackIndex = stack) -> None:
                 progress(stack, stage, fraction)
 
-            def waiting(left: int = len(stacks) - done) -> int:
-                return left
+            def others(left: Sequence[StackIndex] = stacks[done + 1 :]) -> list[Demand]:
+                return [expected_demand(StackSource(store, stack), settings, costs) for stack in left]
 
-            if store.journal.planes_of(stack):
-                provenance[stack] = restore_stack(
-                    store, stack, settings, compute, progress=tell, waiting=waiting, memory=memory
-                )
+            provenance[stack] = restore_stack(
+                store, stack, settings, compute, progress=tell, others=others, memory=memory, costs=costs
+            )
         return provenance
     finally:
         store.close()

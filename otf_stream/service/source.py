@@ -84,6 +84,12 @@ class StackSource:
         depth = isotropic_depth(extent.stop, voxel_size) - start
         return Grid(self.planes(), voxel_size.anisotropy, depth, start)
 
+    @property
+    def voxels(self) -> int:
+        """How many voxels the isotropic volume will have."""
+        sizes = self.acquisition.sizes
+        return self.grid().depth * sizes.y * sizes.x
+
     def read(self, planes: Sequence[int], y: slice = slice(None), x: slice = slice(None)) -> np.ndarray:
         """Read planes, or a window of them.
 

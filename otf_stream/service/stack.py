@@ -1,7 +1,8 @@
-"""One stack from its first planes to its restored volume: the eight stages in order.
+"""One stack through all stages, from its first durable planes to a restored volume with its provenance.
 
-``serve`` and ``restore`` both come here. Whatever happens, the stack ends in a complete volume: where learning
-cannot be done (too few planes, no contrast, no time) the planes are interpolated, and the provenance says so.
+It always ends in a complete volume. Whatever keeps a stack from being learned from (no contrast, too few planes, no
+time, a failure) is a reason, not an error: the stack is interpolated, and the provenance gives the reason. What is
+decided on the way, and the figures behind it, is noted in the journal.
 """
 
 from __future__ import annotations
@@ -9,94 +10,43 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
 import torch
 
 from otf_stream.acquisition import StackIndex
-from otf_stream.config import LayerChoice, MethodName
 from otf_stream.learn.checkpoints import digest, network_to_deblur, shipped_network
 from otf_stream.learn.compute import Compute
 from otf_stream.restore.fidelity import Fidelity
-from otf_stream.restore.methods import Grid, HazeField, clean_richardson_lucy, deblur, interpolate, richardson_lucy
-from otf_stream.restore.regions import Method, restore_region, split_into_regions
-from otf_stream.service.budget import Budget, Schedule
-from otf_stream.service.character import (
-    Character,
-    FoundPsf,
-    characterise,
-    find_psf,
-    uncharacterised,
-    usual_psf,
-)
+from otf_stream.restore.methods import Grid, HazeField, interpolate
+from otf_stream.restore.regions import Method
+from otf_stream.service.budget import Demand, Schedule
+from otf_stream.service.character import Character, FoundPsf, characterise, find_psf, uncharacterised, usual_psf
+from otf_stream.service.costs import Costs
+from otf_stream.service.landing import choose_method, landing, writing
 from otf_stream.service.learning import FEWEST_PLANES, Learned, Progress, attuned, learn, restoring_time
 from otf_stream.service.memory import Lesson, Memory
 from otf_stream.service.provenance import LIGHT_LOST, provenance, timing
+from otf_stream.service.settings import Settings
 from otf_stream.service.source import StackSource
-from otf_stream.store.disk import is_full
-from otf_stream.store.restored import BLOCK, RestoredWriter
+from otf_stream.service.turns import Turn, Work
+from otf_stream.store.restored import RestoredWriter
 from otf_stream.store.session import SessionStore
 
-Written = TypeVar("Written")
-
 _POLL = 0.1
-_ROOM_POLL = 5.0
 _MOST_LIGHT_LOST = 0.25
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How stacks are restored.
-
-    Parameters
-    ----------
-    method
-        ``auto`` and ``finetune`` fine-tune the pre-trained network on the stack, ``pretrained`` uses it as it is; all
-        three denoise the stack by learning from it, and interpolate where that cannot be done.
-    budget
-        Time, or steps, that a stack may take.
-    seed
-        Of every draw.
-    psf
-        File of a measured point spread function; estimated from the stack if None.
-    weights
-        File of the network to start from; the shipped one if None.
-    layers
-        Which of its layers are fine-tuned: all, or those that ZEST selects.
-    silence
-        Seconds without a plane after which a stack is restored from what is there; never if None.
-    """
-
-    method: MethodName = "auto"
-    budget: Budget = field(default_factory=Budget)
-    seed: int = 0
-    psf: Path | None = None
-    weights: Path | None = None
-    layers: LayerChoice = "all"
-    silence: float | None = None
 
 
 class EmptyStackError(RuntimeError):
     """Not one plane of a stack arrived, so there is nothing to restore."""
 
 
-def restore_stack(
-    store: SessionStore,
-    stack: StackIndex,
-    settings: Settings,
-    compute: Compute,
-    *,
-    progress: Progress = lambda stage, done: None,
-    waiting: Callable[[], int] = lambda: 1,
-    patient: bool = False,
-    memory: Memory | None = None,
-) -> dict[str, Any]:
-    """Restore one stack, from its first planes on, and land the volume in its session store.
+class Restoration:
+    """The restoration of one stack, from its first planes on, by turns.
 
     Parameters
     ----------
@@ -110,12 +60,314 @@ def restore_stack(
         Device and precision.
     progress
         Is told the stage and how far it is, from 0 to 1.
-    waiting
-        How many stacks, this one included, share the device now.
+    others
+        What other stacks ask of the device now.
     patient
         Wait for room where the disk is full, rather than raise.
     memory
         Of earlier time points, from whose networks this one starts; what is learnt of it is added.
+    costs
+        Of the device; what this stack costs is added.
+    claim
+        Returns whether nobody else is writing the volume, and from then on will.
+
+    Notes
+    -----
+    Where learning fails for whatever reason, which is noted in the journal, the stack is interpolated.
+    """
+
+    def __init__(
+        self,
+        store: SessionStore,
+        stack: StackIndex,
+        settings: Settings,
+        compute: Compute,
+        *,
+        progress: Progress = lambda stage, done: None,
+        others: Callable[[], Sequence[Demand]] = lambda: (),
+        patient: bool = False,
+        memory: Memory | None = None,
+        costs: Costs | None = None,
+        claim: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._claim = claim
+        self.source = StackSource(store, stack, silence=settings.silence)
+        self._costs = costs or Costs()
+        self.schedule = Schedule(settings.budget, self.source.arrivals, costs=self._costs, others=others)
+        self._store = store
+        self._settings = settings
+        self._compute = compute
+        self._progress = progress
+        self._memory = memory or Memory()
+        self._writing = partial(writing, store.journal, patient=patient)
+        self._timings: dict[str, float] = {}
+        self._work = self._restoring()
+        self.provenance: dict[str, Any] | None = None
+        """As it is written beside the volume, once that is done."""
+
+    def turn(self) -> Turn | None:
+        """Go on for a moment; return how the turn ended, None once the stack is restored.
+
+        Raises
+        ------
+        EmptyStackError
+            If the arrivals closed before the stack had a plane.
+        OSError
+            If the disk is full (where it is not waited for room) or fails.
+        """
+        with self.schedule.turn():
+            try:
+                return next(self._work)
+            except StopIteration as done:
+                self.provenance = done.value
+                return None
+
+    def demand(self) -> Demand:
+        """Return what the stack asks of the device."""
+        return self.schedule.demand(self._costs.interpolating(self.source.voxels))
+
+    def _restoring(self) -> Work[dict[str, Any]]:
+        try:
+            return (yield from self._through_the_stages([]))
+        except (EmptyStackError, OSError):
+            raise
+        except Exception as error:
+            method = self._settings.method
+            if method == "interpolate":
+                raise
+            self._note("failure", trace=traceback.format_exc())
+            failed = f"restoring with method {method} failed ({type(error).__name__}: {error}): interpolated"
+        self._settings = replace(self._settings, method="interpolate")
+        return (yield from self._through_the_stages([failed]))
+
+    def _through_the_stages(self, failures: Sequence[str]) -> Work[dict[str, Any]]:
+        """Take the stack through the stages; its provenance tells of earlier ``failures``."""
+        source, settings, schedule = self.source, self._settings, self.schedule
+        begun = time.monotonic()
+        yield from self._planes(FEWEST_PLANES)
+        self._timings["wait"] = time.monotonic() - begun
+        self._progress("characterise", 0.0)
+        with self._timed("learn"):
+            character, reasons = self._characterised(after_failure=bool(failures))
+            earlier = self._memory.recall(self._store.session, source.stack)
+            learned = yield from self._learning(character, reasons, earlier)
+        yield from self._planes(None)
+        with self._timed("restore"):
+            if not learned:
+                character = self._characterised(after_failure=bool(failures))[0]
+            found = learned.found if learned else self._psf(character, reasons)
+            grid = source.grid()  # Planes that come later than this are not in the volume.
+            method, field = choose_method(settings.method, grid, character, found, learned, self._compute)
+            if learned and learned.trust.best != "network":
+                reasons.append(
+                    f"on held-out planes the network gained {learned.trust.network:+.1f} dB over interpolation, "
+                    f"Richardson–Lucy {learned.trust.richardson_lucy:+.1f} dB: {method.name} was used"
+                )
+            while not self._claim():
+                yield Turn.WAITING
+            yield from self._writing(lambda: self._store.journal.set_state(source.stack, "restoring"))
+            writer = yield from self._writing(
+                lambda: RestoredWriter.create(self._store, dtype=source.acquisition.dtype)
+            )
+            fidelity = yield from self._landing(grid, method, field, found, character, writer)
+            # What is left of planes without haze is divided by the core's share of the light, and so are errors in it.
+            bearable = min(LIGHT_LOST / (field.core_share if field else 1.0), _MOST_LIGHT_LOST)
+            if learned and settings.budget.steps is None and abs(fidelity.flux_ratio - 1) > bearable:
+                # Light must not be lost: no sharpness is worth it.
+                reasons.append(
+                    f"the network made {fidelity.flux_ratio:.2f} times the light of the planes: interpolated"
+                )
+                method, learned = interpolate(grid), None
+                fidelity = yield from self._landing(grid, method, None, found, character, writer)
+        with self._timed("pyramid"):
+            yield from self._writing(lambda: writer.finish(source.stack))
+        self._learn_costs(learned, method)
+        told = provenance(
+            source,
+            settings,
+            self._compute,
+            method=method.name,
+            grid=grid,
+            character=character,
+            found=found,
+            fidelity=fidelity,
+            learned=learned,
+            earlier=earlier,
+            warnings=[*failures, *reasons],
+            timing=timing(source, schedule, self._timings),
+        )
+
+        def sign() -> None:
+            writer.write_provenance(source.stack, told)
+            self._note("restored", method=method.name, warnings=told["warnings"])
+            self._store.journal.finish_stack(source.stack, len(grid.planes))
+
+        yield from self._writing(sign)
+        if learned and learned.denoiser_steps and learned.trust.best == "network":
+            lesson = Lesson(source.stack, learned.denoiser.network, learned.network, learned.weights)
+            self._memory.keep(self._store.session, lesson)
+        self._progress("restored", 1.0)
+        return told
+
+    def _planes(self, wanted: int | None) -> Work[None]:
+        """Wait until ``wanted`` planes are durable, or no more will come."""
+        while True:
+            arrivals = self.source.arrivals()
+            if arrivals.complete and arrivals.received == 0:
+                t, c = self.source.stack
+                raise EmptyStackError(f"no plane of stack t={t} c={c} arrived")
+            if arrivals.complete or (wanted is not None and arrivals.received >= wanted):
+                return
+            yield Turn.WAITING
+
+    def _learning(self, character: Character, reasons: list[str], earlier: Lesson | None) -> Work[Learned | None]:
+        """Learn where the method asks for it and the stack allows it; otherwise add to the reasons why not."""
+        source, settings, schedule, compute = self.source, self._settings, self.schedule, self._compute
+        if settings.method not in ("auto", "finetune", "pretrained"):
+            return None
+        planes = source.arrivals().received
+        if planes < FEWEST_PLANES:
+            reasons.append(f"{planes} planes are too few to learn from (at least {FEWEST_PLANES}): interpolated")
+            return None
+        torch.manual_seed(settings.seed)
+        if earlier:
+            network, denoising, weights = earlier.deblurring, earlier.denoising, earlier.weights
+        else:
+            network, denoising = network_to_deblur(settings.weights), shipped_network("denoise")
+            weights = digest(settings.weights)
+        schedule.reserve(lambda: restoring_time(network, denoising, source, compute, to_denoise=len(source.extent)))
+        while character.scale <= 0 and not source.arrivals().complete:
+            yield Turn.WAITING  # the first planes lie outside the sample
+            character = characterise(source)
+        if character.scale <= 0 and (character := characterise(source)).scale <= 0:
+            reasons.append("the stack has no contrast, every pixel is alike: interpolated")
+            return None
+        if not schedule.worth_training(source.voxels):
+            reasons.append("no time to learn before the deadline: interpolated")
+            self._decide("interpolate", "no time to learn")
+            return None
+        self._decide("learn", "warm start" if earlier else "from the pre-trained networks")
+        finetune = settings.method != "pretrained"
+        learned = yield from learn(
+            source,
+            network,
+            character,
+            schedule,
+            compute,
+            seed=settings.seed,
+            progress=self._progress,
+            finetune=finetune,
+            measured=settings.psf,
+            layers=settings.layers,
+            denoising=denoising,
+        )
+        self._decide("stop learning", "the time for it is over", steps=learned.steps, seconds=learned.seconds)
+        yield from self._planes(None)
+        if not schedule.time_to_restore:
+            reasons.append(
+                "no time to restore with the network before the deadline, the machine is too busy: interpolated"
+            )
+            self._decide("interpolate", "no time to restore with the network")
+            return None
+        if finetune and learned.steps == 0:
+            reasons.append("no time to fine-tune before the deadline: the pre-trained network was used as it is")
+        yield from learned.stack.taking(at_once=True)
+        return replace(attuned(learned, compute), weights=weights)
+
+    def _landing(
+        self,
+        grid: Grid,
+        method: Method,
+        field: HazeField | None,
+        found: FoundPsf,
+        character: Character,
+        writer: RestoredWriter,
+    ) -> Work[Fidelity]:
+        source = self.source
+        step = 1.0 if source.acquisition.numpy_dtype.kind in "ui" else 0.0
+        fidelity = Fidelity(grid, character.noise, found.psf.kernel, field, step=step)
+        self._decide("restore", f"method {method.name}")
+        yield from landing(source, grid, method, fidelity, writer, self._compute, self._landed, self._writing)
+        return fidelity
+
+    def _landed(self, stage: str, share: float) -> None:
+        self.schedule.landed = share
+        self._progress(stage, share)
+
+    def _characterised(self, *, after_failure: bool) -> tuple[Character, list[str]]:
+        """Characterise the stack; where that may be what failed before, do without and say so."""
+        try:
+            return characterise(self.source), []
+        except OSError:
+            raise
+        except Exception as error:
+            if not after_failure:
+                raise
+            return uncharacterised(), [f"noise could not be estimated ({type(error).__name__}: {error})"]
+
+    def _psf(self, character: Character, reasons: list[str]) -> FoundPsf:
+        """Find the point spread function of a stack that was not learnt from; a usual one if that fails."""
+        measured: Path | None = self._settings.psf
+        try:
+            return find_psf(self.source, character.noise, measured)
+        except OSError:
+            raise
+        except Exception as error:
+            reasons.append(f"blur could not be estimated ({type(error).__name__}: {error})")
+            return usual_psf(self.source)
+
+    def _learn_costs(self, learned: Learned | None, method: Method) -> None:
+        """Let the next stacks know what this one cost."""
+        spent, voxels = self.schedule.spent, self.source.voxels
+        if learned:
+            # The exam, the last planes and the haze of all of them come after training too.
+            landed, taken = spent - learned.ended, spent - learned.seconds
+            self._costs.restored(voxels, measured=self.schedule.measured, landed=landed, taken=taken)
+        elif method.name == "interpolate":
+            self._costs.interpolated(voxels, self._timings["restore"] + self._timings["pyramid"])
+
+    def _decide(self, what: str, why: str, **figures: float) -> None:
+        """Note a decision in the journal, and the figures behind it."""
+        if self._settings.budget.steps is None:
+            figures |= self.schedule.figures()
+        self._note("decision", decision=what, reason=why, **{name: round(value, 3) for name, value in figures.items()})
+
+    def _note(self, kind: str, **detail: Any) -> None:
+        self._store.journal.note(kind, stack=list(self.source.stack), **detail)
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        """Take the time that the stack has the device during a stage."""
+        before = self.schedule.spent
+        yield
+        self._timings[stage] = self.schedule.spent - before
+
+
+def expected_demand(source: StackSource, settings: Settings, costs: Costs) -> Demand:
+    """Return what a stack that has not been begun will ask of the device."""
+    arrivals, voxels = source.arrivals(), source.voxels
+    deadline = settings.budget.deadline(arrivals.first, arrivals.last(time.time()))
+    return Demand(deadline, costs.restoring(voxels), costs.interpolating(voxels))
+
+
+def restore_stack(
+    store: SessionStore,
+    stack: StackIndex,
+    settings: Settings,
+    compute: Compute,
+    *,
+    progress: Progress = lambda stage, done: None,
+    others: Callable[[], Sequence[Demand]] = lambda: (),
+    patient: bool = False,
+    memory: Memory | None = None,
+    costs: Costs | None = None,
+) -> dict[str, Any]:
+    """Restore one stack, from its first planes on, and land the volume in its session store.
+
+    Parameters
+    ----------
+    store, stack, settings, compute, progress, others, patient, memory, costs
+        As those of :class:`Restoration`.
 
     Returns
     -------
@@ -128,266 +380,19 @@ def restore_stack(
         If the arrivals closed before the stack had a plane.
     OSError
         If the disk is full (where it is not waited for room) or fails.
-
-    Notes
-    -----
-    Where learning fails for whatever other reason, which is noted in the journal, the stack is interpolated.
     """
-    try:
-        return _restore(store, stack, settings, compute, progress, waiting, patient, memory or Memory(), [])
-    except (EmptyStackError, OSError):
-        raise
-    except Exception as error:
-        if settings.method == "interpolate":
-            raise
-        store.journal.note("failure", stack=list(stack), trace=traceback.format_exc())
-        failed = f"restoring with method {settings.method} failed ({type(error).__name__}: {error}): interpolated"
-        plain = replace(settings, method="interpolate")
-        return _restore(store, stack, plain, compute, progress, waiting, patient, Memory(), [failed])
-
-
-def _restore(
-    store: SessionStore,
-    stack: StackIndex,
-    settings: Settings,
-    compute: Compute,
-    progress: Progress,
-    waiting: Callable[[], int],
-    patient: bool,
-    memory: Memory,
-    failures: Sequence[str],
-) -> dict[str, Any]:
-    """Take a stack through the stages; its provenance tells of earlier ``failures``."""
-    source = StackSource(store, stack, silence=settings.silence)
-    timings: dict[str, float] = {}
-    with _timed(timings, "wait"):
-        _await_planes(source, FEWEST_PLANES)
-    schedule = Schedule(settings.budget, source.arrivals, waiting=waiting)
-    progress("characterise", 0.0)
-    with _timed(timings, "learn"):
-        character, reasons = _characterised(source, after_failure=bool(failures))
-        earlier = memory.recall(store.session, stack)
-        learned = _learn_if_possible(source, character, schedule, settings, compute, progress, reasons, earlier)
-    _await_all_planes(source)
-    with _timed(timings, "restore"):
-        character = learned.character if learned else _characterised(source, after_failure=bool(failures))[0]
-        found = learned.found if learned else _psf(source, character, settings.psf, reasons)
-        grid = source.grid()  # Planes that come later than this are not in the volume.
-        method, field = _method(settings.method, grid, character, found, learned, compute)
-        if learned and learned.trust.best != "network":
-            reasons.append(
-                f"on held-out planes the network gained {learned.trust.network:+.1f} dB over interpolation, "
-                f"Richardson–Lucy {learned.trust.richardson_lucy:+.1f} dB: {method.name} was used"
-            )
-        written = partial(_with_room, store, patient)
-        written(lambda: store.journal.set_state(stack, "restoring"))
-        writer = written(lambda: RestoredWriter.create(store, dtype=source.acquisition.dtype))
-
-        def land(method: Method, field: HazeField | None) -> Fidelity:
-            step = 1.0 if source.acquisition.numpy_dtype.kind in "ui" else 0.0
-            fidelity = Fidelity(grid, character.noise, found.psf.kernel, field, step=step)
-            _land(source, grid, method, fidelity, writer, compute, progress)
-            return fidelity
-
-        fidelity = written(lambda: land(method, field))
-        # What is left of planes without haze is divided by the core's share of the light, and so are errors in it.
-        bearable = min(LIGHT_LOST / (field.core_share if field else 1.0), _MOST_LIGHT_LOST)
-        if learned and settings.budget.steps is None and abs(fidelity.flux_ratio - 1) > bearable:
-            # Light must not be lost: no sharpness is worth it.
-            reasons.append(f"the network made {fidelity.flux_ratio:.2f} times the light of the planes: interpolated")
-            method, learned = interpolate(grid), None
-            fidelity = written(lambda: land(method, None))
-    with _timed(timings, "pyramid"):
-        written(lambda: writer.finish(stack))
-    told = provenance(
-        source,
+    restoration = Restoration(
+        store,
+        stack,
         settings,
         compute,
-        method=method.name,
-        grid=grid,
-        character=character,
-        found=found,
-        fidelity=fidelity,
-        learned=learned,
-        earlier=earlier,
-        warnings=[*failures, *reasons],
-        timing=timing(source, schedule, timings),
-    )
-
-    def sign() -> None:
-        writer.write_provenance(stack, told)
-        store.journal.note("restored", stack=list(stack), method=method.name, warnings=told["warnings"])
-        store.journal.finish_stack(stack, len(grid.planes))
-
-    written(sign)
-    if learned and learned.steps and learned.trust.best == "network":
-        memory.keep(store.session, Lesson(stack, learned.denoiser.network, learned.network, learned.weights))
-    progress("restored", 1.0)
-    return told
-
-
-def _await_planes(source: StackSource, wanted: int) -> None:
-    """Wait until ``wanted`` planes are durable or no more will come."""
-    while True:
-        arrivals = source.arrivals()
-        if arrivals.complete and arrivals.received == 0:
-            raise EmptyStackError(f"no plane of stack t={source.stack[0]} c={source.stack[1]} arrived")
-        if arrivals.complete or arrivals.received >= wanted:
-            return
-        time.sleep(_POLL)
-
-
-def _await_all_planes(source: StackSource) -> None:
-    """Wait until no more planes will come."""
-    while not source.arrivals().complete:
-        time.sleep(_POLL)
-
-
-def _learn_if_possible(
-    source: StackSource,
-    character: Character,
-    schedule: Schedule,
-    settings: Settings,
-    compute: Compute,
-    progress: Progress,
-    reasons: list[str],
-    earlier: Lesson | None,
-) -> Learned | None:
-    """Learn where the method asks for it and the stack allows it; otherwise add to the reasons why not."""
-    if settings.method not in ("auto", "finetune", "pretrained"):
-        return None
-    planes = source.arrivals().received
-    if planes < FEWEST_PLANES:
-        reasons.append(f"{planes} planes are too few to learn from (at least {FEWEST_PLANES}): interpolated")
-        return None
-    torch.manual_seed(settings.seed)
-    if earlier:
-        network, denoising, weights = earlier.deblurring, earlier.denoising, earlier.weights
-    else:
-        network, denoising = network_to_deblur(settings.weights), shipped_network("denoise")
-        weights = digest(settings.weights)
-    schedule.reserve(lambda: restoring_time(network, denoising, source, compute, to_denoise=len(source.extent)))
-    while character.scale <= 0 and not source.arrivals().complete:
-        time.sleep(_POLL)  # the first planes lie outside the sample
-        character = characterise(source)
-    if character.scale <= 0 and (character := characterise(source)).scale <= 0:
-        reasons.append("the stack has no contrast, every pixel is alike: interpolated")
-        return None
-    if not schedule.worth_training:
-        reasons.append("no time to learn before the deadline: interpolated")
-        return None
-    finetune = settings.method != "pretrained"
-    learned = learn(
-        source,
-        network,
-        character,
-        schedule,
-        compute,
-        seed=settings.seed,
         progress=progress,
-        finetune=finetune,
-        measured=settings.psf,
-        layers=settings.layers,
-        denoising=denoising,
+        others=others,
+        patient=patient,
+        memory=memory,
+        costs=costs,
     )
-    _await_all_planes(source)
-    if not schedule.time_to_restore:
-        reasons.append("no time to restore with the network before the deadline, the machine is too busy: interpolated")
-        return None
-    if finetune and learned.steps == 0:
-        reasons.append("no time to fine-tune before the deadline: the pre-trained network was used as it is")
-    learned.stack.take(at_once=True)
-    return replace(attuned(learned, compute), weights=weights)
-
-
-def _characterised(source: StackSource, *, after_failure: bool) -> tuple[Character, list[str]]:
-    """Characterise the stack; where that may be what failed before, do without and say so."""
-    try:
-        return characterise(source), []
-    except OSError:
-        raise
-    except Exception as error:
-        if not after_failure:
-            raise
-        return uncharacterised(), [f"noise could not be estimated ({type(error).__name__}: {error})"]
-
-
-def _psf(source: StackSource, character: Character, measured: Path | None, reasons: list[str]) -> FoundPsf:
-    """Find the point spread function of a stack that was not learnt from; a usual one if that fails."""
-    try:
-        return find_psf(source, character.noise, measured)
-    except OSError:
-        raise
-    except Exception as error:
-        reasons.append(f"blur could not be estimated ({type(error).__name__}: {error})")
-        return usual_psf(source)
-
-
-def _method(
-    choice: MethodName, grid: Grid, character: Character, found: FoundPsf, learned: Learned | None, compute: Compute
-) -> tuple[Method, HazeField | None]:
-    """Return the way to restore, and the haze that it takes away."""
-    if learned and learned.trust.best == "interpolate":
-        return interpolate(grid), None
-    if learned:
-        field, cleaner = learned.stack.haze(found, grid.planes), learned.stack.cleaner(grid.planes)
-        kernel = found.psf.kernel
-        if learned.trust.best == "richardson-lucy":
-            return clean_richardson_lucy(grid, cleaner, field, kernel, character.origin), field
-        deblurred = deblur(
-            grid,
-            cleaner,
-            field,
-            kernel,
-            learned.network,
-            compute,
-            origin=character.origin,
-            scale=learned.scale,
-        )
-        return replace(deblurred, name="finetune" if learned.steps else "pretrained"), field
-    if choice == "richardson-lucy":
-        return richardson_lucy(grid, found.psf.kernel, character.origin), None
-    return interpolate(grid), None
-
-
-def _with_room(store: SessionStore, patient: bool, write: Callable[[], Written]) -> Written:
-    """Write; where the disk is full and there is patience, write again when there may be room."""
-    while True:
-        try:
-            return write()
-        except OSError as error:
-            if not (patient and is_full(error)):
-                raise
-            with suppress(OSError):  # the journal lies on the same disk
-                store.journal.note("stage", stage="waiting for room on the disk")
-            time.sleep(_ROOM_POLL)
-
-
-def _land(
-    source: StackSource,
-    grid: Grid,
-    method: Method,
-    fidelity: Fidelity,
-    writer: RestoredWriter,
-    compute: Compute,
-    progress: Progress,
-) -> None:
-    """Restore region by region into the store, and compare each with its raw planes."""
-    sizes = source.acquisition.sizes
-    regions = list(split_into_regions(grid.depth, sizes.y, sizes.x, block=BLOCK, halo=method.halo))
-    for index, region in enumerate(regions):
-        progress("restore", index / len(regions))
-        raw = torch.from_numpy(source.read(grid.planes, region.halo_y, region.halo_x)).to(compute.device)
-        volume = restore_region(method, region, raw)
-        y, x = region.inner
-        fidelity.add(raw[:, y, x], volume, region)
-        # Where the channel has no planes, nothing is known: zeros.
-        ends = grid.start, writer.shape[0] - grid.start - grid.depth
-        writer.write(source.stack, (region.y, region.x), np.pad(volume.cpu().numpy(), (ends, (0, 0), (0, 0))))
-
-
-@contextmanager
-def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
-    begun = time.monotonic()
-    yield
-    timings[stage] = time.monotonic() - begun
+    while restoration.provenance is None:
+        if restoration.turn() is Turn.WAITING:
+            time.sleep(_POLL)
+    return restoration.provenance

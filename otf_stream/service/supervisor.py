@@ -20,7 +20,7 @@ from otf_stream.acquire.listener import run_listener
 from otf_stream.config import ServiceConfig
 from otf_stream.learn.compute import choose_compute
 from otf_stream.service.budget import Budget
-from otf_stream.service.stack import Settings
+from otf_stream.service.settings import Settings
 from otf_stream.service.worker import run_worker
 
 # Forking a process that has threads (ZeroMQ's, torch's) is not safe; Windows cannot fork at all.

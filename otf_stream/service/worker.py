@@ -1,7 +1,9 @@
-"""The worker: a process of its own that tails the session stores and restores one stack after the other.
+"""The worker: a process of its own that tails the session stores and restores their stacks by turns.
 
 It owns the computing device. It is told nothing: it finds its work in the stores and journals, so it may die and
-be restarted at any moment, and a stack that was being restored is simply restored again.
+be restarted at any moment, and a stack that was being restored is simply restored again. Of the stacks that have
+something to do, the one whose deadline is nearest has the next turn; one that waits for its planes leaves the device
+to the others.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import sqlite3
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -25,20 +27,26 @@ import torch
 from otf_stream.acquisition import StackIndex
 from otf_stream.config import DeviceName
 from otf_stream.learn.compute import Compute, choose_compute
+from otf_stream.service.budget import Demand
+from otf_stream.service.costs import Costs
 from otf_stream.service.learning import Progress
 from otf_stream.service.memory import Memory
-from otf_stream.service.stack import EmptyStackError, Settings, restore_stack
+from otf_stream.service.pending import Key, PendingStack, PendingStacks
+from otf_stream.service.preview import Previewer
+from otf_stream.service.settings import Settings
+from otf_stream.service.source import StackSource
+from otf_stream.service.stack import EmptyStackError, Restoration, expected_demand
+from otf_stream.service.turns import Turn
 from otf_stream.store.disk import is_full
-from otf_stream.store.journal import JournalError, journal_path
-from otf_stream.store.session import SessionStore, find_sessions, session_attributes
+from otf_stream.store.session import SessionStore
 
 _POLL = 0.2
-_ROOM_POLL = 5.0
-_COUNT_AGAIN = 1.0  # seconds between two counts of the waiting stacks
+_LOOK_AGAIN = 1.0  # seconds between two looks for stacks
+_AT_ONCE = 6  # stacks; each keeps some hundred megabytes of planes and networks
 
 
 class Worker:
-    """Restores the stacks of every session in a data folder, those that began first, first.
+    """Restores the stacks of every session in a data folder, those that must be done first, first.
 
     Parameters
     ----------
@@ -48,99 +56,109 @@ class Worker:
         How stacks are restored.
     compute
         Device and precision.
+    claim
+        Returns whether nobody else is writing the volume of a stack, and from then on will.
     """
 
-    def __init__(self, data: Path, settings: Settings, compute: Compute) -> None:
-        self._data = data
+    def __init__(
+        self, data: Path, settings: Settings, compute: Compute, *, claim: Callable[[Key], bool] = lambda key: True
+    ) -> None:
         self._settings = settings
         self._compute = compute
-        # By session, not by path: a store may be deleted and another take its name.
-        self._open: dict[str, SessionStore] = {}
-        self._done: dict[str, tuple[int, ...]] = {}
+        self._claim = claim
+        self._pending = PendingStacks(data)
         self._memory = Memory()
-        self._counted = (float("-inf"), 1)
+        self._costs = Costs()
+        self._begun: dict[Key, Restoration] = {}
+        self._waiting: dict[Key, PendingStack] = {}
+        self._demands: dict[Key, Demand] = {}
+        self._looked = float("-inf")
 
     def run(self, stop: Event) -> None:
-        """Work until ``stop`` is set; a stack in progress is finished first."""
+        """Work until ``stop`` is set."""
         while not stop.is_set():
-            if not self.work_once():
+            if self.work() is not Turn.READY:
                 stop.wait(_POLL)
 
-    def work_once(self) -> bool:
-        """Restore the stack that has waited longest; return whether there was one."""
-        waiting = sorted(self._waiting(), key=lambda item: item[0])
-        if not waiting:
-            return False
-        _, store, stack = waiting[0]
-        self._restore(store, stack)
-        return True
+    def work(self) -> Turn | None:
+        """Give a stack that has something to do a turn, the most urgent one.
+
+        Returns
+        -------
+        Turn or None
+            How the turn ended, or that all wait; None where there is no stack.
+        """
+        self._look()
+        for key in sorted(self._waiting, key=self._urgency):
+            if key not in self._begun:
+                if len(self._begun) >= _AT_ONCE:
+                    continue
+                self._begun[key] = self._begin(key)
+            if self._turn(key) is Turn.READY:
+                return Turn.READY
+        return Turn.WAITING if self._waiting else None
 
     def close(self) -> None:
         """Close every session."""
-        for store in self._open.values():
-            store.close()
-        self._open.clear()
+        self._begun.clear()
+        self._pending.close()
 
-    def _restore(self, store: SessionStore, stack: StackIndex) -> None:
-        """Restore a stack; if even interpolating it fails, set it aside with its reason."""
-        told = _stages(store, stack)
+    def _urgency(self, key: Key) -> tuple[float, StackIndex, str]:
+        return self._demands[key].deadline, key[1], key[0]
+
+    def _begin(self, key: Key) -> Restoration:
+        waiting = self._waiting[key]
+        return Restoration(
+            waiting.store,
+            waiting.stack,
+            self._settings,
+            self._compute,
+            progress=_stages(waiting.store, waiting.stack),
+            others=lambda: [demand for other, demand in self._demands.items() if other != key],
+            patient=True,
+            memory=self._memory,
+            costs=self._costs,
+            claim=lambda: self._claim(key),
+        )
+
+    def _turn(self, key: Key) -> Turn:
+        """Give a stack a turn; if even interpolating it fails, set it aside with its reason."""
+        waiting, restoration = self._waiting[key], self._begun[key]
         try:
-            restore_stack(
-                store,
-                stack,
-                self._settings,
-                self._compute,
-                waiting=self._count,
-                progress=told,
-                patient=True,
-                memory=self._memory,
-            )
+            if turn := restoration.turn():
+                self._demands[key] = restoration.demand()
+                return turn
         except EmptyStackError as error:
-            store.journal.note("empty", stack=list(stack), reason=str(error))
-            store.journal.set_state(stack, "failed")
+            waiting.store.journal.note("empty", stack=list(waiting.stack), reason=str(error))
+            waiting.store.journal.set_state(waiting.stack, "failed")
         except Exception as error:  # a stack must never take the others down with it
             if isinstance(error, OSError) and is_full(error):
-                time.sleep(_ROOM_POLL)  # not even the journal could be written; nothing is lost by trying again
-                return
-            store.journal.note("failure", stack=list(stack), trace=traceback.format_exc())
-            store.journal.set_state(stack, "failed")
+                # Not even the journal could be written; nothing is lost by trying again.
+                del self._begun[key]
+                return Turn.WAITING
+            waiting.store.journal.note("failure", stack=list(waiting.stack), trace=traceback.format_exc())
+            waiting.store.journal.set_state(waiting.stack, "failed")
+        del self._begun[key], self._waiting[key], self._demands[key]
+        return Turn.READY
 
-    def _waiting(self) -> Iterator[tuple[float, SessionStore, StackIndex]]:
-        """Yield stacks that have planes, or never will, and are not done, each with the time of its first plane."""
-        for path in find_sessions(self._data):
-            # Somebody may move a store while it is looked at, and a damaged one must not stop the others.
-            with suppress(JournalError, OSError, sqlite3.Error):
-                yield from self._waiting_in(path)
+    def _look(self) -> None:
+        """Look for stacks that wait, now and then."""
+        if self._waiting and time.monotonic() - self._looked < _LOOK_AGAIN:
+            return
+        self._waiting, self._demands = {}, {}
+        for pending in self._pending.find():
+            with suppress(OSError, sqlite3.Error):  # somebody may move a store while it is looked at
+                self._demands[pending.key] = self._demand(pending)
+                self._waiting[pending.key] = pending
+        for key in self._begun.keys() - self._waiting.keys():
+            del self._begun[key]  # its store is gone
+        self._looked = time.monotonic()
 
-    def _waiting_in(self, path: Path) -> list[tuple[float, SessionStore, StackIndex]]:
-        session = str((session_attributes(path) or {}).get("session"))
-        changed = _changed(path)
-        if self._done.get(session) == changed:
-            return []
-        if session not in self._open:
-            self._open[session] = SessionStore.open(path)
-        store = self._open[session]
-        journal = store.journal
-        pending = [s for s in journal.stacks() if journal.state(s) not in ("restored", "failed")]
-        if not pending and journal.closed is not None:
-            # A sender that was silent may come back: the session is looked at again if its journal changes.
-            self._open.pop(session).close()
-            self._done[session] = changed
-        spans = {stack: journal.span(stack) for stack in pending}
-        return [
-            (span[0] if span else 0.0, store, stack)
-            for stack, span in spans.items()
-            if span or journal.closed is not None
-        ]
-
-    def _count(self) -> int:
-        """Count the stacks that share the device; asked at every training step, hence remembered for a second."""
-        at, count = self._counted
-        if time.monotonic() - at > _COUNT_AGAIN:
-            count = max(sum(1 for _ in self._waiting()), 1)
-            self._memory = Memory()
-        self._counted = (time.monotonic(), count)
-        return count
+    def _demand(self, pending: PendingStack) -> Demand:
+        if begun := self._begun.get(pending.key):
+            return begun.demand()
+        source = StackSource(pending.store, pending.stack, silence=self._settings.silence)
+        return expected_demand(source, self._settings, self._costs)
 
 
 def run_worker(data: Path, settings: Settings, device: DeviceName, threads: int | None) -> None:
@@ -159,18 +177,13 @@ def run_worker(data: Path, settings: Settings, device: DeviceName, threads: int 
     # One core stays free for the listener and the camera's software. Threads that wait for each other collapse when
     # one of their cores is taken: two on two cores train three times slower beside one busy process than one alone.
     torch.set_num_threads(threads or max((os.cpu_count() or 2) - 1, 1))
-    worker = Worker(data, settings, choose_compute(device))
+    previewer = Previewer(PendingStacks(data), silence=settings.silence)
+    threading.Thread(target=previewer.run, args=(stop,), name="previews", daemon=True).start()
+    worker = Worker(data, settings, choose_compute(device), claim=previewer.claim)
     try:
         worker.run(stop)
     finally:
         worker.close()
-
-
-def _changed(store: Path) -> tuple[int, ...]:
-    """When the journal of a store was changed last, as far as its files tell."""
-    journal = journal_path(store)
-    files = (journal, journal.with_name(journal.name + "-wal"))
-    return tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files)
 
 
 def _exit_after(parent: BaseProcess) -> None:

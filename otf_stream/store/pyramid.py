@@ -7,7 +7,7 @@ stands for itself. An axis of length 1 stays as it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -40,13 +40,15 @@ def level_places(shapes: list[Shape], voxel: float) -> Iterator[tuple[list[float
         yield (pooled * voxel).tolist(), ((pooled - 1) / 2 * voxel).tolist()
 
 
-def halve(volume: np.ndarray) -> np.ndarray:
+def halve(volume: np.ndarray, axes: Iterable[int] | None = None) -> np.ndarray:
     """Halve every axis longer than 1 by averaging neighbours; a last voxel without partner stands for itself.
 
     Parameters
     ----------
     volume
-        ``(z, y, x)``.
+        ``(z, y, x)``, or of any other number of axes.
+    axes
+        Which axes to halve; all if None.
 
     Returns
     -------
@@ -54,7 +56,7 @@ def halve(volume: np.ndarray) -> np.ndarray:
         ``(⌈z/2⌉, ⌈y/2⌉, ⌈x/2⌉)``, float32.
     """
     pooled = volume.astype(np.float32, copy=False)
-    for axis in range(pooled.ndim):
+    for axis in range(pooled.ndim) if axes is None else axes:
         rows = np.moveaxis(pooled, axis, 0)
         means = rows[::2].copy()
         pairs = len(rows) // 2

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import errno
 import itertools
+import math
 import shutil
+import threading
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -30,6 +32,9 @@ BLOCK = 256
 """Side of the lateral grid that regions are aligned to, and of the largest shard."""
 
 Region = tuple[slice, slice]
+
+_ATTRIBUTES = threading.RLock()
+"""Held while attributes are read, changed and written back: stacks of one image may be written by several threads."""
 
 
 class RestoredWriter:
@@ -69,28 +74,9 @@ class RestoredWriter:
         ValueError
             If there is a restored image already with another grid or dtype.
         """
-        acquisition, folder = store.acquisition, store.path / "restored"
-        if not folder.exists():
-            # Built beside the store and moved in: readers meet the whole image or none.
-            partial = store.path.with_name(store.path.name + ".restored.partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            _create_hierarchy(partial, acquisition, np.dtype(dtype).newbyteorder("<"))
-            fsync_tree(partial)
-            partial.replace(folder)
-            fsync_folder(store.path)
-        series = zarr.open_group(store.path / "OME", mode="r+")
-        if series.attrs["ome"] != ome.series(["raw", "restored"]):
-            series.attrs.put({"ome": ome.series(["raw", "restored"])})
-        shape = (*acquisition.sizes.shape[:2], *_grid(acquisition))
-        if acquisition.growing:
-            _extend(zarr.open_group(folder, mode="r+"), acquisition)
-        present = _array(zarr.open_group(folder, mode="r"), 0)
-        if present.shape != shape or present.dtype != np.dtype(dtype):
-            raise ValueError(
-                f"{folder} holds a restored image of shape {present.shape} and dtype {present.dtype}, but "
-                f"{shape} and {dtype} are asked for; delete that folder to restore anew"
-            )
-        return cls(store.path, acquisition)
+        with _ATTRIBUTES:
+            _create_or_check(store, dtype)
+            return cls(store.path, store.acquisition)
 
     @property
     def shape(self) -> Shape:
@@ -143,6 +129,36 @@ class RestoredWriter:
             raise ValueError("the restored region holds values that are not finite; restore it by another method")
         self._levels[0][(*stack, slice(0, depth), region[0], region[1])] = _as_dtype(volume, self.dtype)
 
+    def finest_level(self, voxels: int) -> int:
+        """Return the finest level of which a stack has no more than so many voxels, or the coarsest."""
+        coarsest = len(self._shapes) - 1
+        return next((level for level, shape in enumerate(self._shapes) if math.prod(shape) <= voxels), coarsest)
+
+    def write_level(self, stack: StackIndex, level: int, volume: np.ndarray) -> None:
+        """Write a stack at one level and those coarser than it, as a preview: nothing waits for the disk.
+
+        Parameters
+        ----------
+        stack
+            ``(t, c)``.
+        level
+            Of the pyramid; 0 is the finest. The finer ones stay as they are.
+        volume
+            ``(z', y, x)``, in the shape of the level, any real dtype.
+
+        Raises
+        ------
+        ValueError
+            If the stack is not in the image, or the volume has another shape.
+        """
+        self._check_stack(stack)
+        if volume.shape != self._shapes[level]:
+            raise ValueError(f"level {level} has shape {self._shapes[level]}, but the volume {volume.shape}")
+        for array in self._levels[level:]:
+            array[stack] = _as_dtype(volume, self.dtype)
+            volume = halve(volume)
+        self._show(stack[1], np.asarray(self._levels[-1][stack]))
+
     def finish(self, stack: StackIndex) -> None:
         """Build the pyramid of a stack whose regions are all written, and see that all of it is on disk.
 
@@ -169,22 +185,24 @@ class RestoredWriter:
     def write_provenance(self, stack: StackIndex, provenance: dict[str, Any]) -> None:
         """Keep with the image how ``stack`` was restored, as JSON; replaces what was said of it before."""
         self._check_stack(stack)
-        group = zarr.open_group(self.path / "restored", mode="r+")
-        own: Any = group.attrs.get(ATTRIBUTES, {})
-        told = {**own.get("provenance", {}), "t{}c{}".format(*stack): provenance}
-        group.attrs.put({**group.attrs.asdict(), ATTRIBUTES: {**own, "provenance": told}})
-        self._fsync_attributes()
+        with _ATTRIBUTES:
+            group = zarr.open_group(self.path / "restored", mode="r+")
+            own: Any = group.attrs.get(ATTRIBUTES, {})
+            told = {**own.get("provenance", {}), "t{}c{}".format(*stack): provenance}
+            group.attrs.put({**group.attrs.asdict(), ATTRIBUTES: {**own, "provenance": told}})
+            self._fsync_attributes()
 
     def _show(self, channel: int, overview: np.ndarray) -> None:
         """Let viewers open the channel at a contrast that suits its latest stack."""
         low, high = (float(value) for value in np.percentile(overview, (0.1, 99.9)))
-        group = zarr.open_group(self.path / "restored", mode="r+")
-        metadata: Any = group.attrs["ome"]
-        window = metadata["omero"]["channels"][channel]["window"]
-        window.update(start=low, end=max(high, low + 1e-6))
-        if self.dtype.kind == "f":
-            window.update(min=float(overview.min()), max=max(float(overview.max()), window["end"]))
-        group.attrs.put({**group.attrs.asdict(), "ome": metadata})
+        with _ATTRIBUTES:
+            group = zarr.open_group(self.path / "restored", mode="r+")
+            metadata: Any = group.attrs["ome"]
+            window = metadata["omero"]["channels"][channel]["window"]
+            window.update(start=low, end=max(high, low + 1e-6))
+            if self.dtype.kind == "f":
+                window.update(min=float(overview.min()), max=max(float(overview.max()), window["end"]))
+            group.attrs.put({**group.attrs.asdict(), "ome": metadata})
 
     def _fsync_attributes(self) -> None:
         fsync_file(self.path / "restored" / "zarr.json")
@@ -233,6 +251,30 @@ def read_provenance(path: Path) -> dict[str, Any]:
     """
     own: Any = _open_restored(path).attrs.get(ATTRIBUTES, {})
     return cast("dict[str, Any]", own.get("provenance", {}))
+
+
+def _create_or_check(store: SessionStore, dtype: PixelType) -> None:
+    acquisition, folder = store.acquisition, store.path / "restored"
+    if not folder.exists():
+        # Built beside the store and moved in: readers meet the whole image or none.
+        partial = store.path.with_name(store.path.name + ".restored.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        _create_hierarchy(partial, acquisition, np.dtype(dtype).newbyteorder("<"))
+        fsync_tree(partial)
+        partial.replace(folder)
+        fsync_folder(store.path)
+    series = zarr.open_group(store.path / "OME", mode="r+")
+    if series.attrs["ome"] != ome.series(["raw", "restored"]):
+        series.attrs.put({"ome": ome.series(["raw", "restored"])})
+    shape = (*acquisition.sizes.shape[:2], *_grid(acquisition))
+    if acquisition.growing:
+        _extend(zarr.open_group(folder, mode="r+"), acquisition)
+    present = _array(zarr.open_group(folder, mode="r"), 0)
+    if present.shape != shape or present.dtype != np.dtype(dtype):
+        raise ValueError(
+            f"{folder} holds a restored image of shape {present.shape} and dtype {present.dtype}, but "
+            f"{shape} and {dtype} are asked for; delete that folder to restore anew"
+        )
 
 
 def _pooled(fine: zarr.Array[Any], stack: StackIndex, place: tuple[slice, slice, slice]) -> np.ndarray:

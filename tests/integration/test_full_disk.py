@@ -37,7 +37,8 @@ def wait_for_room(folder: Path) -> None:
     from otf_stream.acquisition import Acquisition
     from otf_stream.learn.compute import choose_compute
     from otf_stream.service.budget import Budget
-    from otf_stream.service.stack import Settings, restore_stack
+    from otf_stream.service.settings import Settings
+    from otf_stream.service.stack import restore_stack
     from otf_stream.store.restored import read_restored
     from otf_stream.store.session import SessionStore
 

@@ -47,7 +47,7 @@ def test_planes_that_never_come_are_bridged_in_the_haze_and_some_are_held_out(se
     generator = torch.Generator().manual_seed(0)
     denoiser = Denoiser(shipped_network("denoise"), NoiseModel(2.0, 100.0, 4.0), 300.0, CPU)
     clean = CleanStack(source, denoiser, generator)
-    clean.take(at_once=True)
+    list(clean.taking(at_once=True))
     assert clean.seen == 16
     grid = source.grid()
     field = clean.haze(usual_psf(source), grid.planes)
@@ -73,7 +73,7 @@ def test_axial_slices_are_those_of_the_denoised_planes_from_the_first_to_the_las
     source = StackSource(store, (0, 0))
     denoiser = Denoiser(shipped_network("denoise"), NoiseModel(2.0, 100.0, 4.0), 300.0, CPU)
     clean = CleanStack(source, denoiser, torch.Generator().manual_seed(0))
-    clean.take(at_once=True)
+    list(clean.taking(at_once=True))
     found = usual_psf(source)
     grid, (xz, yz) = clean.axial(found)
     seen = clean.seen
@@ -92,7 +92,7 @@ def test_planes_that_were_kept_are_not_denoised_again(session):
     denoiser = Denoiser(shipped_network("denoise"), NoiseModel(2.0, 100.0, 4.0), 300.0, CPU)
     stack = CleanStack(source, denoiser, torch.Generator().manual_seed(0))
     assert stack.left_to_denoise == 10
-    stack.take(at_once=True)
+    list(stack.taking(at_once=True))
     assert stack.left_to_denoise == 0
     raw = torch.from_numpy(source.read(range(10)))
     region = Region(slice(8, 40), slice(16, 48), slice(0, 56), slice(8, 64))
@@ -107,7 +107,7 @@ def test_planes_that_were_not_kept_are_denoised_when_needed(session, monkeypatch
     source = StackSource(store, (0, 0))
     denoiser = Denoiser(shipped_network("denoise"), NoiseModel(2.0, 100.0, 4.0), 300.0, CPU)
     stack = CleanStack(source, denoiser, torch.Generator().manual_seed(0))
-    stack.take(at_once=True)
+    list(stack.taking(at_once=True))
     assert stack.left_to_denoise == 10
     raw = torch.from_numpy(source.read(range(10)))
     whole = Region(*[slice(0, 72)] * 4)

@@ -7,7 +7,7 @@ from stacks import small_stack
 from otf_stream.learn.compute import choose_compute
 from otf_stream.service.budget import Budget
 from otf_stream.service.recorded import restore_recording
-from otf_stream.service.stack import Settings
+from otf_stream.service.settings import Settings
 from otf_stream.store.recordings import open_recording
 from otf_stream.store.restored import read_restored
 

@@ -15,7 +15,8 @@ from otf_stream.learn.training import layers_of
 from otf_stream.restore.methods import Grid
 from otf_stream.restore.methods import interpolated as interpolated_planes
 from otf_stream.service.budget import Budget
-from otf_stream.service.stack import EmptyStackError, Settings, restore_stack
+from otf_stream.service.settings import Settings
+from otf_stream.service.stack import EmptyStackError, restore_stack
 from otf_stream.store.restored import read_provenance, read_restored
 from simulators.microscope import image
 from simulators.phantom import phantom

@@ -1,6 +1,7 @@
 """The worker finds its work in the stores, and no stack takes another down."""
 
 import shutil
+import time
 import uuid
 
 import numpy as np
@@ -11,13 +12,25 @@ from otf_stream.acquisition import Acquisition
 from otf_stream.learn.compute import choose_compute
 from otf_stream.service.budget import Budget
 from otf_stream.service.overview import overview
-from otf_stream.service.stack import Settings
+from otf_stream.service.settings import Settings
+from otf_stream.service.turns import Turn
 from otf_stream.service.worker import Worker
 from otf_stream.store.journal import journal_path, remove_journal
 from otf_stream.store.restored import read_provenance, read_restored
 from otf_stream.store.session import SessionStore
 
 CPU = choose_compute("cpu")
+
+
+def restored(store, stack):
+    return lambda: store.journal.state(stack) == "restored"
+
+
+def settle(worker, done=lambda: False):
+    """Work until there is no stack left, or it is `done`."""
+    while not done() and (turn := worker.work()) is not None:
+        if turn is Turn.WAITING:
+            time.sleep(0.05)
 
 
 @pytest.fixture
@@ -32,8 +45,7 @@ def test_every_stack_of_every_session_is_restored(session, worker):
         session({(0, 0): small_stack(seed=1), (0, 1): small_stack(seed=2)}, name="two channels"),
         session({(t, 0): small_stack(seed=3 + t) for t in range(2)}, name="two times"),
     ]
-    while worker.work_once():
-        pass
+    settle(worker)
     for store in stores:
         for stack in store.acquisition.stacks():
             assert store.journal.state(stack) == "restored"
@@ -44,7 +56,7 @@ def test_every_stack_of_every_session_is_restored(session, worker):
 def test_a_stack_that_was_being_restored_when_the_worker_died_is_restored_again(session, worker):
     store = session({(0, 0): small_stack()})
     store.journal.set_state((0, 0), "restoring")
-    assert worker.work_once()
+    settle(worker)
     assert store.journal.state((0, 0)) == "restored"
 
 
@@ -52,8 +64,7 @@ def test_a_stack_that_cannot_be_restored_is_set_aside_with_its_reason(session, w
     broken = session({(0, 0): small_stack()}, name="broken")
     (broken.path / "raw/0/c/0/0/3/0/0").write_bytes(b"torn")
     sound = session({(0, 0): small_stack()}, name="sound")
-    while worker.work_once():
-        pass
+    settle(worker)
     assert broken.journal.state((0, 0)) == "failed"
     failures = [event.detail["trace"] for event in broken.journal.events() if event.kind == "failure"]
     assert len(failures) == 2  # learnt, then interpolated
@@ -63,41 +74,38 @@ def test_a_stack_that_cannot_be_restored_is_set_aside_with_its_reason(session, w
 
 def test_a_stack_that_never_came_is_set_aside(session, worker):
     store = session({(0, 0): small_stack(), (0, 1): small_stack()[:0]})
-    while worker.work_once():
-        pass
+    settle(worker)
     assert store.journal.state((0, 0)) == "restored"
     assert store.journal.state((0, 1)) == "failed"
     assert any(event.kind == "empty" for event in store.journal.events())
 
 
 def test_an_idle_worker_has_nothing_to_do(worker):
-    assert not worker.work_once()
+    assert worker.work() is None
 
 
 def test_channels_do_not_mix(session, worker):
     store = session({(0, 0): small_stack(), (0, 1): np.full((10, 72, 72), 1000, np.uint16)})
-    while worker.work_once():
-        pass
+    settle(worker)
     assert (read_restored(store.path, (0, 1)) == 1000).all()
     assert read_restored(store.path, (0, 0)).mean() < 500
 
 
 def test_a_time_point_whose_planes_were_dropped_is_left_behind_while_others_arrive(session, worker):
     store = session({(0, 0): small_stack(), (1, 0): small_stack(seed=1)}, skip=(4,), close=False)
-    assert worker.work_once()
+    settle(worker, restored(store, (0, 0)))
     assert store.journal.state((0, 0)) == "restored"
     assert read_provenance(store.path)["t0c0"]["missing_planes"] == [4]
 
 
 def test_a_new_session_may_take_the_name_of_a_deleted_one(session, worker):
     first = session({(0, 0): small_stack()})
-    while worker.work_once():
-        pass
+    settle(worker)
     first.close()
     shutil.rmtree(first.path)
     remove_journal(journal_path(first.path))
     second = session({(0, 0): small_stack(seed=1)})
-    assert worker.work_once()
+    settle(worker)
     assert second.journal.state((0, 0)) == "restored"
 
 
@@ -109,7 +117,7 @@ def test_a_damaged_journal_stops_nobody(session, worker, tmp_path):
     journal.write_bytes(b"this is no database" * 100)
     sound = session({(0, 0): small_stack()}, name="sound")
     assert [seen.store for seen in overview(tmp_path)] == [sound.path]
-    assert worker.work_once()
+    settle(worker)
     assert sound.journal.state((0, 0)) == "restored"
 
 
@@ -129,13 +137,12 @@ def test_an_acquisition_of_unknown_length_is_restored_as_it_grows(tmp_path, work
     stacks = [small_stack(seed=1), small_stack(seed=2), small_stack(seed=3, planes=12)]
     for t, stack in enumerate(stacks[:2]):
         write(store, [((t, 0, z), plane) for z, plane in enumerate(stack)])
-    assert worker.work_once()  # the first time point is over, since the second has begun
+    settle(worker, restored(store, (0, 0)))  # the first time point is over, since the second has begun
     assert store.journal.state((0, 0)) == "restored"
     assert read_restored(store.path, (0, 0)).shape == (37, 72, 72)
     write(store, [((2, 0, z), plane) for z, plane in enumerate(stacks[2])])
     store.journal.close_arrivals("finished")
-    while worker.work_once():
-        pass
+    settle(worker)
     assert [store.journal.state(stack) for stack in store.journal.stacks()] == ["restored"] * 3
     assert read_restored(store.path, (2, 0)).shape == (45, 72, 72)
     assert not read_restored(store.path, (1, 0))[37:].any()  # this one was less deep
@@ -148,11 +155,11 @@ def test_a_stack_that_falls_silent_is_restored_and_restored_anew_when_more_comes
     store = growing_session(tmp_path)
     stack = small_stack()
     write(store, [((0, 0, z), stack[z]) for z in range(6)])
-    assert worker.work_once()  # waits for half a second
+    settle(worker)  # waits for half a second
     assert read_restored(store.path, (0, 0)).shape == (21, 72, 72)
-    assert not worker.work_once()
+    assert worker.work() is None
     write(store, [((0, 0, z), stack[z]) for z in range(6, 10)])
-    assert worker.work_once()
+    settle(worker)
     assert read_restored(store.path, (0, 0))[36].max() > 100
     store.close()
     worker.close()
@@ -163,13 +170,12 @@ def test_a_sender_that_comes_back_is_noticed(session, tmp_path):
     stack = small_stack()
     store = session({(0, 0): stack}, skip=(8, 9), close=False)
     store.journal.close_arrivals("silence")
-    while worker.work_once():
-        pass
+    settle(worker)
     assert read_provenance(store.path)["t0c0"]["missing_planes"] == [8, 9]
-    assert not worker.work_once()
+    assert worker.work() is None
     store.journal.reopen_arrivals()
     write(store, [((0, 0, z), stack[z]) for z in (8, 9)])
-    assert worker.work_once()
+    settle(worker)
     assert read_provenance(store.path)["t0c0"]["missing_planes"] == []
     worker.close()
 
@@ -188,8 +194,7 @@ def test_a_channel_has_zeros_where_it_has_no_planes(tmp_path):
     for t, c in [(0, 0), (0, 1), (1, 0)]:
         write(store, [((t, c, z), stack[z]) for z in acquisition.planes_of(c)])
     worker = Worker(tmp_path, Settings(method="interpolate"), CPU)
-    while worker.work_once():
-        pass
+    settle(worker)
     assert [store.journal.state(index) for index in acquisition.stacks()] == ["restored"] * 3
     whole, part = (read_restored(store.path, (0, c)) for c in range(2))
     assert whole.shape == part.shape == (28, 72, 72)
@@ -205,8 +210,7 @@ def test_a_channel_has_zeros_where_it_has_no_planes(tmp_path):
 def test_a_time_point_starts_from_the_networks_of_the_one_before(session, tmp_path):
     worker = Worker(tmp_path, Settings(budget=Budget(steps=20)), CPU)
     store = session({(t, 0): small_stack(seed=t) for t in range(2)})
-    while worker.work_once():
-        pass
+    settle(worker)
     first, second = (read_provenance(store.path)[f"t{t}c0"] for t in range(2))
     assert first["method"] == second["method"] == "finetune"
     assert (first["training"]["started_from"], second["training"]["started_from"]) == (None, "t0c0")

@@ -1,0 +1,67 @@
+"""What restoring costs on this device: measured on a sample before, and corrected by what it really took.
+
+A measurement on a few slices knows nothing of the disk, of compression, or of what else the machine is doing. Once
+whole stacks have been restored, the ratio of what they took to what had been measured is known, and the
+margin that guards a deadline can be smaller.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import deque
+
+_UNTRIED_MARGIN, _TRIED_MARGIN = 1.6, 1.3
+_REMEMBERED = 8  # stacks
+_LEAST_RATIO = 0.5
+_GUESSED_VOXEL = 2e-6  # seconds to restore one on a slow core, before any was
+_INTERPOLATED_VOXEL = 1.5e-7  # reading, comparing, compressing and the pyramid, on one slow core
+
+
+class Costs:
+    """The measured costs of one device; shared by all stacks that it restores."""
+
+    def __init__(self) -> None:
+        self._ratios: deque[float] = deque(maxlen=_REMEMBERED)
+        self._voxels: deque[float] = deque(maxlen=_REMEMBERED)
+        self._interpolated: deque[float] = deque(maxlen=_REMEMBERED)
+
+    @property
+    def known(self) -> bool:
+        """Whether a stack has been restored with a network."""
+        return bool(self._voxels)
+
+    def restored(self, voxels: int, *, measured: float, landed: float, taken: float) -> None:
+        """Take note of a stack of ``voxels`` that was restored with a network.
+
+        Parameters
+        ----------
+        voxels
+            Of the isotropic volume.
+        measured, landed
+            Seconds that restoring and writing it were to take, by a sample, and took.
+        taken
+            Seconds for all that cannot be cut short: noise, blur and haze as well, but no training.
+        """
+        self._voxels.append(taken / max(voxels, 1))
+        if measured > 0:
+            self._ratios.append(max(landed / measured, _LEAST_RATIO))
+
+    def interpolated(self, voxels: int, taken: float) -> None:
+        """Take note of a stack of ``voxels`` that was interpolated in ``taken`` seconds."""
+        self._interpolated.append(taken / max(voxels, 1))
+
+    def corrected(self, measured: float) -> float:
+        """Return how many seconds restoring will take of which ``measured`` were measured on a sample."""
+        return measured * (statistics.median(self._ratios) if self._ratios else 1.0)
+
+    def with_margin(self, measured: float) -> float:
+        """Return how many seconds to keep free for that: a busy machine is slower than the one that was measured."""
+        return self.corrected(measured) * (_TRIED_MARGIN if self._ratios else _UNTRIED_MARGIN)
+
+    def restoring(self, voxels: int) -> float:
+        """Return how many seconds restoring ``voxels`` with a network will take, where no sample was measured."""
+        return voxels * (statistics.median(self._voxels) if self._voxels else _GUESSED_VOXEL)
+
+    def interpolating(self, voxels: int) -> float:
+        """Return how many seconds interpolating ``voxels`` will take."""
+        return voxels * max(self._interpolated, default=_INTERPOLATED_VOXEL)

@@ -1,0 +1,133 @@
+"""A preview of every stack, in the store within moments of its last plane: interpolated, and flagged as such.
+
+It has a thread of its own beside the one that learns and restores, since nobody at a microscope should wait for a
+training step of another stack to see their own. Of a large stack only the coarser levels of the pyramid are written,
+which is what viewers open first. A stack whose restoring begins is left alone from then on: what is restored
+is never painted over.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from contextlib import suppress
+from threading import Event
+from typing import Any
+
+import numpy as np
+import torch
+
+from otf_stream.restore.methods import Grid
+from otf_stream.service.pending import Key, PendingStack, PendingStacks
+from otf_stream.service.source import StackSource
+from otf_stream.store.pyramid import halve
+from otf_stream.store.restored import RestoredWriter
+
+_POLL = 0.2
+_VOXELS = 48 * 2**20  # of the finest level that is written; half a second, and 200 MB
+
+
+class Previewer:
+    """Writes previews of the stacks that have arrived.
+
+    Parameters
+    ----------
+    pending
+        The stacks that are to be restored; the previewer's own, since it looks at them in its own thread.
+    silence
+        Seconds without a plane after which a stack counts as arrived; never if None.
+    """
+
+    def __init__(self, pending: PendingStacks, *, silence: float | None = None) -> None:
+        self._pending = pending
+        self._silence = silence
+        self._lock = threading.Lock()
+        self._writing: Key | None = None
+        self._claimed: set[Key] = set()
+        self._previewed: dict[Key, int] = {}
+
+    def run(self, stop: Event) -> None:
+        """Write previews until ``stop`` is set: the body of a thread."""
+        while not stop.is_set():
+            self.write_all()
+            stop.wait(_POLL)
+        self._pending.close()
+
+    def claim(self, key: Key) -> bool:
+        """Leave a stack alone from now on; False while its preview is being written, to be asked again."""
+        with self._lock:
+            if self._writing == key:
+                return False
+            self._claimed.add(key)
+            return True
+
+    def write_all(self) -> None:
+        """Write a preview of every stack that has arrived and has none."""
+        for pending in self._pending.find():
+            source = StackSource(pending.store, pending.stack, silence=self._silence)
+            arrivals = source.arrivals()
+            if arrivals.complete and arrivals.received and self._begin(pending.key, arrivals.received):
+                try:
+                    level = write_preview(pending, source)
+                    pending.store.journal.note(
+                        "preview",
+                        stack=list(pending.stack),
+                        level=level,
+                        since_last_plane_s=round(time.time() - arrivals.latest, 3),
+                    )
+                except Exception:  # a preview is a courtesy: the stack will be restored whatever becomes of it
+                    with suppress(OSError):  # the disk that took no preview may take no note either
+                        pending.store.journal.note(
+                            "preview failed", stack=list(pending.stack), trace=traceback.format_exc()
+                        )
+                finally:
+                    with self._lock:
+                        self._writing = None
+
+    def _begin(self, key: Key, planes: int) -> bool:
+        with self._lock:
+            if key in self._claimed or self._previewed.get(key) == planes:
+                return False
+            self._writing, self._previewed[key] = key, planes
+            return True
+
+
+def write_preview(pending: PendingStack, source: StackSource) -> int:
+    """Interpolate a stack into the restored image, at the finest level that is quick enough.
+
+    Parameters
+    ----------
+    pending, source
+        The stack; all of its planes are there.
+
+    Returns
+    -------
+    int
+        The finest level of the pyramid that was written.
+    """
+    writer = RestoredWriter.create(pending.store, dtype=source.acquisition.dtype)
+    level = writer.finest_level(_VOXELS)
+    grid = source.grid()
+    matrix = _padded(grid, writer.shape[0])
+    # Interpolating pooled planes is pooling interpolated ones: both are linear, along different axes.
+    for _ in range(level):
+        matrix = halve(matrix, axes=(0,))
+    planes = np.stack([_pooled(source.read([z])[0], level) for z in grid.planes])
+    volume = torch.from_numpy(matrix) @ torch.from_numpy(planes.reshape(len(planes), -1))
+    writer.write_level(pending.stack, level, volume.numpy().reshape(-1, *planes.shape[1:]))
+    told: dict[str, Any] = {"method": "interpolate", "preview": True, "level": level, "warnings": []}
+    writer.write_provenance(pending.stack, told)
+    return level
+
+
+def _padded(grid: Grid, depth: int) -> np.ndarray:
+    """Matrix ``(z', z)`` of interpolation, in an image of ``depth``: zeros where the channel has no planes."""
+    matrix = grid.interpolation(torch.device("cpu")).numpy()
+    return np.pad(matrix, ((grid.start, depth - grid.start - grid.depth), (0, 0)))
+
+
+def _pooled(plane: np.ndarray, times: int) -> np.ndarray:
+    for _ in range(times):
+        plane = halve(plane)
+    return plane
