@@ -31,9 +31,10 @@ from otf_stream.bench.streaming import MODALITY, Z_STEP, described
 from otf_stream.learn.checkpoints import Shipped, shipped_network
 from otf_stream.learn.compute import Compute
 from otf_stream.learn.denoise import NEIGHBOURS
+from otf_stream.learn.folding import folded
 from otf_stream.learn.nafnet import NAFNet
 from otf_stream.learn.slices import CHANNELS
-from otf_stream.learn.training import apply_network
+from otf_stream.learn.training import apply_network, with_statistics
 from otf_stream.restore.methods import slices_at_once
 from otf_stream.service.budget import Budget
 from otf_stream.service.settings import Settings
@@ -67,8 +68,8 @@ def run_throughput(compute: Compute) -> list[Result]:
         "deblur": (slices_at_once(_DEPTH, _WIDTH), CHANNELS, _DEPTH),
     }
     for name, (batch, channels, side) in shown.items():
-        network = shipped_network(name).to(compute.device).eval()
         images = torch.rand(batch, channels, side, _WIDTH, device=compute.device)
+        network = folded(with_statistics(shipped_network(name), [images], compute))
         seconds = _median(partial(_applied, network, images, compute))
         pixels = batch * side * _WIDTH
         with FlopCounterMode(display=False) as counted:

@@ -19,12 +19,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from otf_stream.learn.compute import Compute
+from otf_stream.learn.folding import folded
 from otf_stream.learn.nafnet import NAFNet
 from otf_stream.learn.planes import PlanePool
 from otf_stream.learn.training import Trainer, apply_network
@@ -144,6 +146,10 @@ class Denoiser:
     scale: float
     compute: Compute
 
+    @cached_property
+    def _folded(self) -> NAFNet:
+        return folded(self.network)
+
     @property
     def reach(self) -> int:
         """Lateral pixels around a pixel that its value depends on."""
@@ -161,7 +167,7 @@ class Denoiser:
         clean = []
         for index in range(len(planes))[wanted]:
             given = with_noise_map(neighbourhoods(light, slice(index, index + 1)), noise)
-            clean.append(apply_network(self.network, given, self.compute)[:, 0])
+            clean.append(apply_network(self._folded, given, self.compute)[:, 0])
         return torch.cat(clean) * scale + offset
 
     def errors(self, planes: Tensor, generator: torch.Generator) -> Tensor:

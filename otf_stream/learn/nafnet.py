@@ -58,6 +58,11 @@ class StackAttention(nn.Sequential):
         self.register_buffer("pooled", torch.zeros(1, channels, 1, 1), persistent=False)
         self._updates = 0
 
+    @property
+    def measured(self) -> bool:
+        """Whether there is a statistic of a stack."""
+        return self._updates > 0
+
     def forget(self) -> None:
         """Start the statistic anew."""
         self._updates = 0
@@ -187,6 +192,13 @@ class NAFNet(nn.Module):
             y = decoder(up(y) + skip)
         residual: Tensor = self.ending(y)
         return residual + x[:, : self.img_channel]
+
+
+def channels_last(network: NAFNet) -> NAFNet:
+    """Lay the weights of ``network`` out for channels-last activations."""
+    # torch's own annotation of Module.to lacks the keyword.
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
 
 
 def deblurring_network() -> NAFNet:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from otf_stream.learn.compute import Compute
-from otf_stream.learn.nafnet import NAFNet, StackAttention
+from otf_stream.learn.nafnet import NAFNet, StackAttention, channels_last
 
 Pairs = Callable[[], tuple[Tensor, Tensor]]
 """Draws one batch: input ``(n, c, y, x)``, with guides after the image, and target ``(n, 1, y, x)``."""
@@ -170,13 +170,6 @@ def with_statistics(network: NAFNet, batches: Iterable[Tensor], compute: Compute
             with compute.autocast():  # not around what makes the batches
                 network(_reflect(batch, padding).contiguous(memory_format=torch.channels_last))
     return network.eval()
-
-
-def channels_last(network: NAFNet) -> NAFNet:
-    """Lay the weights of ``network`` out for channels-last activations."""
-    # torch's own annotation of Module.to lacks the keyword.
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return network
 
 
 def apply_network(network: NAFNet, images: Tensor, compute: Compute) -> Tensor:

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from otf_stream.learn.compute import Compute
-from otf_stream.learn.nafnet import LayerNorm2d, NAFBlock, NAFNet, StackAttention
-from otf_stream.learn.training import Loss, channels_last, layers_of
+from otf_stream.learn.nafnet import LayerNorm2d, NAFBlock, NAFNet, StackAttention, channels_last
+from otf_stream.learn.training import Loss, layers_of
 
 PROXIES = ("gradient_norm", "snip", "grasp", "fisher", "weight_gradient", "synflow", "weight_mean", "weight_variance")
 """What layers are scored by; :func:`score_layers` says what each is."""

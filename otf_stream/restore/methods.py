@@ -14,6 +14,7 @@ from torch import Tensor
 
 from otf_stream.learn.compute import Compute
 from otf_stream.learn.denoise import Denoiser
+from otf_stream.learn.folding import folded
 from otf_stream.learn.nafnet import NAFNet
 from otf_stream.learn.slices import shown
 from otf_stream.learn.training import apply_network
@@ -185,13 +186,14 @@ def deblur(
     origin, scale
         The network sees ``(counts − origin) / scale`` of planes without haze.
     """
+    ready = folded(network)
 
     def restore(raw: Tensor, region: Region) -> Tensor:
         matrices = grid.imaging(kernel, raw.device), grid.interpolation(raw.device)
         light = field.removed(cleaner.clean(raw, region) - origin, region.halo_y, region.halo_x) / scale
-        volume = _through(network, compute, *matrices, light)
+        volume = _through(ready, compute, *matrices, light)
         # Turned, the YZ slices of a stack are the XZ slices of its mirror image.
-        volume += _through(network, compute, *matrices, light.transpose(1, 2)).transpose(1, 2)
+        volume += _through(ready, compute, *matrices, light.transpose(1, 2)).transpose(1, 2)
         return volume.mul_(0.5 * scale).add_(origin)
 
     # Tiles are cut where the coarsest level of the networks has its pixels, or that level would see another grid.

@@ -7,7 +7,6 @@ doubled. After every step another stack may have the device.
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from otf_stream.learn.checkpoints import shipped_network
 from otf_stream.learn.compute import Compute
 from otf_stream.learn.denoise import NEIGHBOURS, Denoiser, denoiser_trainer, neighbourhoods
 from otf_stream.learn.denoise import PATCH as NOISY_PATCH
+from otf_stream.learn.folding import folded
 from otf_stream.learn.nafnet import NAFNet
 from otf_stream.learn.pairs import AxialPairs
 from otf_stream.learn.planes import PlanePool
@@ -252,7 +252,8 @@ def restoring_time(
 
 def _measured(network: NAFNet, images: Callable[[], Tensor], compute: Compute) -> float:
     """Seconds to make a batch and run the network on it."""
-    ready = copy.deepcopy(network).to(compute.device).eval()
+    batch = images()
+    ready = folded(with_statistics(network, [batch], compute))
     runs = []
     for _ in range(4):  # the first prepares kernels; the others share the machine with whatever else runs
         begun = time.perf_counter()
