@@ -164,14 +164,17 @@ class Stream:
             self.failures.append(why)
             log.error("%s", why)
 
-    def add_channel(self, place: Place, name: str) -> int:
-        """Name a further channel of a growing acquisition; return its index."""
-        publisher = self._open[place]
-        names = publisher.acquisition.channels
-        if name in names:
-            return names.index(name)
-        publisher.name_channels([*names, name])
-        return len(names)
+    def name_channels(self, place: Place, names: Sequence[str]) -> None:
+        """Name the channels of a growing acquisition, those that have names already and further ones.
+
+        Raises
+        ------
+        ValueError
+            If the acquisition does not grow, or a channel would get another name.
+        """
+        publisher = self._open.get(place)
+        if publisher is not None and len(names) > len(publisher.acquisition.channels):
+            publisher.name_channels(names)
 
     def close(self, *, aborted: bool = False) -> None:
         """End the session of every place; what is left is delivered in the background."""

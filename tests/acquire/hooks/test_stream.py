@@ -54,8 +54,9 @@ def test_an_acquisition_grows_and_its_channels_are_named_as_they_appear(
     stream = Stream(listener.address)
     stream.open((0, 0), GROWING)
     for t in range(3):
-        for name in ("DAPI", "GFP", "Cy5")[: t + 1]:
-            c = stream.add_channel((0, 0), name)
+        names = ("DAPI", "GFP", "Cy5")[: t + 1]
+        for c in range(t + 1):
+            stream.name_channels((0, 0), names)
             for z in range(t + 2):
                 stream.frame((0, 0), FRAMES[0, c % 2, z] + t, t=t, c=c, z=z)
     stream.close()
