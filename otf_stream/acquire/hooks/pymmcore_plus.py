@@ -20,7 +20,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from otf_stream.acquire.hooks.growing import GrowingPlace, Plane
-from otf_stream.acquire.hooks.pymmcore_plus_events import Seen, camera_pixels, describe, is_planned, planned_index
+from otf_stream.acquire.hooks.pymmcore_plus_events import (
+    Bursts,
+    Seen,
+    camera_pixels,
+    describe,
+    is_planned,
+    planned_index,
+)
 from otf_stream.acquire.hooks.stream import Stream
 from otf_stream.acquire.hooks.unplanned import Unplanned, unplanned_name
 from otf_stream.acquire.hooks.voxels import known_pixel_size
@@ -46,6 +53,7 @@ def streaming(
     z_step_um: float | None = None,
     modality: Modality = "unknown",
     optics: Optics = Optics(),  # noqa: B008  frozen
+    frame_counter: str | None = None,
     wait_s: float = 60.0,
 ) -> Iterator[Stream]:
     """Stream every sequence that ``core`` runs within the block, and events without a sequence.
@@ -69,8 +77,17 @@ def streaming(
         Distance of neighbouring planes; from the heights of the events if not given.
     modality, optics
         What is known of the microscope.
+    frame_counter
+        Name of the number that the camera itself gives each frame in its metadata, such as ``PVCAM-FrameNr``, and that
+        begins anew with every hardware-triggered burst. With it, a frame that the camera loses in a burst does not
+        shift those after it; the engine only counts what comes.
     wait_s
         Seconds to wait at the end while nothing is acknowledged.
+
+    Raises
+    ------
+    ValueError
+        If the address or ``frame_counter`` cannot be used.
 
     Examples
     --------
@@ -83,6 +100,7 @@ def streaming(
         stream,
         name=name,
         voxel_um=(z_step_um, pixel_size_um),
+        bursts=Bursts(frame_counter),
         described={"modality": modality, "optics": optics},
     )
     connection.connect()
@@ -106,12 +124,14 @@ class _Connection:
         *,
         name: str,
         voxel_um: tuple[float | None, float | None],
+        bursts: Bursts,
         described: Mapping[str, Any],
     ) -> None:
         self._core = core
         self._stream = stream
         self._name = name
         self._z_step_um, self._pixel_size_um = voxel_um
+        self._bursts = bursts
         self._described = described
         self._running = self._cancelled = False
         self._begun = 0.0
@@ -122,6 +142,7 @@ class _Connection:
         """Listen from now on."""
         events = self._core.mda.events
         events.sequenceStarted.connect(self._started)
+        events.eventStarted.connect(self._event)
         events.frameReady.connect(self._frame)
         events.sequenceCanceled.connect(self._canceled)
         events.sequenceFinished.connect(self._finished)
@@ -130,6 +151,7 @@ class _Connection:
         """Listen no longer."""
         events = self._core.mda.events
         events.sequenceStarted.disconnect(self._started)
+        events.eventStarted.disconnect(self._event)
         events.frameReady.disconnect(self._frame)
         events.sequenceCanceled.disconnect(self._canceled)
         events.sequenceFinished.disconnect(self._finished)
@@ -155,8 +177,22 @@ class _Connection:
         except Exception as error:
             self._stream.fail(f"a sequence is not streamed: {error}")
 
+    def _event(self, event: MDAEvent) -> None:
+        self._end_burst()
+        self._bursts.begin(event)
+
+    def _end_burst(self) -> None:
+        lost = self._bursts.lost()
+        if lost is not None and not self._cancelled:
+            self._stream.fail(f"{self._name}: {lost}")
+
     def _frame(self, image: np.ndarray, event: MDAEvent, metadata: Mapping[str, Any] | None = None) -> None:
-        elapsed = (metadata or {}).get("runner_time_ms")
+        metadata = metadata or {}
+        try:
+            event = self._bursts.event_of(event, metadata)
+        except ValueError as error:
+            self._stream.fail(f"{self._name}: {error}")
+        elapsed = metadata.get("runner_time_ms")
         taken = None if elapsed is None else self._begun + elapsed / 1000
         with self._lock:
             if self._unplanned is not None:
@@ -206,6 +242,7 @@ class _Connection:
 
     def _finished(self, sequence: MDASequence | None = None) -> None:
         self._running = False
+        self._end_burst()
         with self._lock:
             if self._unplanned is not None:
                 self._unplanned[0].give_up()

@@ -8,6 +8,7 @@ told by the other three.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _PIXEL_TYPES: dict[int, PixelType] = {1: "uint8", 2: "uint16"}
 _AXES = ("t", "p", "g", "c", "z")
+_ARRIVED = "ImageNumber"
 
 
 def describe(
@@ -225,3 +227,73 @@ class Seen:
         if self._at == (None, None):
             return None
         return self._stops.setdefault(self._at, len(self._stops))
+
+
+class Bursts:
+    """Tells for which events the frames of hardware-triggered bursts were exposed.
+
+    The engine counts the frames of a burst. If the camera loses one, those after it are taken for the plane before
+    theirs, and the last one for missing. Micro-Manager's ``ImageNumber`` counts what arrived, too, and its times are
+    those of arrival. Only a number that the camera itself gives tells what was exposed; each make has its own name
+    for it.
+
+    Parameters
+    ----------
+    frame_counter
+        That name; None if the camera does not number its frames.
+
+    Raises
+    ------
+    ValueError
+        If it is Micro-Manager's own number.
+    """
+
+    def __init__(self, frame_counter: str | None) -> None:
+        if frame_counter == _ARRIVED:
+            raise ValueError(
+                f"frame_counter is {_ARRIVED!r}, which counts the frames that arrived, not those that were exposed; "
+                "give the name of a number that the camera itself puts into its metadata, or leave it out"
+            )
+        self._counter = frame_counter
+        self._events: tuple[MDAEvent, ...] = ()
+        self._frames = 0
+        self._first: int | None = None  # the number of the first frame of a burst
+
+    def begin(self, event: MDAEvent) -> None:
+        """Note that an event begins, which may stand for those of a burst."""
+        self._events, self._frames = getattr(event, "events", ()), 0
+
+    def lost(self) -> str | None:
+        """Say of the burst that is over that it was short of frames, if those after the lost ones cannot be told."""
+        events, frames = len(self._events), self._frames
+        self._events = ()
+        if self._counter is not None or frames >= events:
+            return None
+        return (
+            f"a burst of {events} frames brought {frames}, which the engine told apart by counting: those after a lost "
+            "one lie a plane too early; give frame_counter=, the name of the frame's number in the camera's metadata"
+        )
+
+    def event_of(self, event: MDAEvent, metadata: Mapping[str, Any]) -> MDAEvent:
+        """Return the event for which a frame was exposed, given the one for which the engine takes it.
+
+        Raises
+        ------
+        ValueError
+            If the camera tells no number of the burst: once, since from then on frames are told apart by counting.
+        """
+        self._frames += 1
+        if self._counter is None or not self._events:
+            return event
+        told = metadata.get("camera_metadata", {})
+        try:
+            number = int(told[self._counter])
+            self._first = number if self._first is None else min(self._first, number)
+            return self._events[number - self._first]
+        except (KeyError, ValueError, IndexError) as error:
+            counter, self._counter = self._counter, None
+            raise ValueError(
+                f"the camera's metadata have no number {counter!r} that begins anew with each burst of "
+                f"{len(self._events)} frames (but {', '.join(f'{key}={told[key]}' for key in told) or 'nothing'}); "
+                "give another frame_counter; until then frames are told apart by counting"
+            ) from error

@@ -19,7 +19,7 @@ from otf_stream.acquire.hooks.pymmcore_plus_events import describe
 from otf_stream.acquire.listener import Listener
 from otf_stream.store.session import SessionStore, find_sessions
 from simulators.core import acquire_stack, virtual_microscope
-from simulators.scenes import Stack
+from simulators.scenes import Stack, View
 
 PLANES = np.random.default_rng(0).integers(0, 4000, (5, 64, 64)).astype(np.uint16)
 STACK = useq.MDASequence(z_plan=useq.ZAbsolutePositions(absolute=[0, 0.8, 1.6, 2.4, 3.2]))
@@ -317,6 +317,60 @@ def test_hardware_triggered(demo_core: UniMMCore, listener: Listener, tmp_path: 
     assert bursts  # the camera ran by itself
     assert (len(frames), stream.failures) == (20, [])
     check_all(tmp_path, frames, {(0, 0): "burst"})
+
+
+class Losing(Stack):
+    """A scene of which the camera loses the third plane."""
+
+    def expose(self, view: View) -> np.ndarray | None:
+        return None if round(view.z_um / self.z_step_um) == 2 else super().expose(view)
+
+
+@pytest.fixture
+def losing() -> Iterator[UniMMCore]:
+    core = virtual_microscope(Losing(PLANES, z_step_um=0.8, pixel_um=0.2), triggered=True)
+    yield core
+    core.unloadAllDevices()
+
+
+def test_a_frame_that_is_lost_in_a_burst(losing: UniMMCore, listener: Listener, tmp_path: Path) -> None:
+    with streaming(losing, listener.address, name="numbered", frame_counter="Trigger") as stream:
+        losing.mda.run(STACK)
+        losing.mda.run(list(STACK))
+    assert (stream.acknowledged, stream.lost, stream.failures) == (8, 0, [])
+    stores = {store.session: store for store in map(SessionStore.open, find_sessions(tmp_path))}
+    for session in stream.sessions:
+        assert stores[session].journal.planes_of((0, 0)) == [0, 1, 3, 4]
+        assert all(np.array_equal(stores[session].read_plane((0, 0, z)), PLANES[z]) for z in (0, 1, 3, 4))
+        stores[session].close()
+
+
+def test_a_frame_that_is_lost_in_a_burst_without_numbers_is_told(losing: UniMMCore, listener: Listener) -> None:
+    with streaming(losing, listener.address, name="counted") as stream:
+        losing.mda.run(STACK)
+    assert (stream.acknowledged, stream.lost) == (4, 0)
+    (failure,) = stream.failures
+    assert "a burst of 5 frames brought 4" in failure
+    assert "give frame_counter=" in failure
+
+
+@pytest.mark.parametrize("wrong", ["Number", "TimeReceivedByCore"])
+def test_numbers_that_the_camera_does_not_give(wrong: str, losing: UniMMCore, listener: Listener) -> None:
+    with streaming(losing, listener.address, name="x", frame_counter=wrong) as stream:
+        losing.mda.run(STACK)
+    assert (stream.acknowledged, stream.lost) == (4, 0)
+    no_number, lost = stream.failures
+    assert f"no number '{wrong}'" in no_number
+    assert "Trigger=0" in no_number
+    assert "a burst of 5 frames brought 4" in lost
+
+
+def test_a_number_that_counts_what_arrived_is_refused(core: UniMMCore) -> None:
+    with (
+        pytest.raises(ValueError, match="counts the frames that arrived"),
+        streaming(core, "tcp://127.0.0.1:9", name="x", frame_counter="ImageNumber"),
+    ):
+        pass
 
 
 UNPLANNED = useq.MDASequence(
