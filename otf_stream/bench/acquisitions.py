@@ -237,7 +237,8 @@ def page(found: Mapping[str, Sequence[Result]], planes: int, command: str, machi
 Written by `{command}` on {machine}.
 
 {count} acquisitions of {planes} planes, one after the other in one process, to one service. Counted after the
-{min(_WARM, count)}th and after the last one. Each series ran in a process of its own.
+{min(_WARM, count)}th and after the last one. Each series ran in a process of its own. Threads that the listener gains
+are of zarr-python's pool, which fills up to four more than there are cores.
 
 {sections}"""
 
