@@ -169,12 +169,13 @@ def acquisitions(
     side: Annotated[int, typer.Option(help="Of the planes, in pixels.", min=16)] = 256,
 ) -> None:
     """Run many acquisitions in a row, and tell whether one is lost or leaves something behind."""
-    from otf_stream.bench.acquisitions import page, run_acquisitions
+    from otf_stream.bench.acquisitions import page, run_all
     from otf_stream.bench.results import machine
 
     results, compute = _prepared(out, 1, again=True)
-    found = run_acquisitions(count=count, planes=planes, side=side, progress=_tell)
-    results.write_text("".join(jsonlib.dumps(result) + "\n" for result in found), encoding="utf-8")
+    found = run_all(count=count, planes=planes, side=side, progress=_tell)
+    lines = (jsonlib.dumps({"series": name, **result}) for name, results_of in found.items() for result in results_of)
+    results.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     command = f"otf-stream bench acquisitions --count {count} --planes {planes} --side {side}"
     _written(out, page(found, planes, command, machine(compute)), results)
 

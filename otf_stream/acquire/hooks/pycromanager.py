@@ -15,31 +15,26 @@ itself is not imported.
 
 from __future__ import annotations
 
-import json
-import math
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from otf_stream.acquire.hooks.pycromanager_events import Axes, Event, Places, Plan, plans
-from otf_stream.acquire.hooks.pycromanager_growing import Frame, Growing, number
+from otf_stream.acquire.hooks.growing import GrowingPlace, Plane
+from otf_stream.acquire.hooks.pycromanager_events import Axes, Event, Places, Plan, pixel_um, plans, seen
+from otf_stream.acquire.hooks.pycromanager_saved import read_saved
 from otf_stream.acquire.hooks.stream import Place, Stream, place_name
+from otf_stream.acquire.hooks.unplanned import Unplanned, unplanned_name
 from otf_stream.acquire.hooks.voxels import known_pixel_size
 from otf_stream.acquisition import Acquisition, Modality, Optics, PixelType, PlaneIndex, Sizes, VoxelSize
 
 _Acquisition = TypeVar("_Acquisition")
 
+_REMEDY = "give its events as events=, which tell all in advance, or give z_step_um if nothing else is missing"
 _PIXEL_TYPES: dict[str, PixelType] = {"uint8": "uint8", "uint16": "uint16"}
-_NDTIFF_PIXELS: dict[int, tuple[type[np.generic], tuple[int, ...]]] = {0: (np.uint8, ()), 2: (np.uint8, (3,))}
-_PIXEL_SIZE = ("PixelSize_um", "PixelSizeUm")  # of the engines; of Micro-Manager's own metadata
-_HELD_BYTES = 64 << 20  # of frames that wait for a second height to tell the z step
-_PLACES = 8  # among how many places to share the memory, where nobody knows how many there will be
 
 
 @contextmanager
@@ -131,12 +126,12 @@ class AcquisitionStream(Stream):
         self._plans: dict[Place, Plan] | None = None
         self._visited: list[Place] = []
         self._last: tuple[Place, PlaneIndex] | None = None
-        self._growing: dict[Place, Growing] = {}
         self._refused: dict[Place, str] = {}
         self._lock = threading.Lock()  # frames come in pycromanager's threads, the end in the script's
         self._over = self._aborted = False
         self._engine_aborts: threading.Event | None = None
         self._begun: float | None = None
+        self._unplanned = Unplanned(self, name, self._grown, from_first=True, remedy=_REMEDY)
         if isinstance(events, list | tuple):
             self._read_plan(events)
 
@@ -175,7 +170,7 @@ class AcquisitionStream(Stream):
             Where it was saved.
         """
         try:
-            pixels, metadata = _read(dataset, axes)
+            pixels, metadata = read_saved(dataset, axes)
             self._take(pixels, axes, metadata)
         except Exception as error:
             self.lose(f"{self._name}: {error}")
@@ -205,8 +200,7 @@ class AcquisitionStream(Stream):
         """Take no more frames, and end the sessions: as aborted if the caller or what came of the events says so."""
         with self._lock:
             self._over = True
-            for place, growing in self._growing.items():
-                self._give_up(place, growing)
+            self._unplanned.give_up()
             engine = self._engine_aborts is not None and self._engine_aborts.is_set()
             self.close(aborted=aborted or self._aborted or engine or self._last is not None)
 
@@ -227,115 +221,62 @@ class AcquisitionStream(Stream):
         with self._lock:
             if self._over:
                 raise ValueError("a frame came after the block of streaming() was left; leave it after the acquisition")
-            place, frame = self._places.of(axes), Frame(pixels, axes, metadata, self._taken(metadata))
+            place, taken = self._places.of(axes), self._taken(metadata)
             if self._plans is None:
-                self._unplanned(place, frame)
+                # What is held must not change. A frame of an open session is copied once, into the memory that waits.
+                kept = pixels if self.is_open(place) else pixels.copy()
+                self._unplanned.take(seen(kept, axes, metadata, place=place, taken=taken))
             elif place in self._plans:  # otherwise no stack is taken there
-                self._planned(place, self._plans[place], frame)
+                self._planned(place, self._plans[place], pixels, axes, metadata, taken)
 
     def _taken(self, metadata: Mapping[str, Any]) -> float:
         """When a frame was exposed, in UNIX seconds; pycromanager tells it in milliseconds since the first one."""
-        now, elapsed = time.time(), (number(metadata, "ElapsedTime-ms") or 0.0) / 1000
+        now, elapsed = time.time(), (float(metadata.get("ElapsedTime-ms") or 0)) / 1000
         begun = now - elapsed
         self._begun = begun if self._begun is None else min(begun, self._begun)  # the least delayed frame knows best
         return self._begun + elapsed
 
-    def _planned(self, place: Place, plan: Plan, frame: Frame) -> None:
-        if self._last == (place, plan.index(frame.axes)):
+    def _planned(
+        self, place: Place, plan: Plan, pixels: np.ndarray, axes: Axes, metadata: Mapping[str, Any], taken: float
+    ) -> None:
+        t, c, z = plan.index(axes)
+        if self._last == (place, (t, c, z)):
             self._last = None
-        if self._started(place, plan, frame, self._visited):
-            self._send(place, plan, frame)
-
-    def _unplanned(self, place: Place, frame: Frame) -> None:
-        growing = self._growing.setdefault(place, Growing(self._z_step_um))
-        if self.is_open(place):
-            self._send(place, growing, frame)
-        elif place in self._refused:
-            self.lose(self._refused[place])
-        else:
-            growing.held.append(replace(frame, pixels=frame.pixels.copy()))
-            if growing.ready():
-                # Where there are positions, or tiles, there will be more than this one.
-                tiled = "row" in frame.axes or "column" in frame.axes
-                others = [(place[0] + 1, int(tiled))] if tiled or "position" in frame.axes else []
-                first, held, growing.held = growing.held[0], growing.held, []
-                for early in held:
-                    if self._started(place, growing, first, [place, *others]):
-                        self._send(place, growing, early)
-            elif sum(early.pixels.nbytes for early in growing.held) > _HELD_BYTES:
-                self._give_up(place, growing)
-
-    def _started(self, place: Place, plan: Plan | Growing, frame: Frame, places: Sequence[Place]) -> bool:
-        """Open the session of a place with its first frame; where that cannot be, lose each that comes."""
         if not self.is_open(place) and place not in self._refused:
             try:
-                name = place_name(self._name, place, places)
-                share = len(places) if self._plans is not None or len(places) == 1 else _PLACES
-                self.open(place, self._describe(name, plan, frame), places=share)
+                name = place_name(self._name, place, self._visited)
+                described = self._described_as(name, plan.announced(), pixels.shape, pixels.dtype, pixel_um(metadata))
+                self.open(place, described, places=len(self._visited))
             except Exception as error:
                 self._refused[place] = f"{self._name} is not streamed: {error}"
         if place in self._refused:
             self.lose(self._refused[place])
-        return self.is_open(place)
+        else:
+            self.frame(place, pixels, t=t, c=c, z=z, taken=taken)
 
-    def _describe(self, name: str, plan: Plan | Growing, frame: Frame) -> Acquisition:
-        pixels, announced = frame.pixels, plan.announced(frame)
-        if pixels.ndim != 2 or pixels.dtype.name not in _PIXEL_TYPES:
+    def _grown(self, first: Plane, place: GrowingPlace) -> Acquisition | None:
+        announced = place.announced()
+        announced["z_step_um"] = self._z_step_um or announced["z_step_um"]
+        if announced["z_step_um"] is None:
+            return None
+        return self._described_as(
+            unplanned_name(self._name, first), announced, first.shape, first.dtype, first.pixel_um
+        )
+
+    def _described_as(
+        self, name: str, announced: dict[str, Any], shape: tuple[int, ...], dtype: np.dtype[Any], told_um: float | None
+    ) -> Acquisition:
+        if len(shape) != 2 or dtype.name not in _PIXEL_TYPES:
             raise ValueError(
-                f"the camera gives frames of {pixels.shape} {pixels.dtype}; "
+                f"the camera gives frames of {shape} {dtype}; "
                 "choose grey values of 8 or 16 bits (its PixelType property)"
             )
-        told = [number(frame.metadata, key) for key in _PIXEL_SIZE]
-        pixel_size = known_pixel_size(
-            next(filter(None, told), None) if self._pixel_size_um is None else self._pixel_size_um
-        )
-        sizes = Sizes(**announced.pop("sizes"), y=pixels.shape[0], x=pixels.shape[1])
+        pixel_size = known_pixel_size(told_um if self._pixel_size_um is None else self._pixel_size_um)
         return Acquisition(
             name=name,
-            sizes=sizes,
-            dtype=_PIXEL_TYPES[pixels.dtype.name],
+            sizes=Sizes(**announced.pop("sizes"), y=shape[0], x=shape[1]),
+            dtype=_PIXEL_TYPES[dtype.name],
             voxel_size=VoxelSize(z=announced.pop("z_step_um"), y=pixel_size, x=pixel_size),
             **announced,
             **self._described,
         )
-
-    def _send(self, place: Place, plan: Plan | Growing, frame: Frame) -> None:
-        try:
-            t, c, z = plan.index(frame.axes)
-            if isinstance(plan, Growing):
-                self.add_channel(place, plan.names[c])
-        except Exception as error:  # told here, because further frames may be held
-            self.lose(f"{self._name}: {error}")
-        else:
-            self.frame(place, frame.pixels, t=t, c=c, z=z, taken=frame.taken)
-
-    def _give_up(self, place: Place, growing: Growing) -> None:
-        """Lose the frames of a place of which no two tell the z step."""
-        held, growing.held = growing.held, []
-        if held:
-            self._refused[place] = (
-                f"{self._name} is not streamed: {len(held)} frames came without two heights of the focus drive among "
-                "them, so that the z step is not known; give z_step_um, or the events as events="
-            )
-        for _ in held:
-            self.lose(self._refused[place])
-
-
-def _read(dataset: Any, axes: Axes) -> tuple[np.ndarray, Mapping[str, Any]]:
-    """Read a frame of a dataset that is being written.
-
-    ``dataset.read_image`` cannot be used on a file: its reader reads ahead, beyond what is written, and takes the
-    beginning of a later frame from what it read then (ndstorage 0.1.18: in a quarter of the frames of 512 × 512, up to
-    1,600 pixels are zero). So the place in the file is all that is taken from it.
-    """
-    full = dataset.res_levels[0] if hasattr(dataset, "res_levels") else dataset  # a grid has smaller versions, too
-    entry = getattr(full, "index", {}).get(frozenset(axes.items()))
-    if entry is None:  # kept in memory
-        return dataset.read_image(**axes), dataset.read_metadata(**axes)
-    dtype, colours = _NDTIFF_PIXELS.get(entry["pixel_type"], (np.uint16, ()))  # the others are 10 to 16 bits
-    shape = (entry["image_height"], entry["image_width"], *colours)
-    with Path(full.path, entry["filename"]).open("rb", buffering=0) as file:
-        file.seek(entry["pix_offset"])
-        pixels = np.fromfile(file, dtype, math.prod(shape)).reshape(shape)
-        file.seek(entry["metadata_offset"])
-        return pixels, json.loads(file.read(entry["metadata_length"]))

@@ -1,4 +1,4 @@
-"""What the events of a pycromanager acquisition announce: pure functions and small tables.
+"""What the events of a pycromanager acquisition announce, and what its frames tell: pure functions and small tables.
 
 Events and frames have axes, such as ``{"time": 0, "position": "A1", "channel": "DAPI", "z": -3}``. None of them is
 mandatory, and their values are what the script chose: z may begin below zero, positions may have labels. A session
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from otf_stream.acquire.hooks.growing import Plane
 from otf_stream.acquire.hooks.stream import Place
 from otf_stream.acquire.hooks.voxels import even_step_um
 from otf_stream.acquisition import PlaneIndex
@@ -22,6 +23,7 @@ Event = Mapping[str, Any]
 
 _AXES = ("time", "channel", "z", "position", "row", "column")
 _UNEVEN = 0.01  # of an interval
+_PIXEL_SIZE = ("PixelSize_um", "PixelSizeUm")  # of the engines; of Micro-Manager's own metadata
 
 
 class Places:
@@ -80,7 +82,7 @@ class Plan:
     interval_s: float | None
     stage_um: tuple[float, float] | None
 
-    def announced(self, first: object) -> dict[str, Any]:
+    def announced(self) -> dict[str, Any]:
         """What is known in advance, for `otf_stream.acquisition.Acquisition`; of its sizes t, c and z."""
         return {
             "sizes": {"t": max(self.times.values()) + 1, "c": len(self.names), "z": max(self.planes.values()) + 1},
@@ -161,7 +163,7 @@ def _plan(events: Sequence[Event], z_step_um: float | None) -> Plan:
         channel = event["axes"].get("channel")
         c = channels.setdefault(channel, len(channels))
         if c == len(names):
-            names.append(channel_name(channel, event))
+            names.append(_channel_name(channel, event))
             taken.append((set(), set()))
         taken[c][0].add(times[event["axes"].get("time")])
         taken[c][1].add(planes[event["axes"].get("z")])
@@ -182,7 +184,49 @@ def _plan(events: Sequence[Event], z_step_um: float | None) -> Plan:
     )
 
 
-def channel_name(channel: Any, event: Event) -> str:
+def seen(pixels: np.ndarray, axes: Axes, metadata: Mapping[str, Any], *, place: Place, taken: float) -> Plane:
+    """Return a frame as a plane of an acquisition that nobody announced.
+
+    Parameters
+    ----------
+    pixels
+        ``(y, x)``.
+    axes, metadata
+        That came with them.
+    place
+        As `Places` numbers it.
+    taken
+        When it was exposed, in UNIX seconds.
+    """
+    x, y = _number(metadata, "XPosition_um_Intended"), _number(metadata, "YPosition_um_Intended")
+    return Plane(
+        t=axes.get("time"),
+        channel=_channel_name(axes.get("channel"), {}),
+        z=axes.get("z"),
+        read=lambda: pixels,
+        shape=pixels.shape,
+        dtype=pixels.dtype,
+        position=place[0] if "position" in axes else None,
+        tile=place[1] if "row" in axes or "column" in axes else None,
+        height_um=_number(metadata, "ZPosition_um_Intended") if "z" in axes else None,  # otherwise of no stack
+        stage_um=None if x is None or y is None else (x, y),
+        pixel_um=pixel_um(metadata),
+        taken=taken,
+    )
+
+
+def pixel_um(metadata: Mapping[str, Any]) -> float | None:
+    """Return the lateral pixel size that came with a frame; None if it is not known."""
+    told = (_number(metadata, key) for key in _PIXEL_SIZE)
+    return next((size for size in told if size), None)
+
+
+def _number(metadata: Mapping[str, Any], key: str) -> float | None:
+    value = metadata.get(key)
+    return None if value is None else float(value)
+
+
+def _channel_name(channel: Any, event: Event) -> str:
     """Return the name of a channel: its value on the axis, or of a number the preset, where the event has one."""
     preset = event.get("config_group")
     return str(preset[1]) if preset and not isinstance(channel, str) else str(channel if channel is not None else 0)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -77,24 +78,26 @@ class Stream:
         self._spill = spill
         self._wait_s = wait_s
         self._open: dict[Place, Publisher] = {}
-        self._all: list[Publisher] = []
+        self._publishers: list[Publisher] = []  # those that are open, or closing
+        self._gone: Counter[str] = Counter()  # what those that were let go had counted
+        self._counting = threading.Lock()
         self._closing: list[threading.Thread] = []
         self._patience = _PATIENCE
 
     @property
     def published(self) -> int:
         """How many frames were taken."""
-        return sum(publisher.published for publisher in self._all)
+        return self._count("published")
 
     @property
     def sent(self) -> int:
         """How many planes went out at least once."""
-        return sum(publisher.sent for publisher in self._all)
+        return self._count("sent")
 
     @property
     def acknowledged(self) -> int:
         """How many planes the listener has on disk."""
-        return sum(publisher.acknowledged for publisher in self._all)
+        return self._count("acknowledged")
 
     def is_open(self, place: Place) -> bool:
         """Whether frames of this place are taken."""
@@ -120,7 +123,8 @@ class Stream:
         """
         publisher = Publisher(self._address, acquisition, memory=self._memory // places, spill=self._spill)
         self._open[place] = publisher
-        self._all.append(publisher)
+        with self._counting:
+            self._publishers.append(publisher)
         self.sessions.append(publisher.session)
 
     def frame(
@@ -164,18 +168,22 @@ class Stream:
             self.failures.append(why)
             log.error("%s", why)
 
-    def add_channel(self, place: Place, name: str) -> int:
-        """Name a further channel of a growing acquisition; return its index."""
-        publisher = self._open[place]
-        names = publisher.acquisition.channels
-        if name in names:
-            return names.index(name)
-        publisher.name_channels([*names, name])
-        return len(names)
+    def name_channels(self, place: Place, names: Sequence[str]) -> None:
+        """Name the channels of a growing acquisition, those that have names already and further ones.
+
+        Raises
+        ------
+        ValueError
+            If the acquisition does not grow, or a channel would get another name.
+        """
+        publisher = self._open.get(place)
+        if publisher is not None and len(names) > len(publisher.acquisition.channels):
+            publisher.name_channels(names)
 
     def close(self, *, aborted: bool = False) -> None:
         """End the session of every place; what is left is delivered in the background."""
         ending, self._open = self._open, {}
+        self._closing = [thread for thread in self._closing if thread.is_alive()]
         for publisher in ending.values():
             thread = threading.Thread(
                 target=self._end, args=(publisher, aborted), name=f"closing {publisher.acquisition.name}"
@@ -196,6 +204,19 @@ class Stream:
                 publisher.close(self._wait_s)
         except Exception as error:
             self.fail(f"{publisher.acquisition.name}: {error}")
+        finally:
+            self._let_go(publisher)
+
+    def _count(self, what: str) -> int:
+        with self._counting:
+            return self._gone[what] + sum(int(getattr(publisher, what)) for publisher in self._publishers)
+
+    def _let_go(self, publisher: Publisher) -> None:
+        """Keep of a publisher that is closed no more than its counts: its memory may be needed by the next one."""
+        with self._counting:
+            self._publishers.remove(publisher)
+            for what in ("published", "sent", "acknowledged"):
+                self._gone[what] += getattr(publisher, what)
 
 
 def place_name(name: str, place: Place, places: Sequence[Place]) -> str:

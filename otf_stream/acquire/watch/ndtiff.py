@@ -17,9 +17,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from otf_stream.acquire.hooks.growing import Plane
 from otf_stream.acquire.watch.ifd import MICRO_MANAGER, read_directory, read_header
 from otf_stream.acquire.watch.pages import decoded, summary_told
-from otf_stream.acquire.watch.plane import Plane, Told
+from otf_stream.acquire.watch.plane import Told
 from otf_stream.acquire.watch.tiff import received
 from otf_stream.store.formats.source import UNKNOWN, micrometres
 

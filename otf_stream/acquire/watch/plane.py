@@ -7,53 +7,16 @@ make sense of for something that is not written yet, until it is told that nothi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-import numpy as np
-
+from otf_stream.acquire.hooks.growing import Plane
 from otf_stream.store.formats.source import Spacing
 
 Stat = tuple[int, int]
 """Size and time of the last change of a file."""
-
-
-@dataclass(frozen=True)
-class Plane:
-    """A plane that is whole on disk.
-
-    Parameters
-    ----------
-    t, z
-        Where it belongs.
-    channel
-        Number or name of its channel.
-    read
-        Reads it, ``(y, x)``, in any byte order.
-    shape, dtype
-        Of its pixels.
-    position
-        Of the stage; None where the files know but one.
-    tile
-        Of a grid around the position; None without one.
-    height_um
-        Where the focus stood.
-    taken
-        When it was exposed, in UNIX seconds.
-    """
-
-    t: int
-    channel: int | str
-    z: int
-    read: Callable[[], np.ndarray]
-    shape: tuple[int, int]
-    dtype: np.dtype[Any]
-    position: int | None = None
-    tile: int | None = None
-    height_um: float | None = None
-    taken: float | None = None
 
 
 @dataclass(frozen=True)

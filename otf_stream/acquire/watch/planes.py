@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from otf_stream.acquire.hooks.growing import Plane
 from otf_stream.acquire.watch.names import PlaneName
-from otf_stream.acquire.watch.plane import Plane, Stat, Told, stat
+from otf_stream.acquire.watch.plane import Stat, Told, stat
 from otf_stream.acquire.watch.tiff import GrowingTiff
 from otf_stream.store.formats.source import UNKNOWN, Spacing, micrometres
 

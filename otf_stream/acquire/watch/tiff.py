@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import tifffile
 
+from otf_stream.acquire.hooks.growing import Plane
 from otf_stream.acquire.watch.ifd import (
     MICRO_MANAGER,
     Directory,
@@ -28,7 +29,7 @@ from otf_stream.acquire.watch.ifd import (
     read_header,
 )
 from otf_stream.acquire.watch.pages import Pages, decoded, describe_pages
-from otf_stream.acquire.watch.plane import Plane, Told
+from otf_stream.acquire.watch.plane import Told
 from otf_stream.store.formats.source import UNKNOWN, micrometres
 
 _PROBE = 4096  # bytes at each of three places that tell whether a plane is blank

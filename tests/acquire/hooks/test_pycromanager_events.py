@@ -14,7 +14,7 @@ STACK = multi_d_acquisition_events(z_start=0, z_end=8, z_step=2)
 
 def test_a_stack() -> None:
     plan = only(STACK)
-    assert plan.announced(None) == {
+    assert plan.announced() == {
         "sizes": {"t": 1, "c": 1, "z": 5},
         "z_step_um": 2.0,
         "channels": ("0",),
@@ -42,7 +42,7 @@ def test_any_order_gives_the_same_plan(order: str) -> None:
     planned = plans(events, Places())
     assert list(planned) == [(0, 0), (1, 0)]
     for (position, _), plan in planned.items():
-        assert plan.announced(None)["sizes"] == {"t": 3, "c": 2, "z": 5}
+        assert plan.announced()["sizes"] == {"t": 3, "c": 2, "z": 5}
         assert plan.names == ("DAPI", "FITC")
         assert plan.z_step_um == pytest.approx(0.5)
         assert plan.interval_s == pytest.approx(4)

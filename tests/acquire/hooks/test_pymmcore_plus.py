@@ -14,11 +14,12 @@ import useq
 from listeners import running
 from pymmcore_plus.experimental.unicore import UniMMCore
 
-from otf_stream.acquire.hooks.pymmcore_plus import describe, streaming
+from otf_stream.acquire.hooks.pymmcore_plus import streaming
+from otf_stream.acquire.hooks.pymmcore_plus_events import describe
 from otf_stream.acquire.listener import Listener
 from otf_stream.store.session import SessionStore, find_sessions
 from simulators.core import acquire_stack, virtual_microscope
-from simulators.scenes import Stack
+from simulators.scenes import Stack, View
 
 PLANES = np.random.default_rng(0).integers(0, 4000, (5, 64, 64)).astype(np.uint16)
 STACK = useq.MDASequence(z_plan=useq.ZAbsolutePositions(absolute=[0, 0.8, 1.6, 2.4, 3.2]))
@@ -316,6 +317,185 @@ def test_hardware_triggered(demo_core: UniMMCore, listener: Listener, tmp_path: 
     assert bursts  # the camera ran by itself
     assert (len(frames), stream.failures) == (20, [])
     check_all(tmp_path, frames, {(0, 0): "burst"})
+
+
+class Losing(Stack):
+    """A scene of which the camera loses the third plane."""
+
+    def expose(self, view: View) -> np.ndarray | None:
+        return None if round(view.z_um / self.z_step_um) == 2 else super().expose(view)
+
+
+@pytest.fixture
+def losing() -> Iterator[UniMMCore]:
+    core = virtual_microscope(Losing(PLANES, z_step_um=0.8, pixel_um=0.2), triggered=True)
+    yield core
+    core.unloadAllDevices()
+
+
+def test_a_frame_that_is_lost_in_a_burst(losing: UniMMCore, listener: Listener, tmp_path: Path) -> None:
+    with streaming(losing, listener.address, name="numbered", frame_counter="Trigger") as stream:
+        losing.mda.run(STACK)
+        losing.mda.run(list(STACK))
+    assert (stream.acknowledged, stream.lost, stream.failures) == (8, 0, [])
+    stores = {store.session: store for store in map(SessionStore.open, find_sessions(tmp_path))}
+    for session in stream.sessions:
+        assert stores[session].journal.planes_of((0, 0)) == [0, 1, 3, 4]
+        assert all(np.array_equal(stores[session].read_plane((0, 0, z)), PLANES[z]) for z in (0, 1, 3, 4))
+        stores[session].close()
+
+
+def test_a_frame_that_is_lost_in_a_burst_without_numbers_is_told(losing: UniMMCore, listener: Listener) -> None:
+    with streaming(losing, listener.address, name="counted") as stream:
+        losing.mda.run(STACK)
+    assert (stream.acknowledged, stream.lost) == (4, 0)
+    (failure,) = stream.failures
+    assert "a burst of 5 frames brought 4" in failure
+    assert "give frame_counter=" in failure
+
+
+@pytest.mark.parametrize("wrong", ["Number", "TimeReceivedByCore"])
+def test_numbers_that_the_camera_does_not_give(wrong: str, losing: UniMMCore, listener: Listener) -> None:
+    with streaming(losing, listener.address, name="x", frame_counter=wrong) as stream:
+        losing.mda.run(STACK)
+    assert (stream.acknowledged, stream.lost) == (4, 0)
+    no_number, lost = stream.failures
+    assert f"no number '{wrong}'" in no_number
+    assert "Trigger=0" in no_number
+    assert "a burst of 5 frames brought 4" in lost
+
+
+def test_a_number_that_counts_what_arrived_is_refused(core: UniMMCore) -> None:
+    with (
+        pytest.raises(ValueError, match="counts the frames that arrived"),
+        streaming(core, "tcp://127.0.0.1:9", name="x", frame_counter="ImageNumber"),
+    ):
+        pass
+
+
+UNPLANNED = useq.MDASequence(
+    axis_order="tpcz",
+    time_plan=useq.TIntervalLoops(interval=0, loops=2),
+    stage_positions=[(0, 0, 10), (100, 50, 20)],
+    channels=["DAPI", "FITC"],
+    z_plan=useq.ZRangeAround(range=4, step=0.5),
+)
+
+
+def unplanned(*without: str, sequence: useq.MDASequence = UNPLANNED) -> Iterator[useq.MDAEvent]:
+    """The events of a sequence as a script would make them one by one, without some axes of their index."""
+    for event in sequence:
+        index = {str(axis): i for axis, i in event.index.items() if axis not in without}
+        yield event.replace(index=index, sequence=None)
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_events_without_a_sequence(as_list: bool, demo_core: UniMMCore, listener: Listener, tmp_path: Path) -> None:
+    frames = captured(demo_core)
+    with streaming(demo_core, listener.address, name="free", modality="confocal") as stream:
+        demo_core.run_mda(list(unplanned()) if as_list else unplanned()).join()
+    assert (len(frames), stream.acknowledged, stream.lost, stream.failures) == (72, 72, 0, [])
+    check_all(tmp_path, frames, {(0, 0): "free_p0", (1, 0): "free_p1"})
+    for position in range(2):
+        store = SessionStore.open(tmp_path / f"free_p{position}.ome.zarr")
+        announced = store.acquisition
+        assert announced.growing
+        assert announced.sizes.shape == (2, 2, 9, 48, 64)
+        assert announced.channels == ("DAPI", "FITC")
+        assert (announced.voxel_size.z, announced.voxel_size.lateral) == (0.5, 1.0)
+        assert announced.stage_um == ((0, 0), (100, 50))[position]
+        assert announced.modality == "confocal"
+        store.close()
+
+
+def test_events_without_an_index(demo_core: UniMMCore, listener: Listener, tmp_path: Path) -> None:
+    frames: list[np.ndarray] = []
+    demo_core.mda.events.frameReady.connect(lambda image, event: frames.append(image.copy()))
+    with streaming(demo_core, listener.address, name="free") as stream:
+        demo_core.mda.run(unplanned(*"tpcz"))
+    assert (len(frames), stream.acknowledged, stream.failures) == (72, 72, [])
+    at = {tuple(event.index[axis] for axis in "ptcz"): frame for event, frame in zip(UNPLANNED, frames, strict=True)}
+    for position in range(2):
+        store = SessionStore.open(tmp_path / f"free_p{position}.ome.zarr")
+        assert store.acquisition.sizes.shape == (2, 2, 9, 48, 64)
+        assert store.acquisition.channels == ("DAPI", "FITC")
+        for t, c, z in np.ndindex(2, 2, 9):
+            np.testing.assert_array_equal(store.read_plane((t, c, z)), at[position, t, c, z])
+        store.close()
+
+
+def test_channels_that_come_late(demo_core: UniMMCore, listener: Listener, tmp_path: Path) -> None:
+    frames = captured(demo_core)
+
+    def events() -> Iterator[useq.MDAEvent]:
+        for t, channels in enumerate((["FITC"], ["FITC", "DAPI"], ["FITC", "DAPI", "FITC"])):
+            for z in range(5):
+                for c, channel in enumerate(channels):
+                    yield useq.MDAEvent(index={"t": t, "c": c, "z": z}, channel=channel, z_pos=10 - 0.3 * z)
+
+    with streaming(demo_core, listener.address, name="late") as stream:
+        demo_core.mda.run(events())
+    assert (stream.lost, stream.failures) == (0, [])
+    check_all(tmp_path, frames, {(0, 0): "late"})
+    store = SessionStore.open(tmp_path / "late.ome.zarr")
+    assert store.acquisition.sizes.shape == (3, 3, 5, 48, 64)
+    assert store.acquisition.channels == ("FITC", "DAPI", "FITC")
+    assert store.acquisition.voxel_size.z == pytest.approx(0.3)
+    store.close()
+
+
+def test_events_that_are_cancelled_and_a_generator_that_fails(
+    core: UniMMCore, listener: Listener, tmp_path: Path
+) -> None:
+    def events(name: str) -> Iterator[useq.MDAEvent]:
+        for z in range(5):
+            if z == 3 and name == "fails":
+                raise RuntimeError("no cell found")
+            if z == 3:
+                core.mda.cancel()
+            yield useq.MDAEvent(index={"z": z}, z_pos=0.8 * z)
+
+    for name in ("cancelled", "fails"):
+        with streaming(core, listener.address, name=name) as stream:
+            if name == "fails":
+                with pytest.raises(RuntimeError, match="no cell found"):
+                    core.mda.run(events(name))
+            else:
+                core.mda.run(events(name))
+        assert stream.lost == 0
+        store = SessionStore.open(tmp_path / f"{name}.ome.zarr")
+        assert store.journal.planes_of((0, 0)) == [0, 1, 2]
+        assert all(np.array_equal(store.read_plane((0, 0, z)), PLANES[z]) for z in range(3))
+        assert store.journal.closed == "aborted"
+        store.close()
+
+
+def test_the_z_step_of_a_drive_that_no_event_moves(core: UniMMCore, listener: Listener, tmp_path: Path) -> None:
+    frames = captured(core)
+    events = [useq.MDAEvent(index={"z": z}, properties=[("Filter", "State", "0")]) for z in range(4)]
+    with streaming(core, listener.address, name="unknown") as stream:
+        core.mda.run(events)
+    assert stream.lost == 4
+    assert ["give z_step_um" in failure for failure in stream.failures] == [True]
+    with streaming(core, listener.address, name="known", z_step_um=0.4) as stream:
+        core.mda.run(events)
+    assert (stream.lost, stream.acknowledged) == (0, 4)
+    check_all(tmp_path, frames, {(0, 0): "known"})
+    store = SessionStore.open(tmp_path / "known.ome.zarr")
+    assert store.acquisition.voxel_size.z == 0.4
+    store.close()
+
+
+def test_events_that_no_session_can_take(core: UniMMCore, listener: Listener, tmp_path: Path) -> None:
+    single = [useq.MDAEvent(index={"t": t}) for t in range(3)]
+    turned = [useq.MDAEvent(index={"z": z, "angle": 1}, z_pos=z) for z in range(3)]
+    beside = [useq.MDAEvent(z_pos=z) for z in (0, 1, 2, 2.5)]
+    for events, words, lost in [(single, "run a useq.MDASequence", 3), (turned, "'angle'", 3), (beside, "2.5 µm", 1)]:
+        with streaming(core, listener.address, name="x") as stream:
+            core.mda.run(events)
+        assert stream.lost == lost
+        assert [words in failure for failure in stream.failures] == [True]
+    assert [path.name for path in tmp_path.glob("*.ome.zarr")] == ["x.ome.zarr"]
 
 
 def test_frames_know_when_they_were_taken(core: UniMMCore, listener: Listener, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from listeners import running
 from otf_stream.acquire.hooks.stream import Stream, place_name
 from otf_stream.acquire.leftovers import find_leftovers
 from otf_stream.acquire.listener import Listener
+from otf_stream.acquire.publisher import Publisher
 from otf_stream.acquisition import Acquisition, Sizes, VoxelSize
 from otf_stream.store.session import SessionStore
 
@@ -54,8 +56,9 @@ def test_an_acquisition_grows_and_its_channels_are_named_as_they_appear(
     stream = Stream(listener.address)
     stream.open((0, 0), GROWING)
     for t in range(3):
-        for name in ("DAPI", "GFP", "Cy5")[: t + 1]:
-            c = stream.add_channel((0, 0), name)
+        names = ("DAPI", "GFP", "Cy5")[: t + 1]
+        for c in range(t + 1):
+            stream.name_channels((0, 0), names)
             for z in range(t + 2):
                 stream.frame((0, 0), FRAMES[0, c % 2, z] + t, t=t, c=c, z=z)
     stream.close()
@@ -78,6 +81,35 @@ def test_frames_that_come_twice_are_counted(listener: Listener, stored: Callable
     stream.wait()
     assert (stream.published, stream.repeated, stream.lost, stream.failures) == (1, 1, 0, [])
     np.testing.assert_array_equal(stored("cells").read_plane((0, 0, 0)), FRAMES[0, 0, 0])
+
+
+def publishers(stream: Stream) -> list[Publisher]:
+    """Return what is in memory of the publishers of a stream."""
+    gc.collect()
+    return [found for found in gc.get_objects() if type(found) is Publisher and found.session in stream.sessions]
+
+
+def test_publishers_are_let_go_once_all_is_delivered(listener: Listener) -> None:
+    stream = Stream(listener.address)
+    for acquisition in range(1, 4):
+        stream.open((0, 0), PLANNED)
+        for z in range(4):
+            stream.frame((0, 0), FRAMES[0, 0, z], z=z)
+        assert len(publishers(stream)) == 1
+        stream.close()
+        stream.wait()
+        assert publishers(stream) == []
+        assert (stream.published, stream.sent, stream.acknowledged) == (4 * acquisition,) * 3
+
+
+def test_publishers_that_fail_are_let_go_too(tmp_path: Path) -> None:
+    stream = Stream(NOBODY, spill=tmp_path, wait_s=0.1)
+    stream.open((0, 0), PLANNED)
+    stream.frame((0, 0), FRAMES[0, 0, 0])
+    stream.close()
+    stream.wait()
+    assert publishers(stream) == []
+    assert (stream.published, stream.acknowledged, len(stream.failures)) == (1, 0, 1)
 
 
 def test_nothing_is_raised_into_the_acquisition(tmp_path: Path) -> None:
