@@ -53,6 +53,12 @@ def keep_memory() -> bool:
     return bool(mallopt(_MMAP_MAX, 0) and mallopt(_TRIM_THRESHOLD, 2**31 - 1))
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a computation failed for want of memory, of the device or of the machine."""
+    # Of the machine's own memory torch says so in words alone.
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
 def choose_compute(choice: DeviceName = "auto") -> Compute:
     """Choose device and precision.
 

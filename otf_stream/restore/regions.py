@@ -73,6 +73,23 @@ def split_into_regions(depth: int, height: int, width: int, *, block: int, halo:
             yield Region(y, x, _grown(y, halo, height), _grown(x, halo, width))
 
 
+def split_further(region: Region, height: int, width: int, *, block: int, halo: int) -> list[Region]:
+    """Cut a region into halves along each side that is longer than a block; the region itself where there is none.
+
+    Parameters
+    ----------
+    region
+        Aligned to the blocks.
+    height, width, block, halo
+        As of :func:`split_into_regions`.
+    """
+    return [
+        Region(y, x, _grown(y, halo, height), _grown(x, halo, width))
+        for y in _halves(region.y, block)
+        for x in _halves(region.x, block)
+    ]
+
+
 def restore_region(method: Method, region: Region, raw: Tensor) -> Tensor:
     """Restore one region.
 
@@ -92,6 +109,14 @@ def restore_region(method: Method, region: Region, raw: Tensor) -> Tensor:
     """
     y, x = region.inner
     return method.restore(raw, region)[:, y, x]
+
+
+def _halves(side: slice, block: int) -> list[slice]:
+    blocks = -(-(side.stop - side.start) // block)
+    if blocks < 2:
+        return [side]
+    middle = side.start + blocks // 2 * block
+    return [slice(side.start, middle), slice(middle, side.stop)]
 
 
 def _grown(extent: slice, halo: int, limit: int) -> slice:

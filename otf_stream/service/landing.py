@@ -1,13 +1,17 @@
 """Stages 7 and 8: which way a stack is restored, and its way into the store, region by region.
 
-A region is restored, compared with its raw planes and written, and then another stack may have the device. Where the
-disk is full, what was restored waits for room.
+A region is restored and compared with its raw planes, and then another stack may have the device; it is written by a
+thread of its own while the next one is restored. A region that is too large for the memory is cut. Where the disk is
+full, what was restored waits for room.
 """
 
 from __future__ import annotations
 
+import os
 import time
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -17,10 +21,10 @@ import numpy as np
 import torch
 
 from otf_stream.config import MethodName
-from otf_stream.learn.compute import Compute
+from otf_stream.learn.compute import Compute, is_out_of_memory
 from otf_stream.restore.fidelity import Fidelity
 from otf_stream.restore.methods import Grid, HazeField, clean_richardson_lucy, deblur, interpolate, richardson_lucy
-from otf_stream.restore.regions import Method, restore_region, split_into_regions
+from otf_stream.restore.regions import Method, Region, restore_region, split_further, split_into_regions
 from otf_stream.service.character import Character, FoundPsf
 from otf_stream.service.learning import Learned, Progress
 from otf_stream.service.source import StackSource
@@ -32,6 +36,7 @@ from otf_stream.store.restored import BLOCK, RestoredWriter
 Written = TypeVar("Written")
 
 _ROOM_POLL = 2.0
+_WRITERS = max((os.cpu_count() or 2) // 2, 1)
 
 
 def choose_method(
@@ -103,19 +108,54 @@ def landing(
         Writes, as :func:`writing` does.
     """
     sizes = source.acquisition.sizes
-    regions = list(split_into_regions(grid.depth, sizes.y, sizes.x, block=BLOCK, halo=method.halo))
-    for index, region in enumerate(regions):
-        progress("restore", index / len(regions))
-        raw = torch.from_numpy(source.read(grid.planes, region.halo_y, region.halo_x)).to(compute.device)
-        volume = restore_region(method, region, raw)
-        y, x = region.inner
-        fidelity.add(raw[:, y, x], volume, region)
-        # Where the channel has no planes, nothing is known: zeros.
-        ends = grid.start, writer.shape[0] - grid.start - grid.depth
-        voxels = np.pad(volume.cpu().numpy(), (ends, (0, 0), (0, 0)))
-        del raw, volume  # another stack may need the memory
-        yield from room(partial(writer.write, source.stack, (region.y, region.x), voxels))
-        yield Turn.READY
+    cut = {"height": sizes.y, "width": sizes.x, "block": BLOCK, "halo": method.halo}
+    regions = deque(split_into_regions(grid.depth, **cut))
+    # Where the channel has no planes, nothing is known: zeros.
+    ends = grid.start, writer.shape[0] - grid.start - grid.depth
+    landed, writes = 0, deque[_Behind]()
+    with ThreadPoolExecutor(_WRITERS, thread_name_prefix="landing") as pool:
+        while regions:
+            region = regions.popleft()
+            progress("restore", landed / (sizes.y * sizes.x))
+            try:
+                raw, volume = _restored(source, grid, method, region, compute)
+            except (RuntimeError, MemoryError) as error:
+                smaller = split_further(region, **cut)
+                if not is_out_of_memory(error) or len(smaller) == 1:
+                    raise
+                regions.extendleft(smaller)
+                continue
+            fidelity.add(raw, volume, region)
+            voxels = np.pad(volume.cpu().numpy(), (ends, (0, 0), (0, 0)))
+            del raw, volume  # another stack may need the memory
+            if len(writes) == _WRITERS:
+                yield from room(writes.popleft().finish)
+            writes.append(_Behind(pool, partial(writer.write, source.stack, (region.y, region.x), voxels)))
+            landed += voxels[0].size
+            yield Turn.READY
+        while writes:
+            yield from room(writes.popleft().finish)
+
+
+def _restored(
+    source: StackSource, grid: Grid, method: Method, region: Region, compute: Compute
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the raw planes of a region ``(z, y, x)`` and its voxels ``(z', y, x)``, without halo."""
+    raw = torch.from_numpy(source.read(grid.planes, region.halo_y, region.halo_x)).to(compute.device)
+    y, x = region.inner
+    return raw[:, y, x], restore_region(method, region, raw)
+
+
+class _Behind:
+    """Something that is written by a thread; again by who finishes it, if that failed."""
+
+    def __init__(self, pool: ThreadPoolExecutor, write: Callable[[], None]) -> None:
+        self._write = write
+        self._writing: Future[None] | None = pool.submit(write)
+
+    def finish(self) -> None:
+        writing, self._writing = self._writing, None
+        return writing.result() if writing else self._write()
 
 
 def writing(journal: Journal, write: Callable[[], Written], *, patient: bool) -> Work[Written]:
