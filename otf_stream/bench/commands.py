@@ -274,6 +274,27 @@ def restore(
     _section_written(out, "Restoring", told, [*throughput, *growth], json)
 
 
+@app.command()
+def gpu(
+    out: _Performance = Path("docs/performance.md"),
+    seconds: Annotated[float, typer.Option(help="Budget of 80 × 400 × 500 recorded planes.", min=1)] = 20.0,
+    tail: Annotated[float, typer.Option(help="Seconds from the last of 100 × 2048 × 2048 live planes.", min=1)] = 60.0,
+    planes_per_second: Annotated[float, typer.Option(help="At which those come.", min=0.01)] = 2.0,
+    json: _Json = False,
+) -> None:
+    """Measure the two tasks for a graphics card; needs one."""
+    from otf_stream.bench.gpu import run_gpu, section
+    from otf_stream.learn.compute import choose_compute
+
+    try:
+        compute = choose_compute("cuda")
+    except RuntimeError as error:
+        raise typer.BadParameter(str(error)) from error
+    found = run_gpu(compute, seconds=seconds, tail_s=tail, planes_per_second=planes_per_second, progress=_tell)
+    command = f"otf-stream bench gpu --seconds {seconds:g} --tail {tail:g} --planes-per-second {planes_per_second:g}"
+    _section_written(out, "GPU", section(found, command), found, json)
+
+
 def _section_written(page: Path, title: str, body: str, results: Sequence[Result], json: bool) -> None:
     from otf_stream.bench.performance import write_section
 

@@ -47,15 +47,15 @@ def drawn(planes: int, side: int, *, seed: int, moved: tuple[int, int, int] = (0
     return seen_isotropically(sample), INSTRUMENTS[MODALITY].camera.expose(seen, seed=seed + sum(moved))
 
 
-def described(name: str, stack: Stack, *, time_points: int = 1, channels: int = 1) -> Acquisition:
-    """Describe an acquisition of such stacks, as its microscope would."""
+def described(name: str, stack: Stack, *, time_points: int = 1, channels: int = 1, z_step: int = Z_STEP) -> Acquisition:
+    """Describe an acquisition of such stacks, as its microscope would; ``z_step`` is in pixels."""
     planes, y, x = stack.shape
     pixel = INSTRUMENTS[MODALITY].pixel_um
     return Acquisition(
         name=name,
         sizes=Sizes(t=time_points, c=channels, z=planes, y=y, x=x),
         dtype="uint16",
-        voxel_size=VoxelSize(z=pixel * Z_STEP, y=pixel, x=pixel),
+        voxel_size=VoxelSize(z=pixel * z_step, y=pixel, x=pixel),
         modality=MODALITY,
     )
 
