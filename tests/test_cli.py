@@ -18,8 +18,10 @@ import pytest
 import tifffile
 import torch
 from stacks import small_stack
+from typer.testing import CliRunner, Result
 
 from otf_stream import __version__
+from otf_stream.cli import app
 from otf_stream.learn.checkpoints import load_checkpoint, load_weights
 from otf_stream.learn.nafnet import NAFNet
 from otf_stream.store.journal import journal_path
@@ -54,6 +56,13 @@ def all_of(commands: dict[str, tuple[object, ...]]) -> dict[str, Done]:
     """Run commands that have nothing to do with one another, two at a time: most of their time is start-up."""
     with ThreadPoolExecutor(2) as pool:
         return dict(zip(commands, pool.map(lambda arguments: otf_stream(*arguments), commands.values()), strict=True))
+
+
+def invoke(*arguments: object) -> Result:
+    """Run a command in this process, to its end: starting another takes longer than what is refused or explained."""
+    done = CliRunner().invoke(app, [*map(str, arguments)])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done
 
 
 def save(path: Path, stack: np.ndarray) -> Path:
@@ -95,8 +104,8 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_help(command: tuple[str, ...], option: str) -> None:
-    done = otf_stream(*command, "--help")
-    assert done.returncode == 0
+    done = invoke(*command, "--help")
+    assert done.exit_code == 0
     assert "Usage" in done.stdout
     assert option in done.stdout
 
@@ -198,8 +207,9 @@ def test_what_cannot_be_done_is_refused_in_one_line(tmp_path: Path, phantoms: Pa
     }
     if not torch.cuda.is_available():
         cases["no GPU"] = (("restore", stack, out, *VOXEL_SIZE, "--device", "cuda"), ("no CUDA device", "--device cpu"))
-    for case, done in all_of({case: arguments for case, (arguments, _) in cases.items()}).items():
-        assert done.returncode == 1, case
+    for case, (arguments, _) in cases.items():
+        done = invoke(*arguments)
+        assert done.exit_code == 1, case
         assert done.stdout == "", case
         (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
         for said in cases[case][1]:
@@ -330,8 +340,9 @@ def test_what_is_no_published_network_is_refused_and_writes_nothing(tmp_path: Pa
         "show nothing": (("show", out), ("out.safetensors",)),
     }
     before = sorted(tmp_path.iterdir())
-    for case, done in all_of({case: ("weights", *arguments) for case, (arguments, _) in cases.items()}).items():
-        assert done.returncode == 1, case
+    for case, (arguments, _) in cases.items():
+        done = invoke("weights", *arguments)
+        assert done.exit_code == 1, case
         assert done.stdout == "", case
         (line,) = done.stderr.splitlines()
         assert line.startswith("error: "), case

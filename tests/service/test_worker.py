@@ -6,10 +6,13 @@ import uuid
 
 import numpy as np
 import pytest
+import torch
 from stacks import small_stack, write
 
 from otf_stream.acquisition import Acquisition
+from otf_stream.learn.checkpoints import save_weights
 from otf_stream.learn.compute import choose_compute
+from otf_stream.learn.nafnet import NAFNet
 from otf_stream.service.budget import Budget
 from otf_stream.service.overview import overview
 from otf_stream.service.settings import Settings
@@ -33,9 +36,18 @@ def settle(worker, done=lambda: False):
             time.sleep(0.05)
 
 
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A network that is small: what a worker does is the same with any."""
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    torch.manual_seed(0)
+    save_weights(NAFNet(width=8, enc_blk_nums=(1,), middle_blk_num=1, dec_blk_nums=(1,)), path, {})
+    return path
+
+
 @pytest.fixture
-def worker(tmp_path):
-    worker = Worker(tmp_path, Settings(budget=Budget(steps=2)), CPU)
+def worker(tmp_path, weights):
+    worker = Worker(tmp_path, Settings(budget=Budget(steps=2), weights=weights), CPU)
     yield worker
     worker.close()
 
@@ -208,7 +220,7 @@ def test_a_channel_has_zeros_where_it_has_no_planes(tmp_path):
 
 
 def test_a_time_point_starts_from_the_networks_of_the_one_before(session, tmp_path):
-    worker = Worker(tmp_path, Settings(budget=Budget(steps=20)), CPU)
+    worker = Worker(tmp_path, Settings(budget=Budget(steps=10)), CPU)
     store = session({(t, 0): small_stack(seed=t) for t in range(2)})
     settle(worker)
     first, second = (read_provenance(store.path)[f"t{t}c0"] for t in range(2))

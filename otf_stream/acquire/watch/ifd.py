@@ -99,6 +99,13 @@ class Directory:
         return max(offset + count for offset, count in segments)
 
     @property
+    def adds_up(self) -> bool:
+        """Whether its strips have room for its pixels; True, too, where these are compressed."""
+        if self.one(COMPRESSION, 1) != 1 or TILE_OFFSETS in self.tags or not self.grey:
+            return True
+        return bool(sum(count for _, count in self.segments) * 8 >= math.prod(self.shape) * self.one(BITS, 1))
+
+    @property
     def raw(self) -> int | None:
         """Where its pixels begin if they lie in the file row by row as they are; None otherwise."""
         segments, dtype = self.segments, self.dtype

@@ -87,7 +87,6 @@ class GrowingNDTiff:
         if last:
             for image in self._images.values():
                 self._fault(f"{self._folder / image.file} ends amid an image that the index tells of, or lacks it")
-            self._images.clear()
             if not self._known:
                 self._fault(f"{self.path} tells of no image")
 
@@ -146,19 +145,26 @@ class GrowingNDTiff:
             offset = self._next[name] = page.next
 
     def _metadata(self, image: _Image, last: bool) -> dict[str, Any] | None:
-        """Return the metadata of an image that is whole; None if it is not."""
+        """Return the metadata of an image that is whole; None if it is not.
+
+        They lie behind the pixels: once their last byte is there, so are these. A network may bring them the other
+        way round, so that pixels of nothing but zeros are only believed in the end.
+        """
         try:
             with (self._folder / image.file).open("rb") as file:
                 size = file.seek(0, 2)
                 file.seek(image.offset)
-                if image.offset + image.bytes > size or not any(memoryview(file.read(image.bytes))):
+                if image.offset + image.bytes > size:
+                    return None
+                if not any(memoryview(file.read(image.bytes))) and not last:
                     return None
                 if isinstance(image.metadata, dict):
                     return image.metadata
                 start, length = image.metadata
                 file.seek(start)
-                said = decoded(file.read(length))
-                return said or ({} if last or not length else None)
+                data = file.read(length)
+                whole = len(data) == length and not data.endswith(b"\0")
+                return decoded(data.rstrip(b"\0")) or ({} if whole else None)
         except OSError:
             return None
 
@@ -222,10 +228,12 @@ def _entry(data: bytes, at: int) -> tuple[int, _Image | None] | None:
             return None
         texts.append(data[position + 4 : position + 4 + length])
         position += 4 + length
-    if position + _NUMBERS.size > len(data):
+    if position + _NUMBERS.size > len(data) or any(b"\0" in text for text in texts):  # the room of an index is zeros
         return None
     offset, width, height, kind, _, start, size, _ = _NUMBERS.unpack_from(data, position)
     end = position + _NUMBERS.size
+    if not size and not any(data[end : end + 4]):  # the entry may not be whole, either
+        return None
     try:
         axes, name = json.loads(texts[0]), texts[1].decode()
     except ValueError:

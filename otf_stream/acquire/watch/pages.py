@@ -64,11 +64,31 @@ class Pages:
         return index["T"], index["C"], index["Z"]
 
 
-def describe_pages(file: BinaryIO, first: Directory, path: Path) -> Pages:
-    """Read from the first page of a file what its pages are."""
+def describe_pages(file: BinaryIO, first: Directory, path: Path, *, begun: bool) -> Pages | None:
+    """Read from the first page of a file what its pages are.
+
+    Parameters
+    ----------
+    file, path
+        The file, and where it is.
+    first
+        Its first page.
+    begun
+        Whether the writer may be amid this page.
+
+    Returns
+    -------
+    pages
+        None if that is not told yet: there is room for a description, and nothing or not all of it in there.
+    """
     text = first.text(DESCRIPTION)
-    if first.text(MICRO_MANAGER):
+    if MICRO_MANAGER in first.tags:
         return Pages(_summary_told(read_summary(file)))
+    room = first.one(DESCRIPTION, b"")
+    if isinstance(room, bytes) and len(room) > 1:
+        torn = room.endswith(b"\0\0") and (begun or text[:1] in ("<", "{", "I"))  # XML, JSON, ImageJ
+        if not text or torn or "\0" in text:
+            return None
     if "<OME" in text[:2000]:
         return _ome(text, path)
     if text.startswith("ImageJ="):

@@ -1,13 +1,15 @@
 """The planes of a folder with one TIFF file for each, known by their names.
 
 A file counts as whole when its one page is there, with all of its pixels, and neither its size nor its time of change
-has moved since the last look. Names count from 0 or 1, running numbers from anywhere: the first look decides.
+has moved since the last look. If it changes after that, it is given again only with other pixels. Names count from 0
+or 1, running numbers from anywhere: the first look decides.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +38,7 @@ class GrowingPlanes:
         self._files = files
         self._seen: dict[Path, Stat] = {}
         self._done: dict[Path, Stat] = {}
+        self._given: dict[Path, int] = {}  # checksums of the pixels
         self._first: tuple[int, int, int] | None = None
         self._told: Told | None = None
 
@@ -62,8 +65,9 @@ class GrowingPlanes:
                 planes = []
             if planes and not reader.faults:
                 self._told = self._told or reader.told()
-                whole.append((path, name, planes[0]))
                 self._done[path] = now
+                if self._changed(path, planes[0]):
+                    whole.append((path, name, planes[0]))
             elif last or reader.pages > 1:
                 self.faults += [fault for fault in reader.faults if fault not in self.faults]
                 self._done[path] = now
@@ -71,6 +75,15 @@ class GrowingPlanes:
             self._first = _first([name for _, name, _ in whole])
         for path, name, plane in whole:
             yield self._placed(path, name, plane)
+
+    def _changed(self, path: Path, plane: Plane) -> bool:
+        """Whether a file has other pixels than were given: some writers append to a file that is whole."""
+        try:
+            checksum = zlib.crc32(plane.read().tobytes())
+        except Exception:  # who takes the plane is told
+            return True
+        before, self._given[path] = self._given.get(path), checksum
+        return before != checksum
 
     def _placed(self, path: Path, name: PlaneName, plane: Plane) -> Plane:
         t, c, z = self._first or (0, 0, 0)

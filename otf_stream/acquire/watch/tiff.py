@@ -2,12 +2,15 @@
 
 The chain of pages is followed as far as it goes. Writers that know the number of planes append the pixels and write
 all but the first page at the end: these planes are found by counting. Others create the whole file and fill it, so
-that a page may be there long before its pixels: a plane counts as whole when it is not blank, does not end in zeros
-(unless one behind it is there), and reads the same at two looks.
+that a page may be there long before its pixels: a plane counts as whole when it is not blank, reads the same at two
+looks, and its last pixel is not zero. If that is zero, or not written yet, the plane waits until the writer has gone
+on, to a plane further back in the file than any before. Which plane a page is may be told only when the file is
+closed; no page is given before.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import zlib
 from collections.abc import Iterator
@@ -33,7 +36,6 @@ from otf_stream.acquire.watch.plane import Told
 from otf_stream.store.formats.source import UNKNOWN, micrometres
 
 _PROBE = 4096  # bytes at each of three places that tell whether a plane is blank
-_ENDING = 16  # bytes of zeros at the end of a plane that may be missing rather than dark
 _AT_ONCE = 256 << 20  # bytes of pixels read in one look
 
 
@@ -51,9 +53,10 @@ class GrowingTiff:
         self._given: set[int] = set()
         self._read_before: dict[int, int] = {}  # checksums of planes at the last look
         self._furthest = 0  # end of the last plane in the file that is not blank
+        self._dark: dict[int, int] = {}  # planes that end in zeros, and which plane was the furthest by then
         self._blank: set[int] = set()
         self._told = Told(UNKNOWN)
-        self._beginning: tuple[int, int] | None = None  # where the first page given begins, and a checksum of that
+        self._beginning: tuple[int, int, int] | None = None  # of the first page given: where, how long, checksum
 
     @property
     def pages(self) -> int:
@@ -70,7 +73,7 @@ class GrowingTiff:
             with self.path.open("rb") as file:
                 size = file.seek(0, 2)
                 header = read_header(file)
-                if self._beginning and self._checksum(file, self._beginning[0]) != self._beginning[1]:
+                if self._beginning and _checksum(file, *self._beginning[:2]) != self._beginning[2]:
                     self._begin()  # written anew
                 if header is not None:
                     yield from self._look(file, header, size, last)
@@ -87,8 +90,15 @@ class GrowingTiff:
                 self._fault("was never written to its first page, or is damaged there")
             return
         if not self._given:  # the description may be written late
-            self._pages = describe_pages(file, first, self.path)
-            self._told = self._pages.told
+            pages = describe_pages(file, first, self.path, begun=len(self._chain) == 1 and not last)
+            if pages is None:
+                if last:
+                    self._fault(
+                        "has room for a description, but none was written: which planes its pages are is not known; "
+                        "close the file, or give a longer --quiet if it still goes on"
+                    )
+                return
+            self._pages, self._told = pages, pages.told
         at_once = 0
         self._blank.clear()
         for page, directory in self._directories(file, header, first, size):
@@ -101,6 +111,8 @@ class GrowingTiff:
                     plane = self._plane(page, directory)
                     if plane is not None:
                         yield plane
+        for page in self._read_before:
+            self._dark.setdefault(page, self._furthest)
         if last and self._blank:
             self._fault(
                 f"has {len(self._blank)} planes of nothing but zeros: taken for never written, and not streamed"
@@ -147,20 +159,23 @@ class GrowingTiff:
         if raw is None or dtype is None or not self._pages.counted:
             return
         length = math.prod(first.shape) * dtype.itemsize
-        for page in range(1, (size - raw) // length):
+        announced = math.prod(self._pages.told.sizes)
+        alone = size == raw + announced * length  # it tells of all planes, and no other page follows
+        for page in range(1, min(announced, (size - raw) // length)):
             start = raw + page * length
             if page in self._given:
                 continue
-            if begins_directory(file, header, start):  # pages of their own, after all
-                return
-            file.seek(start)
-            if not any(file.read(64)):  # room for a directory, perhaps
-                return
+            if not alone:
+                if begins_directory(file, header, start):  # pages of their own, after all
+                    return
+                file.seek(start)
+                if not any(file.read(64)):  # room for a directory, perhaps
+                    return
             yield page, replace(first, tags={**first.tags, 273: (start,), 279: (length,)})
 
     def _whole(self, file: BinaryIO, page: int, directory: Directory, size: int, last: bool) -> int | None:
         """Look whether a page is whole, and note it as given if so; return how many bytes it took."""
-        if directory.end > size:
+        if directory.end > size or not directory.adds_up or not _said(directory):
             if last:
                 self._fault(f"ends amid page {page}: the rest was never written")
             return None
@@ -174,22 +189,20 @@ class GrowingTiff:
             data = file.read(count)
             checksum, taken = zlib.crc32(data, checksum), taken + len(data)
         checksum = zlib.crc32(repr(directory.segments).encode(), checksum)
-        offset, count = max(directory.segments)
-        file.seek(offset + max(0, count - _ENDING))
-        ended = any(file.read(min(count, _ENDING))) or self._furthest > directory.end
+        pixel = directory.dtype.itemsize if directory.dtype else 1
+        file.seek(directory.end - pixel)
+        # A writer that has gone on since the last look has left this plane behind.
+        ended = any(file.read(pixel)) or self._furthest > self._dark.get(page, self._furthest)
         same = self._read_before.get(page) == checksum
         self._read_before[page] = checksum
         if last or (ended and same):
             self._given.add(page)
             del self._read_before[page]
+            self._dark.pop(page, None)
             if self._beginning is None:
-                start = directory.segments[0][0]
-                self._beginning = start, self._checksum(file, start)
+                start, count = directory.segments[0]
+                self._beginning = start, min(count, _PROBE), _checksum(file, start, min(count, _PROBE))
         return taken
-
-    def _checksum(self, file: BinaryIO, start: int) -> int:
-        file.seek(start)
-        return zlib.crc32(file.read(_PROBE))
 
     def _lit(self, file: BinaryIO, directory: Directory, last: bool) -> bool:
         """Whether there is anything but zeros."""
@@ -243,6 +256,19 @@ class GrowingTiff:
         fault = f"{self.path} {what}"
         if fault not in self.faults:
             self.faults.append(fault)
+
+
+def _checksum(file: BinaryIO, start: int, length: int) -> int:
+    file.seek(start)
+    return zlib.crc32(file.read(length))
+
+
+def _said(directory: Directory) -> bool:
+    """Whether the metadata of Micro-Manager, if any, are all there: they lie behind the pixels."""
+    try:
+        return MICRO_MANAGER not in directory.tags or isinstance(json.loads(directory.text(MICRO_MANAGER)), dict)
+    except ValueError:
+        return False
 
 
 def received(said: object) -> float | None:

@@ -1,0 +1,44 @@
+"""Options that several commands have: declared once, so that they read and mean the same everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from otf_stream.acquisition import Modality, VoxelSize
+from otf_stream.config import DeviceName
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
+Seed = Annotated[int, typer.Option(help="Of the initial weights and of every draw.", min=0)]
+Device = Annotated[DeviceName, typer.Option(help="Where to compute; auto takes a GPU if there is one.")]
+VoxelSizeOption = Annotated[
+    tuple[float, float, float] | None,
+    typer.Option("--voxel-size", metavar="DZ DY DX", help="In µm. Needed where the file does not say."),
+]
+ModalityOption = Annotated[Modality | None, typer.Option(help="Kind of microscope, where the file does not say.")]
+ApertureOption = Annotated[
+    float | None, typer.Option("--numerical-aperture", help="Of the objective; found in the stack if not given.")
+]
+PsfOption = Annotated[
+    Path | None, typer.Option(help="TIFF of a measured point spread function; found in the stack if not given.")
+]
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option(help="Network to start from, from `pretrain` or `weights import`; the shipped one if not given."),
+]
+LAYERS_HELP = "Which layers are fine-tuned: all, or those that ZEST selects."
+
+
+def voxel_size_of(given: tuple[float, float, float] | None) -> VoxelSize | None:
+    """Return the voxel size that was given, if any; `ValueError` if there is none such."""
+    if given is None:
+        return None
+    try:
+        return VoxelSize(z=given[0], y=given[1], x=given[2])
+    except ValidationError as error:
+        reason = "; ".join(str(e["msg"]) for e in error.errors())
+        raise ValueError(f"--voxel-size {given[0]:g} {given[1]:g} {given[2]:g} µm: {reason}") from None

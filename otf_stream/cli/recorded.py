@@ -1,0 +1,142 @@
+"""Commands on recorded stacks and restored volumes: ``restore``, ``evaluate``.
+
+They need no service: a file goes through the code that restores a live stack, without the wait.
+"""
+
+from __future__ import annotations
+
+import json as jsonlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from otf_stream.acquisition import VoxelSize
+from otf_stream.cli.options import (
+    LAYERS_HELP,
+    ApertureOption,
+    Device,
+    Json,
+    ModalityOption,
+    Overwrite,
+    PsfOption,
+    Seed,
+    VoxelSizeOption,
+    WeightsOption,
+    voxel_size_of,
+)
+from otf_stream.cli.terminal import errors_told, print_json, progress_bar
+from otf_stream.config import LayerChoice, MethodName
+
+
+def restore(
+    stack: Annotated[Path, typer.Argument(help="TIFF, OME-TIFF, folder of plane TIFFs, OME-Zarr or NDTiff.")],
+    out: Annotated[Path, typer.Argument(help="The new store, NAME.ome.zarr.")],
+    voxel_size: VoxelSizeOption = None,
+    modality: ModalityOption = None,
+    numerical_aperture: ApertureOption = None,
+    psf: PsfOption = None,
+    weights: WeightsOption = None,
+    layers: Annotated[LayerChoice, typer.Option(help=LAYERS_HELP)] = "all",
+    budget: Annotated[float, typer.Option(help="Seconds that all of it may take.", min=0.1)] = 300.0,
+    steps: Annotated[int | None, typer.Option(help="Train so many steps instead: reproducible.", min=1)] = None,
+    method: Annotated[MethodName, typer.Option(help="How to restore.")] = "auto",
+    device: Device = "auto",
+    seed: Seed = 0,
+    report: Annotated[Path | None, typer.Option(help="Write the provenance to this JSON file.")] = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Restore a recorded stack, with the same code as live."""
+    from otf_stream.learn.checkpoints import network_to_deblur
+    from otf_stream.learn.compute import choose_compute
+    from otf_stream.service.budget import Budget
+    from otf_stream.service.character import check_optics
+    from otf_stream.service.recorded import restore_recording
+    from otf_stream.service.settings import Settings
+    from otf_stream.store.recordings import open_recording
+
+    with errors_told():
+        if report and not report.parent.is_dir():
+            raise ValueError(f"the folder of the report {report} does not exist; create it, or give another --report")
+        compute = choose_compute(device)
+        recording = open_recording(
+            stack, voxel_size=voxel_size_of(voxel_size), modality=modality, numerical_aperture=numerical_aperture
+        )
+        settings = Settings(
+            method=method, budget=Budget(total=budget, tail=0.0, steps=steps), seed=seed,
+            psf=psf, weights=weights, layers=layers,
+        )  # fmt: skip
+        try:
+            check_optics(recording.acquisition, psf)
+            if weights:
+                network_to_deblur(weights)
+            with progress_bar() as bar:
+                stages: dict[str, Any] = {}
+
+                def progress(which: tuple[int, int], stage: str, done: float) -> None:
+                    label = f"t{which[0]} c{which[1]} {stage}"
+                    if label not in stages:
+                        stages[label] = bar.add_task(label, total=100)
+                        for earlier in list(stages.values())[:-1]:
+                            bar.update(earlier, completed=100)
+                    bar.update(stages[label], completed=round(100 * done))
+
+                provenance = restore_recording(
+                    recording, out, settings, compute, overwrite=overwrite, progress=progress
+                )
+        finally:
+            recording.close()
+        told = {f"t{t}c{c}": said for (t, c), said in provenance.items()}
+        if report:
+            report.write_text(jsonlib.dumps(told, indent=2), encoding="utf-8")
+    if json:
+        print_json(told)
+        return
+    for key, said in told.items():
+        fidelity = f"flux x {said['flux_ratio']:.3f}, residual {said['residual']:.2f} sigma"
+        typer.echo(f"{key}: {said['method']} in {said['timing']['since_first_plane_s']:.1f} s, {fidelity}")
+        for warning in said["warnings"]:
+            typer.echo(f"  warning: {warning}")
+    typer.echo(f"restored volume: {out / 'restored'}")
+
+
+def evaluate(
+    restored: Annotated[Path, typer.Argument(help="A session store, or a volume as TIFF or OME-Zarr.")],
+    reference: Annotated[Path, typer.Option(help="The truth, on the same grid.")],
+    json: Json = False,
+) -> None:
+    """Compare a restored volume with a reference: PSNR, SSIM, resolution; and, of a store, with its raw planes."""
+    from otf_stream.restore.evaluate import evaluate as compare
+    from otf_stream.store.restored import read_provenance
+
+    with errors_told():
+        result = compare(_volume(restored), _volume(reference))
+        said = read_provenance(restored).get("t0c0") if (restored / "restored").is_dir() else None
+    if json:
+        own = {"residual_sigma": said["residual"], "flux_ratio": said["flux_ratio"]} if said else {}
+        print_json(result.as_dict() | own)
+        return
+    typer.echo(result.as_text())
+    if said:
+        typer.echo(
+            f"imaged again it differs from its raw planes by {said['residual']:.2f} sigma of their noise, and has "
+            f"{said['flux_ratio']:.3f} times their light"
+        )
+
+
+def _volume(path: Path) -> Any:
+    """Read a volume: the first restored stack of a session store, or all planes of a recording."""
+    import numpy as np
+
+    from otf_stream.store.recordings import open_recording
+    from otf_stream.store.restored import read_restored
+
+    if (path / "restored").is_dir():
+        return read_restored(path, (0, 0))
+    # Only the voxels are compared, so their size need not be known.
+    recording = open_recording(path, voxel_size=VoxelSize(z=1, y=1, x=1))
+    try:
+        return np.stack([recording.plane((0, 0, z)) for z in range(recording.acquisition.sizes.z)])
+    finally:
+        recording.close()

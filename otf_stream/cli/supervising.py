@@ -1,0 +1,117 @@
+"""Commands that run a service: ``demo``, ``serve``.
+
+What ``serve`` shows is read from the stores, as any other program would read it; the service itself never waits for the
+terminal.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from otf_stream.cli.options import LAYERS_HELP, Json, Overwrite, PsfOption, Seed, WeightsOption
+from otf_stream.cli.terminal import errors_told, installed_with, print_json, say, until_stopped
+from otf_stream.config import DeviceName, LayerChoice, MethodName, ServiceConfig
+
+if TYPE_CHECKING:
+    from otf_stream.service.overview import SessionOverview
+    from otf_stream.service.supervisor import Service
+
+_LOOK = 0.5  # seconds between two looks at the sessions
+_SHOWN = 15  # sessions in the live table, the latest
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the store and the picture.")] = Path("demo"),
+    overwrite: Overwrite = False,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Do the whole main job on this machine: virtual microscope → listener → worker → restored store."""
+    with installed_with("simulate"):
+        from otf_stream.demo import run_demo
+
+    with errors_told():
+        summary = run_demo(out, overwrite=overwrite, seed=seed, console=say)
+    if json:
+        print_json(summary.as_dict())
+    else:
+        typer.echo(summary.as_text())
+
+
+def serve(
+    config: Annotated[Path | None, typer.Option(help="A TOML file with the settings below.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of the session stores.")] = None,
+    listen: Annotated[str | None, typer.Option(help="Where microscopes connect, tcp://HOST:PORT.")] = None,
+    budget: Annotated[float | None, typer.Option(help="Seconds from first plane to restored volume.")] = None,
+    tail: Annotated[float | None, typer.Option(help="Seconds granted after the last plane in any case.")] = None,
+    method: Annotated[MethodName | None, typer.Option(help="How to restore.")] = None,
+    device: Annotated[DeviceName | None, typer.Option(help="Where to compute.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of every draw.")] = None,
+    psf: PsfOption = None,
+    weights: WeightsOption = None,
+    layers: Annotated[LayerChoice | None, typer.Option(help=LAYERS_HELP)] = None,
+    threads: Annotated[int | None, typer.Option(help="Processor cores of the worker.")] = None,
+) -> None:
+    """Listen for microscopes and restore what they send, until Ctrl-C."""
+    from otf_stream.service.supervisor import Service
+
+    with errors_told():
+        settings = ServiceConfig.load(
+            config, data=data, listen=listen, budget_s=budget, tail_s=tail,
+            method=method, device=device, seed=seed, psf=psf, weights=weights, layers=layers, threads=threads,
+        )  # fmt: skip
+        if settings.weights:
+            from otf_stream.learn.checkpoints import network_to_deblur
+
+            network_to_deblur(settings.weights)  # refused now, and not when a stack is on the stage
+        with until_stopped(), Service(settings) as service:
+            where = escape(str(settings.data.resolve()))
+            say.print(f"listening on [bold]{service.address}[/], stores in [bold]{where}[/]; Ctrl-C ends")
+            _watch(service, settings.data)
+    say.print("stopped; unfinished stacks go on at the next start")
+
+
+def _watch(service: Service, data: Path) -> None:
+    """Show the sessions until interrupted: as a live table on a terminal, as lines elsewhere."""
+    from otf_stream.service.overview import overview
+
+    seen: dict[Path, str] = {}
+    with Live(console=say, auto_refresh=False, transient=True) if say.is_terminal else nullcontext() as live:
+        while True:
+            for message in service.watch():
+                say.print(message, markup=False)
+            sessions = overview(data)
+            if live is not None:
+                live.update(_table(sessions), refresh=True)
+            else:
+                _print_changes(sessions, seen)
+            time.sleep(_LOOK)
+
+
+def _print_changes(sessions: list[SessionOverview], seen: dict[Path, str]) -> None:
+    """Print a line for each session whose stacks have changed state since it was ``seen``."""
+    for session in sessions:
+        states = _states(session)
+        if seen.get(session.store) != states:
+            seen[session.store] = states
+            say.print(f"{session.store.name}: {session.durable}/{session.expected} planes, {states}", markup=False)
+
+
+def _states(session: SessionOverview) -> str:
+    return ", ".join(f"{n} {state}" for state, n in sorted(session.states.items()))
+
+
+def _table(sessions: list[SessionOverview]) -> Table:
+    table = Table("session", "planes", "stacks", "doing")
+    for session in sessions[-_SHOWN:]:
+        planes = f"{session.durable}/{session.expected}"
+        table.add_row(session.store.name, planes, _states(session), "" if session.done else session.stage)
+    return table

@@ -1,0 +1,86 @@
+"""How the commands talk to people and to scripts.
+
+Results go to standard output and all else to standard error, so that a script can read the one and a person the other;
+every foreseen error is one line.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+say = Console(stderr=True)  # for people; standard output is for results
+
+
+@contextmanager
+def installed_with(extra: str) -> Iterator[None]:
+    """Say how to install what a plain installation, as on a microscope's PC, lacks; then end with exit code 1."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if not package or package in ("otf_stream", "simulators"):
+            raise
+        fail(f'this needs {package}, which is not installed here; pip install "otf-stream[{extra}]" brings it')
+        raise SystemExit(1) from None
+
+
+@contextmanager
+def errors_told() -> Iterator[None]:
+    """Turn the errors that a user can do something about into a message and exit code 1."""
+    try:
+        yield
+    except ValidationError as error:
+        for detail in error.errors():
+            fail(f"{'.'.join(map(str, detail['loc']))}: {detail['msg']} (it is {detail['input']!r})")
+        raise typer.Exit(1) from None
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        fail(f"{error.strerror or error}{where}")
+        raise typer.Exit(1) from None
+    except (ValueError, RuntimeError) as error:
+        fail(str(error))
+        raise typer.Exit(1) from None
+
+
+@contextmanager
+def until_stopped() -> Iterator[None]:
+    """Run the body until Ctrl-C, or the SIGTERM that service managers send."""
+    import signal
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        pass
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def fail(message: str) -> None:
+    """Print an error."""
+    say.print(f"[bold red]error[/]: {escape(message)}", soft_wrap=True, highlight=False)
+
+
+def print_json(value: Any) -> None:
+    """Print a result for scripts."""
+    typer.echo(json.dumps(value, indent=2))
+
+
+def progress_bar() -> Progress:
+    """Return a display of what is being done; where there is no terminal, it leaves no trace."""
+    return Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        console=say, transient=not say.is_terminal,
+    )  # fmt: skip

@@ -1,0 +1,114 @@
+"""Commands that make and show networks: ``pretrain``, ``weights import``, ``weights show``.
+
+A file of weights is replaced only when asked to, and its card is written with it: where it came from can be told.
+"""
+
+from __future__ import annotations
+
+import json as jsonlib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from otf_stream.cli.options import Device, Json, Overwrite, Seed
+from otf_stream.cli.terminal import errors_told, print_json, progress_bar, say
+
+app = typer.Typer(name="weights", help="Bring in published weights, and look at those of a file.", no_args_is_help=True)
+
+
+def pretrain(
+    network: Annotated[
+        Literal["denoise", "deblur"], typer.Argument(help="Which network. deblur learns from what denoise cleaned.")
+    ],
+    out: Annotated[Path, typer.Argument(help="The new weights, NAME.safetensors; the model card lands beside them.")],
+    steps: Annotated[int, typer.Option(help="Training steps; some six a second on one slow core.", min=1)] = 9000,
+    scenes: Annotated[int, typer.Option(help="Drawn scenes that are in use at a time.", min=1)] = 96,
+    device: Device = "auto",
+    seed: Seed = 0,
+    threads: Annotated[int | None, typer.Option(help="Processor cores to use; all, if not given.", min=1)] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Pre-train a network on drawn scenes, as those that ship were; their cards tell the steps, scenes and seed."""
+    import torch
+
+    from otf_stream.learn.checkpoints import save_weights, shipped_network
+    from otf_stream.learn.compute import choose_compute
+    from otf_stream.learn.denoise import denoising_network
+    from otf_stream.learn.modelcard import card_text, model_card
+    from otf_stream.learn.nafnet import deblurring_network
+    from otf_stream.learn.pretrain import axial_pairs, noisy_pairs
+    from otf_stream.learn.pretrain import pretrain as train
+
+    with errors_told():
+        _check_weights_name(out, overwrite=overwrite)
+        compute = choose_compute(device)
+        torch.set_num_threads(threads or torch.get_num_threads())
+        torch.manual_seed(seed)
+        denoising = network == "denoise"
+        new = denoising_network() if denoising else deblurring_network()
+        make_pairs = noisy_pairs if denoising else axial_pairs(shipped_network("denoise"), compute)
+        reports = []
+        with progress_bar() as bar:
+            task = bar.add_task("steps", total=steps)
+            for report, trained in train(
+                new, make_pairs, compute, steps=steps, seed=seed, scenes=scenes,
+                progress=lambda done: bar.update(task, completed=round(done * steps)),
+            ):  # fmt: skip
+                reports.append(report)
+                card = model_card(trained, reports, steps=steps, scenes=scenes, seed=seed, compute=compute)
+                save_weights(trained, out, card)
+                say.print(f"step {report.steps}: {report.gain_db:+.2f} dB over the input on unseen scenes")
+        command = (
+            f"otf-stream pretrain {network} {out.name} --steps {steps} --scenes {scenes} --seed {seed} "
+            f"--threads {torch.get_num_threads()}"
+        )
+        out.with_suffix(".md").write_text(card_text(network, card, command), encoding="utf-8")
+    typer.echo(f"weights: {out}\ncard:    {out.with_suffix('.md')}")
+
+
+@app.command("import")
+def import_weights(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT.pth", help="Of a NAFNet, as it is published.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="The new weights.")],
+    overwrite: Overwrite = False,
+) -> None:
+    """Turn a published NAFNet into weights for images of one channel; nothing in its file is run."""
+    from otf_stream.learn.architecture import describe
+    from otf_stream.learn.checkpoints import import_checkpoint, save_weights
+
+    with errors_told():
+        _check_weights_name(out, overwrite=overwrite)
+        network, card = import_checkpoint(checkpoint)
+        save_weights(network, out, card)
+    typer.echo(f"weights: {out}\n{_lines(describe(network))}")
+
+
+@app.command("show")
+def show_weights(
+    path: Annotated[Path, typer.Argument(metavar="FILE.safetensors", help="What pretrain or weights import wrote.")],
+    json: Json = False,
+) -> None:
+    """Print the size of a network and the card of its training."""
+    from otf_stream.learn.architecture import describe
+    from otf_stream.learn.checkpoints import load_weights
+
+    with errors_told():
+        network, card = load_weights(path)
+    if json:
+        print_json({"network": describe(network), "card": card})
+    else:
+        typer.echo(f"network\n{_lines(describe(network))}\ncard\n{_lines(card)}")
+
+
+def _check_weights_name(out: Path, *, overwrite: bool) -> None:
+    if out.suffix != ".safetensors":
+        raise ValueError(f"{out} does not end in .safetensors; give it that ending")
+    if out.exists() and not overwrite:
+        raise FileExistsError(17, "the file exists; give --overwrite to replace it", str(out))
+
+
+def _lines(values: dict[str, Any]) -> str:
+    """Return a line for each key, its value as JSON."""
+    width = max(map(len, values), default=0)
+    return "\n".join(f"  {key.ljust(width)}  {jsonlib.dumps(value)}" for key, value in values.items())
