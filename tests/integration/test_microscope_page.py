@@ -99,6 +99,8 @@ def test_the_line_that_watches_a_folder(tmp_path: Path, config: ServiceConfig) -
     watching = subprocess.Popen(
         ["sh", "-c", line], cwd=tmp_path, env=ENVIRONMENT, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # As at a terminal; where the tests run in the background, Ctrl-C is ignored, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     try:
         assert watching.stderr is not None
