@@ -168,6 +168,7 @@ def deblur(
     *,
     origin: float,
     scale: float,
+    directions: int = 2,
 ) -> Method:
     """Denoise the planes, free them of haze, run every XZ and every YZ slice through the network, and average the two.
 
@@ -192,9 +193,10 @@ def deblur(
         matrices = grid.imaging(kernel, raw.device), grid.interpolation(raw.device)
         light = field.removed(cleaner.clean(raw, region) - origin, region.halo_y, region.halo_x) / scale
         volume = _through(ready, compute, *matrices, light)
-        # Turned, the YZ slices of a stack are the XZ slices of its mirror image.
-        volume += _through(ready, compute, *matrices, light.transpose(1, 2)).transpose(1, 2)
-        return volume.mul_(0.5 * scale).add_(origin)
+        if directions == 2:
+            # Turned, the YZ slices of a stack are the XZ slices of its mirror image.
+            volume += _through(ready, compute, *matrices, light.transpose(1, 2)).transpose(1, 2)
+        return volume.mul_(scale / directions).add_(origin)
 
     # Tiles are cut where the coarsest level of the networks has its pixels, or that level would see another grid.
     multiple = max(network.multiple, cleaner.multiple)

@@ -2,8 +2,9 @@
 
 The deadline is ``max(first plane + total, last plane + tail)``. While planes still arrive the last one is predicted
 from their rate. Stacks share a device and are served in the order of their deadlines. What is left of the time until
-each deadline once every stack up to it has been restored is spent on learning, the same for each; where not even
-restoring with a network fits, the stack that would make another one late is interpolated. Progress through training, a
+each deadline once every stack up to it has been restored is spent on learning, the same for each. Where time is short,
+slices of one direction go through the network rather than of both; where not even that fits, the stack that would make
+another one late is interpolated. Progress through training, a
 number from 0 to 1, is all that training ever sees of a clock, so that a fixed number of steps, which is reproducible,
 and a deadline, which is not, run the same code.
 
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from otf_stream.service.costs import Costs
+from otf_stream.service.costs import Costs, RestoringTime
 
 Clock = Callable[[], float]
 """UNIX time in seconds, as the journal stamps planes."""
@@ -30,6 +31,7 @@ _LEAST_TRAINING = 10.0  # seconds; a network that saw less of the stack does it 
 _MOST_RESERVED = 0.6  # share of a stack's time that a first measurement may keep for restoring
 _TRUSTED = 3  # measurements
 _MEASURE_AGAIN = 20.0  # seconds
+_SECOND_DIRECTION = 0.5  # of a stack's time for learning: learning for longer gains more than the average of two
 
 
 @dataclass(frozen=True)
@@ -177,9 +179,10 @@ class Schedule:
         self._latest = 0.0
         self._reached = 0.0
         self._measured = float("-inf")
-        self._measures: list[float] = []
+        self._measures: list[RestoringTime] = []
         self.landed = 0.0
         """Share of the volume that has been restored."""
+        self._landing: int | None = None
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -196,13 +199,13 @@ class Schedule:
         """Seconds that the stack has had the device."""
         return self._turns + (self._clock() - self._turn if self._turn is not None else 0.0)
 
-    def reserve(self, measure: Callable[[], float]) -> None:
+    def reserve(self, measure: Callable[[], RestoringTime]) -> None:
         """Keep the time that restoring takes, and a margin, free at the end.
 
         Parameters
         ----------
         measure
-            Returns the seconds that restoring would take now. Asked every twenty seconds at the most, since what else
+            Returns what restoring would take now. Asked every twenty seconds at the most, since what else
             the machine does changes, and never where steps are counted.
         """
         if self._budget.steps is None and self._clock() - self._measured > _MEASURE_AGAIN:
@@ -215,26 +218,44 @@ class Schedule:
         arrivals = self._arrivals()
         return self._budget.deadline(arrivals.first, arrivals.last(self._clock()))
 
-    @property
-    def measured(self) -> float:
-        """Seconds that restoring takes, as measured, without a margin."""
-        recent = sorted(self._measures[-_TRUSTED:])
+    def measured(self, directions: int) -> float:
+        """Seconds that restoring takes with slices of so many directions, as measured, without a margin."""
+        recent = sorted(time.of(directions) for time in self._measures[-_TRUSTED:])
         return recent[len(recent) // 2] if recent else 0.0
 
+    @property
+    def directions(self) -> int:
+        """Slices of how many directions are planned to go through the network: two, unless time is short."""
+        if self._budget.steps is not None:
+            return 2
+        if self._landing is not None:
+            return self._landing
+        once = self._time_to_learn(1)
+        more = self._costs.with_margin(self.measured(2) - self.measured(1))
+        return 2 if more <= _SECOND_DIRECTION * (self.spent + once) else 1
+
+    def directions_that_fit(self) -> int:
+        """Slices of how many directions can go through the network from now on, by the time that there really is."""
+        self._landing = 2 if self._budget.steps is not None or self._time_to_learn(2) >= 0 else 1
+        return self._landing
+
     def demand(self, interpolating: float = 0.0) -> Demand:
-        """Return what the stack asks of the device."""
-        left = self._costs.with_margin(self.measured) * (1 - self.landed)
+        """Return what the stack asks of the device at the least: slices of one direction, unless both have begun."""
+        left = self._costs.with_margin(self.measured(self._landing or 1)) * (1 - self.landed)
         return Demand(self.deadline, left, interpolating, self.spent)
 
     @property
     def time_to_train(self) -> float:
         """Seconds from now until training must stop. Negative where there is no time left even to restore."""
-        now, mine = self._clock(), self.demand()
+        return self._time_to_learn(self.directions)
+
+    def _time_to_learn(self, directions: int) -> float:
+        now, deadline = self._clock(), self.deadline
+        restoring = self._costs.with_margin(self.measured(directions))
         if len(self._measures) < _TRUSTED:
             # A measurement in a busy moment must not take all the time for learning away.
-            most = _MOST_RESERVED * max(mine.deadline - self._begun, 0.0)
-            mine = Demand(mine.deadline, min(mine.restoring, most), 0.0, mine.learnt)
-        return time_to_learn(now, mine, self._others())
+            restoring = min(restoring, _MOST_RESERVED * max(deadline - self._begun, 0.0))
+        return time_to_learn(now, Demand(deadline, restoring, 0.0, self.spent), self._others())
 
     def worth_training(self, voxels: int) -> bool:
         """Whether there is time to learn something of a stack of ``voxels``, and perhaps to restore with it.
@@ -250,7 +271,8 @@ class Schedule:
         """Whether restoring can end before the deadline, at the best speed measured, and make no other stack late."""
         if self._budget.steps is not None:
             return True
-        now, best = self._clock(), self._costs.corrected(min(self._measures, default=0.0))
+        best = self._costs.corrected(min((time.first for time in self._measures), default=0.0))
+        now = self._clock()
         mine = Demand(self.deadline, best, 0.0)
         return mine.deadline - now > best and leaves_others_time(now, mine, self._others())
 
@@ -260,8 +282,9 @@ class Schedule:
         return {
             "until_deadline_s": self.deadline - now,
             "to_learn_s": self.time_to_train,
-            "restoring_s": self._costs.with_margin(self.measured),
-            "measured_s": self.measured,
+            "directions": self.directions,
+            "restoring_s": self._costs.with_margin(self.measured(self.directions)),
+            "measured_s": self.measured(self.directions),
             "spent_s": self.spent,
             "others": len(others),
             "others_restoring_s": sum(other.restoring for other in others),

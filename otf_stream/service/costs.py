@@ -9,12 +9,33 @@ from __future__ import annotations
 
 import statistics
 from collections import deque
+from dataclasses import dataclass
 
 _UNTRIED_MARGIN, _TRIED_MARGIN = 1.6, 1.3
 _REMEMBERED = 8  # stacks
 _LEAST_RATIO = 0.5
 _GUESSED_VOXEL = 2e-6  # seconds to restore one on a slow core, before any was
 _INTERPOLATED_VOXEL = 1.5e-7  # reading, comparing, compressing and the pyramid, on one slow core
+
+
+@dataclass(frozen=True)
+class RestoringTime:
+    """Seconds that restoring takes.
+
+    Parameters
+    ----------
+    first
+        With slices of one direction: denoising what is not yet, and writing, included.
+    second
+        More, for slices of the other direction as well.
+    """
+
+    first: float
+    second: float
+
+    def of(self, directions: int) -> float:
+        """Return the seconds with slices of one direction, or of two."""
+        return self.first + (directions - 1) * self.second
 
 
 class Costs:

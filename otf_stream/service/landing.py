@@ -40,7 +40,14 @@ _WRITERS = max((os.cpu_count() or 2) // 2, 1)
 
 
 def choose_method(
-    choice: MethodName, grid: Grid, character: Character, found: FoundPsf, learned: Learned | None, compute: Compute
+    choice: MethodName,
+    grid: Grid,
+    character: Character,
+    found: FoundPsf,
+    learned: Learned | None,
+    compute: Compute,
+    *,
+    directions: int = 2,
 ) -> tuple[Method, HazeField | None]:
     """Return the way to restore, and the haze that it takes away.
 
@@ -56,6 +63,8 @@ def choose_method(
         What was learnt of the stack, if anything; its exam has the last word.
     compute
         Device and precision.
+    directions
+        Slices of how many go through the network.
     """
     if learned and learned.trust.best == "interpolate":
         return interpolate(grid), None
@@ -73,6 +82,7 @@ def choose_method(
             compute,
             origin=character.origin,
             scale=learned.scale,
+            directions=directions,
         )
         return replace(deblurred, name="finetune" if learned.steps else "pretrained"), field
     if choice == "richardson-lucy":

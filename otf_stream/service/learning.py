@@ -33,6 +33,7 @@ from otf_stream.restore.trust import Trust, examine
 from otf_stream.service.budget import Schedule
 from otf_stream.service.character import Character, FoundPsf, characterise, find_psf
 from otf_stream.service.cleaned import CleanStack, Feed
+from otf_stream.service.costs import RestoringTime
 from otf_stream.service.source import StackSource
 from otf_stream.service.turns import Turn, Work
 from otf_stream.store.restored import BLOCK
@@ -139,12 +140,7 @@ def learn(
     while finetune and (done := schedule.deblurring(trainer.steps)) < 1:
         seconds += _timed_step(trainer, done)
         progress("finetune", done)
-        schedule.reserve(
-            lambda: (
-                restoring_time(network, denoiser.network, source, compute, to_denoise=stack.left_to_denoise)
-                + stack.haze_time_of_all
-            )
-        )
+        schedule.reserve(lambda: _time_left(network, denoiser, source, stack, compute))
         yield Turn.READY
         yield from stack.taking()
         if stack.seen >= 2 * known:
@@ -223,6 +219,14 @@ def _learn_to_denoise(
     return Denoiser(trainer.network(), character.noise, character.scale, compute), trainer.steps, seconds
 
 
+def _time_left(
+    network: NAFNet, denoiser: Denoiser, source: StackSource, stack: CleanStack, compute: Compute
+) -> RestoringTime:
+    """Measure what restoring will take once what is learnt has been learnt."""
+    took = restoring_time(network, denoiser.network, source, compute, to_denoise=stack.left_to_denoise)
+    return replace(took, first=took.first + stack.haze_time_of_all)
+
+
 def _timed_step(trainer: Trainer, progress: float) -> float:
     """Take a step of training; return its seconds."""
     begun = time.perf_counter()
@@ -232,7 +236,7 @@ def _timed_step(trainer: Trainer, progress: float) -> float:
 
 def restoring_time(
     network: NAFNet, denoising: NAFNet, source: StackSource, compute: Compute, *, to_denoise: int
-) -> float:
+) -> RestoringTime:
     """Measure how many seconds restoring the stack will take on this device, writing included.
 
     ``to_denoise`` of its planes are to be denoised yet.
@@ -247,7 +251,7 @@ def restoring_time(
     a_slice = _measured(network, lambda: shown(*matrices, lines), compute) / len(lines) / width
     a_plane = _measured(denoising, lambda: planes, compute) / planes[:, 0].numel()
     written = grid.depth * sizes.y * sizes.x / _WRITTEN_PER_SECOND
-    return area * (2 * a_slice + to_denoise * a_plane) + written
+    return RestoringTime(area * (a_slice + to_denoise * a_plane) + written, area * a_slice)
 
 
 def _measured(network: NAFNet, images: Callable[[], Tensor], compute: Compute) -> float:

@@ -157,12 +157,17 @@ class Restoration:
                 character = self._characterised(after_failure=bool(failures))[0]
             found = learned.found if learned else self._psf(character, reasons)
             grid = source.grid()  # Planes that come later than this are not in the volume.
-            method, field = choose_method(settings.method, grid, character, found, learned, self._compute)
+            directions = schedule.directions_that_fit()
+            method, field = choose_method(
+                settings.method, grid, character, found, learned, self._compute, directions=directions
+            )
             if learned and learned.trust.best != "network":
                 reasons.append(
                     f"on held-out planes the network gained {learned.trust.network:+.1f} dB over interpolation, "
                     f"Richardson–Lucy {learned.trust.richardson_lucy:+.1f} dB: {method.name} was used"
                 )
+            elif learned and directions == 1:
+                reasons.append("time for XZ slices alone: YZ slices did not go through the network")
             while not self._claim():
                 yield Turn.WAITING
             yield from self._writing(lambda: self._store.journal.set_state(source.stack, "restoring"))
@@ -322,7 +327,8 @@ class Restoration:
         if learned:
             # The exam, the last planes and the haze of all of them come after training too.
             landed, taken = spent - learned.ended, spent - learned.seconds
-            self._costs.restored(voxels, measured=self.schedule.measured, landed=landed, taken=taken)
+            measured = self.schedule.measured(self.schedule.directions)
+            self._costs.restored(voxels, measured=measured, landed=landed, taken=taken)
         elif method.name == "interpolate":
             self._costs.interpolated(voxels, self._timings["restore"] + self._timings["pyramid"])
 
