@@ -22,7 +22,7 @@ from otf_stream.acquire.protocol import Plane
 from otf_stream.acquisition import PlaneIndex
 from otf_stream.store.session import SessionStore
 
-_WRITERS = 4  # planes that are written at once; two keep a disk busy where checksums take no time
+_WRITERS = 8  # planes that are written at once: each mostly waits, for the disk or for its turn on a busy processor
 
 
 @dataclass(eq=False)

@@ -281,4 +281,9 @@ Median of {len(results)} rounds, and the range; the share is the median of the s
 Planes were read back from the disk and compared with what was published. The libraries were given the planes in memory,
 as fast as they take them: this store computes the checksum, names each plane durably and records it, the others do
 less.
+
+The store writes its files itself: an uncompressed chunk is the plane's bytes, straight from the memory that ZeroMQ
+received them into, so that a library has no work to take off it. What an acknowledgement promises, that the names of a
+plane in all its folders and its record are on the disk too, none of them tells; with them it would be done beside the
+library. Compression is for the restored volume, which is not on this path.
 """
