@@ -1,19 +1,17 @@
 """The listener's end of the wire: lands each plane in its session's store, and only then acknowledges it.
 
-One thread and one loop: take what has come, up to a bound; check all of it; make it durable in one group, which
-costs about as much as a single plane; acknowledge. ZeroMQ's own thread keeps receiving meanwhile. There is no queue and
-no state besides the stores on disk, so the listener may be killed at any moment.
+One thread and one loop: take what has come, hand planes over to be landed, acknowledge those that have. ZeroMQ's own
+thread keeps receiving meanwhile, and the threads of `Landing` write. There is no state besides the stores on disk, so
+the listener may be killed at any moment.
 
-Memory is bounded by what it is granted: a round takes at most half of it, and the credit of all senders together
-is no more than it.
+Memory is bounded by what it is granted: what is being landed takes at most half of it, and the credit of all senders
+together is no more than it.
 """
 
 from __future__ import annotations
 
-import errno
 import logging
 import multiprocessing
-import shutil
 import signal
 import threading
 import time
@@ -28,6 +26,8 @@ from typing import Self
 
 import zmq
 
+from otf_stream.acquire.landing import Landing
+from otf_stream.acquire.open_session import SILENCE, OpenSession
 from otf_stream.acquire.protocol import (
     MAX_HEADER_BYTES,
     MAX_MISSING,
@@ -47,7 +47,8 @@ from otf_stream.acquire.protocol import (
     encode,
     error_message,
 )
-from otf_stream.acquire.sessions import SILENCE, Arrived, OpenSession, Sessions
+from otf_stream.acquire.room import Room, storage_error
+from otf_stream.acquire.sessions import Sessions
 from otf_stream.acquisition import PlaneIndex
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,6 @@ _ROUND_MESSAGES = 1_000
 _MAX_CREDIT = 1_000
 _QUEUE = 8  # messages that ZeroMQ holds ready for each sender; the rest waits in the sender
 _OF_ONE_PLANE = {ErrorCode.OUT_OF_RANGE, ErrorCode.BAD_SHAPE, ErrorCode.BAD_CHECKSUM, ErrorCode.CONFLICT}
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 class ListenError(RuntimeError):
@@ -125,12 +125,12 @@ class Listener:
         silence: float = 120.0,
     ) -> None:
         self.counters = Counters()
-        self._folder = data_folder
         self._memory = memory
-        self._disk_reserve = disk_reserve
+        self._room = Room(data_folder, disk_reserve)
         self._silence = silence
         data_folder.mkdir(parents=True, exist_ok=True)
         self._sessions = Sessions(data_folder, max_sessions=max_sessions, max_plane_bytes=max_plane_bytes)
+        self._landing = Landing(memory // 2)
         self._context = zmq.Context()
         try:
             self._socket = _bind(self._context, address, max(max_plane_bytes, MAX_HEADER_BYTES))
@@ -147,11 +147,14 @@ class Listener:
         while not stop.is_set():
             for peer, frames in self._receive():
                 self._handle(peer, frames)
-            self._commit()
+                self._acknowledge()
+            self._acknowledge()
             self._close_silent()
 
     def close(self) -> None:
-        """Stop listening, once the last answers are out, and close the stores; once more is harmless."""
+        """Stop listening, once planes have landed and the last answers are out; once more is harmless."""
+        self._settle()
+        self._landing.close()
         self._context.destroy(linger=1000)
         self._sessions.close()
 
@@ -164,19 +167,20 @@ class Listener:
         self.close()
 
     def _receive(self) -> Iterator[tuple[bytes, list[zmq.Frame]]]:
-        """Wait a little for messages, and give those that have come: their sender and their frames."""
-        taken = 0
-        if not self._socket.poll(_POLL_MS):
-            return
+        """Wait a little for messages, or planes that land, and give the messages: their sender and their frames."""
+        poller = zmq.Poller()
+        poller.register(self._landing.ear, zmq.POLLIN)
+        if not self._landing.full:
+            poller.register(self._socket, zmq.POLLIN)
+        poller.poll(_POLL_MS)
         for _ in range(_ROUND_MESSAGES):
+            if self._landing.full:
+                return
             try:
                 peer, *frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return
             yield peer.bytes, frames
-            taken += sum(len(frame) for frame in frames)
-            if taken >= self._memory // 2:
-                return
 
     def _handle(self, peer: bytes, frames: list[zmq.Frame]) -> None:
         """Answer one message, or keep its plane for the next group. Nothing that is sent may stop the listener."""
@@ -206,76 +210,70 @@ class Listener:
             self._refuse(peer, error, message)
         except Exception as error:
             log.exception("cannot handle a message")
-            self._refuse(peer, _storage_error(error), message)
+            self._refuse(peer, storage_error(error), message)
 
     def _take(self, peer: bytes, message: Plane, pixels: memoryview) -> None:
         self.counters.received += 1
         session = self._sessions.find(message.session)
         session.received += 1
-        session.check(message, pixels)
-        durable = session.ledger.crc(message.index)
-        waiting = session.group.get(message.index)
-        crc = waiting.crc if waiting else durable
-        if crc is not None and crc != message.crc:
-            raise ProtocolError(
-                ErrorCode.CONFLICT,
-                f"plane {message.index} came before with other pixels (checksum {crc:#010x}, now {message.crc:#010x}), "
-                "which are kept; give every plane its own index",
-            )
-        if durable is not None:
+        if self._landing.holds(message.session, message.index):
+            self._settle()  # It came twice; whether it is the same is known when the first one has landed.
+        if session.is_durable(message, pixels):
             self.counters.duplicates += 1
-            session.durable.setdefault(peer, []).append(message.index)
-        elif not session.takes_planes:
-            raise ProtocolError(
-                ErrorCode.SESSION_CLOSED,
-                f"session {message.session} was closed ({session.closed}) before plane {message.index} came; "
-                "use a new session",
-            )
-        elif waiting:
-            self.counters.duplicates += 1
-            waiting.peers.add(peer)
-        else:
-            session.group[message.index] = Arrived(pixels, message.crc, message.taken, {peer})
-
-    def _commit(self) -> None:
-        """Make every plane that was taken durable, then acknowledge it."""
-        for session in self._sessions.active:
-            group, session.group = session.group, {}
-            if group:
-                self._write(session, group)
-            durable, session.durable = session.durable, {}
-            for peer, planes in durable.items():
-                ack = Ack(session=session.store.session, planes=tuple(planes), credit=self._credit(session))
-                self._send(peer, ack)
-
-    def _write(self, session: OpenSession, group: dict[PlaneIndex, Arrived]) -> None:
-        size = len(group) * session.acquisition.plane_bytes
-        try:
-            self._check_space(size)
-            session.store.write_planes(
-                [(plane, arrived.pixels, arrived.crc) for plane, arrived in group.items()],
-                {plane: arrived.taken for plane, arrived in group.items() if arrived.taken is not None},
-            )
-        except Exception as error:
-            session.held = True
-            refused = error if isinstance(error, ProtocolError) else _storage_error(error)
-            for peer in set().union(*(arrived.peers for arrived in group.values())):
-                self._refuse(peer, refused, Ping(session=session.store.session))
+            self._send_ack(peer, session, [message.index])
             return
-        for plane, arrived in group.items():
-            session.ledger.record(plane, arrived.crc)
-            for peer in arrived.peers:
-                session.durable.setdefault(peer, []).append(plane)
-        self.counters.durable += len(group)
-        self.counters.bytes += size
+        try:
+            self._room.check(self._landing.held_bytes + pixels.nbytes)
+        except ProtocolError as error:
+            self._turn_away(peer, session, error)
+        else:
+            self._landing.put(session.store, message, pixels, peer)
+
+    def _settle(self) -> None:
+        """Wait until every plane that came is on disk or refused, and tell the senders."""
+        self._landing.settle()
+        self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        """Tell the senders of the planes that have landed."""
+        durable: dict[tuple[str, bytes], list[PlaneIndex]] = {}
+        for landed in self._landing.landed():
+            message, peer = landed.message, landed.peer
+            session = self._sessions.peek(message.session)
+            if session is None:  # Nobody is left to tell.
+                continue
+            match landed.error:
+                case None:
+                    session.ledger.record(message.index, message.crc)
+                    durable.setdefault((message.session, peer), []).append(message.index)
+                    self.counters.durable += 1
+                    self.counters.bytes += session.acquisition.plane_bytes
+                case ProtocolError() as error:
+                    self._refuse(peer, error, message)
+                case error:
+                    self._turn_away(peer, session, storage_error(error))
+        for (name, peer), planes in durable.items():
+            if session := self._sessions.peek(name):
+                self._send_ack(peer, session, planes)
+
+    def _send_ack(self, peer: bytes, session: OpenSession, planes: list[PlaneIndex]) -> None:
+        self._send(peer, Ack(session=session.store.session, planes=tuple(planes), credit=self._credit(session)))
+
+    def _turn_away(self, peer: bytes, session: OpenSession, error: ProtocolError) -> None:
+        """Refuse a plane because of the disk; a sender is told once until it greets again, as it then will."""
+        session.held = True
+        if peer not in session.told:
+            session.told.add(peer)
+            self._refuse(peer, error, Ping(session=session.store.session))
 
     def _greet(self, peer: bytes, hello: Hello) -> None:
         # All that the sender sent before is on disk or was refused when it reads the welcome.
-        self._commit()
+        self._settle()
         if known := self._sessions.peek(hello.session):
             known.heard = time.monotonic()
-        self._check_space(hello.acquisition.plane_bytes)
+        self._room.check(hello.acquisition.plane_bytes)
         session = self._sessions.greet(hello)
+        session.told.discard(peer)
         self._send(
             peer,
             Welcome(
@@ -287,7 +285,7 @@ class Listener:
         )
 
     def _end(self, peer: bytes, end: End) -> None:
-        self._commit()
+        self._settle()
         session = self._sessions.find(end.session)
         if session.held and session.ledger.count < end.planes:
             raise ProtocolError(
@@ -311,6 +309,7 @@ class Listener:
     def _close_silent(self) -> None:
         for session in self._sessions.silent(self._silence):
             try:
+                self._settle()
                 if session.closed is None:
                     session.close(SILENCE)
                 self._sessions.release(session)
@@ -327,15 +326,6 @@ class Listener:
         else:
             log.warning("refused a message: %s", error)
         self._send(peer, error_message(error, session=name, plane=plane))
-
-    def _check_space(self, size: int) -> None:
-        free = shutil.disk_usage(self._folder).free
-        if free < self._disk_reserve + size:
-            raise ProtocolError(
-                ErrorCode.NO_SPACE,
-                f"{free / 1e9:.2f} GB are free on the disk of {self._folder}, and {self._disk_reserve / 1e9:.2f} GB "
-                "are to stay so; make room, the planes are taken then",
-            )
 
     def _credit(self, session: OpenSession) -> int:
         sharing = max(1, sum(other.greeted and other.closed is None for other in self._sessions.active))
@@ -403,10 +393,3 @@ def _bind(context: zmq.Context[zmq.Socket[bytes]], address: str, max_message: in
     router.setsockopt(zmq.HEARTBEAT_TIMEOUT, 20000)
     router.bind(address)
     return router
-
-
-def _storage_error(error: Exception) -> ProtocolError:
-    if isinstance(error, OSError) and error.errno in _DISK_FULL:
-        return ProtocolError(ErrorCode.NO_SPACE, f"the disk is full ({error}); make room, the planes are taken then")
-    log.error("cannot store: %r", error)
-    return ProtocolError(ErrorCode.INTERNAL, f"the listener failed ({error!r}); its log says more, it tries again")

@@ -1,4 +1,4 @@
-"""The sessions that a listener has open, and how one is created, resumed, found and closed.
+"""The sessions that a listener has open, and how one is created, resumed, found and released.
 
 Nothing here needs to survive the listener: which session lies in which store is read from the data folder, which planes
 are durable from the journals. A session is only served to a sender that greeted this listener, because the
@@ -15,139 +15,17 @@ import itertools
 import logging
 import sqlite3
 import time
-import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from otf_stream.acquire.ledger import Ledger
-from otf_stream.acquire.protocol import ErrorCode, Hello, Plane, ProtocolError
-from otf_stream.acquisition import MAX_PLANES, Acquisition, PlaneIndex
+from otf_stream.acquire.open_session import SILENCE, OpenSession
+from otf_stream.acquire.protocol import ErrorCode, Hello, ProtocolError
+from otf_stream.acquisition import MAX_PLANES, Acquisition
 from otf_stream.store.journal import Journal, JournalError, journal_path
 from otf_stream.store.session import SUFFIX, SessionStore, find_sessions
 
 log = logging.getLogger(__name__)
-
-SILENCE = "silence"
-"""Why a session was closed whose sender did not close it."""
-_MAX_NOTED = 100
-
-
-@dataclass
-class Arrived:
-    """A valid plane that is not on disk yet, and who waits for its acknowledgement."""
-
-    pixels: memoryview
-    crc: int
-    taken: float | None
-    peers: set[bytes]
-
-
-@dataclass
-class OpenSession:
-    """A session that planes may come for.
-
-    Parameters
-    ----------
-    store
-        Where its planes go.
-    ledger
-        Which of them are durable.
-    closed
-        Why no plane is expected any more, if so.
-    greeted
-        Whether its sender greeted this listener.
-    heard
-        When its sender was last heard, on the monotonic clock.
-    held
-        Whether planes were turned away since the greeting, because the disk was full or failed.
-    received
-        Plane messages that came since it was opened here, resent ones and duplicates included.
-    group
-        What goes to disk next.
-    durable
-        What is to be acknowledged to whom.
-    """
-
-    store: SessionStore
-    ledger: Ledger
-    closed: str | None
-    greeted: bool = False
-    heard: float = field(default_factory=time.monotonic)
-    held: bool = False
-    received: int = 0
-    group: dict[PlaneIndex, Arrived] = field(default_factory=dict)
-    durable: dict[bytes, list[PlaneIndex]] = field(default_factory=dict)
-    noted: int = 0
-
-    @property
-    def acquisition(self) -> Acquisition:
-        """What was announced."""
-        return self.store.acquisition
-
-    @property
-    def takes_planes(self) -> bool:
-        """Whether planes that are not durable are taken."""
-        return self.closed in (None, SILENCE)
-
-    def check(self, message: Plane, pixels: memoryview) -> None:
-        """Check that a plane fits the acquisition and that its pixels came whole.
-
-        Raises
-        ------
-        ProtocolError
-            ``out-of-range``, ``bad-shape`` or ``bad-checksum``.
-        """
-        acquisition = self.acquisition
-        if not acquisition.admits(message.index):
-            raise ProtocolError(ErrorCode.OUT_OF_RANGE, acquisition.outside(message.index))
-        if pixels.nbytes != acquisition.plane_bytes:
-            raise ProtocolError(
-                ErrorCode.BAD_SHAPE,
-                f"the pixel frame of plane {message.index} has {pixels.nbytes} bytes, but {acquisition.sizes.y} × "
-                f"{acquisition.sizes.x} {acquisition.dtype} pixels have {acquisition.plane_bytes}; send whole planes",
-            )
-        crc = zlib.crc32(pixels)
-        if crc != message.crc:
-            raise ProtocolError(
-                ErrorCode.BAD_CHECKSUM,
-                f"the pixels of plane {message.index} have the checksum {crc:#010x}, but the header says "
-                f"{message.crc:#010x}; send the plane again",
-            )
-
-    def close(self, reason: str, **detail: object) -> None:
-        """Record that no further plane is expected."""
-        if self.closed is None:
-            self.store.journal.close_arrivals(reason)
-            self.closed = reason
-        missing = [list(plane) for plane in self.ledger.missing(_MAX_NOTED)]
-        self.store.journal.note(
-            "ended",
-            reason=reason,
-            received=self.received,
-            durable=self.ledger.count,
-            missing_count=self.ledger.missing_count,
-            missing=missing,
-            **detail,
-        )
-
-    def reopen(self) -> None:
-        """Expect planes again: the sender that had fallen silent is back."""
-        self.store.journal.reopen_arrivals()
-        self.closed = None
-
-    def note_refused(self, error: ProtocolError, plane: PlaneIndex | None) -> None:
-        """Note in the journal that something was refused; a flood only at its beginning."""
-        self.noted += 1
-        if self.noted <= _MAX_NOTED:
-            self.note("refused", code=str(error.code), message=error.message, plane=plane)
-
-    def note(self, kind: str, **detail: object) -> None:
-        """Note an event; a disk too full for it is no reason to stop."""
-        try:
-            self.store.journal.note(kind, **detail)
-        except (OSError, sqlite3.Error) as error:
-            log.warning("cannot note %s in the journal of %s: %s", kind, self.store.path.name, error)
 
 
 class Sessions:

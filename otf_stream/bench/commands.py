@@ -312,6 +312,26 @@ def _compute(threads: int | None) -> Compute:
     return choose_compute()
 
 
+@app.command()
+def ingest(
+    planes: Annotated[int, typer.Option(help="To stream in each round.", min=2)] = 128,
+    side: Annotated[int, typer.Option(help="Of a plane, in pixels.", min=16)] = 2048,
+    rounds: Annotated[int, typer.Option(help="How often to measure.", min=1)] = 5,
+    folder: Annotated[Path, typer.Option(help="On the disk to measure; what is written there is deleted.")] = Path(),
+    out: Annotated[Path | None, typer.Option(help="Put the result on this page, docs/performance.md.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Measure how fast planes become durable, beside the disk's and the network's own rates."""
+    from otf_stream.bench.ingest import as_text, run_ingest, section
+    from otf_stream.bench.performance import write_section
+
+    found = run_ingest(planes=planes, side=side, rounds=rounds, folder=folder, progress=_tell)
+    if out:
+        command = f"otf-stream bench ingest --planes {planes} --side {side} --rounds {rounds}"
+        write_section(out, "Ingest", section(found, command))
+    typer.echo(jsonlib.dumps(found, indent=2) if json else as_text(found))
+
+
 def _numbers(given: str, option: str) -> list[float]:
     try:
         return [float(number) for number in given.split(",")]

@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import reduce
 from pathlib import Path
@@ -30,6 +29,7 @@ from zarr.codecs import BytesCodec
 
 from otf_stream.acquisition import Acquisition, PlaneIndex
 from otf_stream.store import ome
+from otf_stream.store.chunks import Revealing, chunk_file, drop_chunks, stage_chunk, write_file
 from otf_stream.store.disk import fsync_folder, fsync_tree
 from otf_stream.store.journal import Journal, PlaneRecord, journal_path, remove_journal
 
@@ -59,8 +59,10 @@ class SessionStore:
         self.journal = journal
         self.session = journal.session
         self._writing = threading.Lock()
+        self._committing = threading.Lock()
         # Waiting for the disk in parallel: four files synchronised at once go through twice as fast as in turn.
         self._disk = ThreadPoolExecutor(4, thread_name_prefix="store")
+        self._revealing = Revealing(self._disk)
 
     @property
     def acquisition(self) -> Acquisition:
@@ -162,16 +164,71 @@ class SessionStore:
             group.setdefault(plane, (view, crc))
         with self._writing:
             group = {plane: content for plane, content in group.items() if not self.journal.holds(plane)}
-            if not group:
-                return
-            together = reduce(Acquisition.extended, group, self.acquisition)
-            if together != self.acquisition:
-                self.extend(together)
-            self._write_chunks({chunk_file(self.path, plane): view for plane, (view, _) in group.items()})
-            now = time.time()
-            self.journal.record_planes(
-                [PlaneRecord(plane, crc, now, (taken or {}).get(plane)) for plane, (_, crc) in group.items()]
-            )
+            writes = [self._disk.submit(self.stage, plane, view) for plane, (view, _) in group.items()]
+            wait(writes)
+            try:
+                for write in writes:
+                    write.result()
+            except BaseException:
+                self.drop(group)
+                raise
+            self.commit([(plane, crc, (taken or {}).get(plane)) for plane, (_, crc) in group.items()])
+
+    def stage(self, plane: PlaneIndex, pixels: Buffer) -> None:
+        """Write a plane to the disk without making it one of the store's; `commit` does that.
+
+        Any number of threads may stage planes at the same time, but each plane only one, and none that is durable.
+
+        Parameters
+        ----------
+        plane
+            Its index.
+        pixels
+            Exactly ``plane_bytes`` contiguous bytes (y, x) of the announced dtype.
+
+        Raises
+        ------
+        ValueError
+            If the plane lies outside the announced axes or has the wrong number of bytes.
+        OSError
+            If the disk is full or fails. Nothing is left behind then.
+        """
+        view = memoryview(pixels)
+        self._check(plane, view)
+        stage_chunk(chunk_file(self.path, plane), view)
+
+    def commit(self, staged: Sequence[tuple[PlaneIndex, int, float | None]]) -> None:
+        """Make staged planes durable, in one transaction; all of them are when this returns.
+
+        Parameters
+        ----------
+        staged
+            ``(plane, crc, taken)`` for each: its index, the CRC-32 of its pixels, and when it was exposed by the
+            microscope's clock, in UNIX seconds, where that is known. Planes beyond the axes extend a growing
+            acquisition.
+
+        Raises
+        ------
+        OSError
+            If the disk is full or fails. None of the planes is durable or staged then.
+        """
+        if not staged:
+            return
+        with self._committing:
+            try:
+                together = reduce(Acquisition.extended, [plane for plane, _, _ in staged], self.acquisition)
+                if together != self.acquisition:
+                    self.extend(together)
+                self._revealing.reveal([chunk_file(self.path, plane) for plane, _, _ in staged])
+                now = time.time()
+                self.journal.record_planes([PlaneRecord(plane, crc, now, taken) for plane, crc, taken in staged])
+            except BaseException:
+                self.drop(plane for plane, _, _ in staged)
+                raise
+
+    def drop(self, planes: Iterable[PlaneIndex]) -> None:
+        """Forget planes that were staged and are not to be committed."""
+        drop_chunks(chunk_file(self.path, plane) for plane in planes)
 
     def extend(self, acquisition: Acquisition) -> None:
         """Make room for what a growing acquisition has grown to; readers see the longer axes from then on.
@@ -220,37 +277,6 @@ class SessionStore:
             )
         if not view.c_contiguous:
             raise ValueError(f"the pixels of plane {plane} are not contiguous; send numpy.ascontiguousarray of them")
-
-    def _write_chunks(self, chunks: dict[Path, memoryview]) -> None:
-        # Every temporary file is synchronised before the first is renamed: a chunk's name never leads to
-        # pixels that are not on disk.
-        partials = {chunk.with_name(chunk.name + ".partial"): chunk for chunk in chunks}
-        folders: set[Path] = set()
-        for chunk in chunks:
-            chunk.parent.mkdir(parents=True, exist_ok=True)
-            # All up to the array's, even those that exist: an attempt that failed may have made them unsynchronised.
-            folders.update(chunk.parents[:6])
-        try:
-            writes = [self._disk.submit(_write_file, partial, chunks[chunk]) for partial, chunk in partials.items()]
-            wait(writes)
-            for write in writes:
-                write.result()
-            for partial, chunk in partials.items():
-                partial.replace(chunk)
-        except BaseException:
-            for partial in partials:
-                partial.unlink(missing_ok=True)
-            raise
-        list(self._disk.map(fsync_folder, folders))
-
-
-def chunk_file(path: Path, plane: PlaneIndex) -> Path:
-    """Return where the store at ``path`` keeps the pixels of ``plane``: little-endian, in C order.
-
-    The file need not exist, and its plane only counts if the journal has it.
-    """
-    t, c, z = plane
-    return path / "raw" / "0" / "c" / str(t) / str(c) / str(z) / "0" / "0"
 
 
 def find_sessions(data_folder: Path) -> list[Path]:
@@ -323,15 +349,6 @@ def _amend(node: Path, change: Callable[[dict[str, Any]], object]) -> None:
     metadata = json.loads(file.read_bytes())
     change(metadata)
     partial = file.with_name(file.name + ".partial")
-    _write_file(partial, memoryview(json.dumps(metadata, indent=2).encode()))
+    write_file(partial, memoryview(json.dumps(metadata, indent=2).encode()))
     partial.replace(file)
     fsync_folder(node)
-
-
-def _write_file(path: Path, content: memoryview) -> None:
-    with path.open("wb", buffering=0) as file:
-        rest = content.cast("B")
-        # One write may take less than all: Linux stops at 2 GiB, and a full disk at what still fits.
-        while rest:
-            rest = rest[file.write(rest) :]
-        os.fsync(file.fileno())

@@ -268,6 +268,22 @@ def test_the_same_plane_with_other_pixels_is_a_conflict(
     check_good_plane(client, tmp_path, pixels)
 
 
+def test_a_plane_that_comes_again_while_the_first_is_on_its_way_to_the_disk(
+    client: Client, tmp_path: Path, acquisition: Acquisition, pixels: Pixels, listener: Listener
+) -> None:
+    client.greet(acquisition)
+    index = (0, 0, 0)
+    good, other = pixels(index), pixels((0, 0, 1))
+    for plane in (good, good, other, good):
+        client.send(client.header(index, plane), plane.tobytes())
+    client.send(client.header(index, good), other.tobytes())
+    answers = [client.receive() for _ in range(5)]
+    assert [answer.planes for answer in answers if isinstance(answer, Ack)] == [(index,)] * 3
+    assert [answer.code for answer in answers if isinstance(answer, Error)] == ["conflict", "bad-checksum"]
+    assert (listener.counters.durable, listener.counters.duplicates) == (1, 2)
+    check_good_plane(client, tmp_path, pixels)
+
+
 def test_greetings_that_cannot_be_met(
     tmp_path: Path, listening: Callable[..., Any], connect: Callable[[str], Client], acquisition: Acquisition
 ) -> None:
@@ -414,12 +430,12 @@ def test_a_disk_that_is_nearly_full_turns_planes_away_until_there_is_room(
     with listening(tmp_path / "data") as listener:
         client = connect(listener.address)
         client.greet(acquisition)
-        listener._disk_reserve = 2 * shutil.disk_usage(tmp_path).total
+        listener._room.reserve = 2 * shutil.disk_usage(tmp_path).total
         refused(client.plane((0, 0, 0), pixels((0, 0, 0))))
         refused(client.greet(acquisition))
         refused(connect(listener.address).greet(acquisition))
         refused(client.end(1))
-        listener._disk_reserve = 0
+        listener._room.reserve = 0
         refused(client.end(1))
         assert isinstance(client.greet(acquisition), Welcome)
         check_good_plane(client, tmp_path, pixels)
@@ -442,6 +458,27 @@ def test_a_failing_disk_turns_planes_away_until_it_works(
     shutil.move(tmp_path / "c", raw)
     client.greet(acquisition)
     check_good_plane(client, tmp_path, pixels, (0, 0, 1))
+
+
+def test_a_failing_disk_is_told_once_though_many_planes_are_in_flight(
+    client: Client, tmp_path: Path, acquisition: Acquisition, pixels: Pixels
+) -> None:
+    client.greet(acquisition)
+    raw = tmp_path / "data" / "cells.ome.zarr" / "raw" / "0" / "c"
+    raw.write_text("in the way")
+    for z in range(5):
+        client.send(client.header((0, 0, z), pixels((0, 0, z))), pixels((0, 0, z)).tobytes())
+    client.send(Hello(session=client.session, acquisition=acquisition))
+    error, welcome = client.receive(), client.receive()
+    assert isinstance(error, Error)
+    assert error.code == "internal"
+    assert isinstance(welcome, Welcome)
+    assert welcome.durable == ()
+    error = client.plane((0, 0, 1), pixels((0, 0, 1)))
+    assert isinstance(error, Error), "who has greeted again is told again"
+    raw.unlink()
+    client.greet(acquisition)
+    check_good_plane(client, tmp_path, pixels)
 
 
 def test_credit_is_shared_and_never_below_two(

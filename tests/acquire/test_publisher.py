@@ -240,11 +240,11 @@ def test_planes_are_held_while_the_disk_is_full(
     with listening(tmp_path / "data") as listener, Publisher(listener.address, acquisition) as publisher:
         publish(publisher, indices[:5], pixels)
         publisher.drain()
-        listener._disk_reserve = 2**60
+        listener._room.reserve = 2**60
         publish(publisher, indices[5:], pixels)
         until(lambda: listener.counters.refused["no-space"] >= 2)
         assert (publisher.acknowledged, publisher.failures) == (5, [])
-        listener._disk_reserve = 0
+        listener._room.reserve = 0
     check(tmp_path / "data", indices, pixels)
 
 

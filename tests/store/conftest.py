@@ -50,3 +50,11 @@ def sent(pixels: Callable[[PlaneIndex], np.ndarray]) -> Callable[[PlaneIndex], t
         return index, pixels(index).data, zlib.crc32(pixels(index))
 
     return plane
+
+
+@pytest.fixture
+def store_path(tmp_path: Path, acquisition: Acquisition) -> Path:
+    """A store that is open in no process."""
+    path = tmp_path / "closed.ome.zarr"
+    SessionStore.create(path, acquisition, session="s0").close()
+    return path

@@ -18,8 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from otf_stream.acquisition import Acquisition, PlaneIndex
+from otf_stream.store.chunks import chunk_file
 from otf_stream.store.journal import journal_path
-from otf_stream.store.session import PlaneNotDurableError, SessionStore, chunk_file, find_sessions
+from otf_stream.store.session import PlaneNotDurableError, SessionStore, find_sessions
 
 Sent = Callable[[PlaneIndex], tuple[PlaneIndex, memoryview, int]]
 Pixels = Callable[[PlaneIndex], np.ndarray]

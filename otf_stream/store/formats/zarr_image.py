@@ -14,9 +14,10 @@ import zarr
 from pydantic import ValidationError
 
 from otf_stream.acquisition import Acquisition, PlaneIndex, Sizes
+from otf_stream.store.chunks import chunk_file
 from otf_stream.store.formats.source import RecordingError, Source, Spacing, micrometres
 from otf_stream.store.journal import Journal, journal_path
-from otf_stream.store.session import chunk_file, session_attributes
+from otf_stream.store.session import session_attributes
 
 
 def open_zarr(path: Path) -> Source:

@@ -1,0 +1,167 @@
+"""Lands planes behind the listener's back: the disk is written while the network is read.
+
+A plane goes through two steps. Several threads check and *stage* planes, each writing one and waiting until the disk
+has it; so the disk always has something to do. One thread *commits* whatever is staged at the moment in one
+group: the folders and the journal. While it waits for the disk the next group gathers, so that groups are as
+large as the disk is slow, and a lone plane waits for nobody.
+
+Nothing is copied: the memory that ZeroMQ received a plane into is what is written, and is free as soon as it is.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+
+from otf_stream.acquire.open_session import check_pixels
+from otf_stream.acquire.protocol import Plane
+from otf_stream.acquisition import PlaneIndex
+from otf_stream.store.session import SessionStore
+
+_WRITERS = 8  # planes that are written at once: each mostly waits, for the disk or for its turn on a busy processor
+
+
+@dataclass(eq=False)
+class Landed:
+    """A plane that is dealt with.
+
+    Parameters
+    ----------
+    store
+        Of its session.
+    message
+        Its header.
+    peer
+        Who sent it.
+    error
+        Why it is not durable, if it is not.
+    """
+
+    store: SessionStore
+    message: Plane
+    peer: bytes
+    error: Exception | None = None
+
+
+class Landing:
+    """Makes planes durable in threads of its own; all methods are for the listener's thread.
+
+    Parameters
+    ----------
+    memory
+        Bytes of pixels from which on it is `full`.
+
+    Attributes
+    ----------
+    ear
+        A socket that can be read from when planes have landed; `landed` empties it.
+    """
+
+    def __init__(self, memory: int) -> None:
+        self._memory = memory
+        self._bytes = 0
+        self._under_way: set[tuple[str, PlaneIndex]] = set()
+        self._staged: list[Landed] = []
+        self._landed: list[Landed] = []
+        self._closing = False
+        self._changed = threading.Condition()
+        # ZeroMQ's sockets belong to one thread; a pair of plain ones wakes it from another, under Windows too.
+        self._bell, self.ear = socket.socketpair()
+        self._bell.setblocking(False)
+        self.ear.setblocking(False)
+        self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="landing")
+        self._committer = threading.Thread(target=self._commit_all, name="committing", daemon=True)
+        self._committer.start()
+
+    @property
+    def held_bytes(self) -> int:
+        """How many bytes of pixels are in memory."""
+        return self._bytes
+
+    @property
+    def full(self) -> bool:
+        """Whether no further plane should be put in now."""
+        return self._bytes >= self._memory
+
+    def holds(self, session: str, plane: PlaneIndex) -> bool:
+        """Whether the plane is under way: put in, and not told by `landed`."""
+        return (session, plane) in self._under_way
+
+    def put(self, store: SessionStore, message: Plane, pixels: memoryview, peer: bytes) -> None:
+        """Take a plane that fits the acquisition and is neither durable nor under way."""
+        self._under_way.add((store.session, message.index))
+        with self._changed:
+            self._bytes += pixels.nbytes
+        self._writers.submit(self._stage, Landed(store, message, peer), pixels)
+
+    def landed(self) -> list[Landed]:
+        """Return the planes that were dealt with since the last time."""
+        with suppress(OSError):  # It says nothing more, or is closed.
+            while self.ear.recv(4096):
+                pass
+        with self._changed:
+            landed, self._landed = self._landed, []
+        self._under_way.difference_update((each.store.session, each.message.index) for each in landed)
+        return landed
+
+    def settle(self) -> None:
+        """Wait until every plane that was put in is dealt with."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._landed) == len(self._under_way))
+
+    def close(self) -> None:
+        """Deal with what is left and end the threads; once more is harmless."""
+        self.settle()
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._writers.shutdown()
+        self._committer.join()
+        self._bell.close()
+        self.ear.close()
+
+    def _stage(self, plane: Landed, pixels: memoryview) -> None:
+        size = pixels.nbytes
+        try:
+            check_pixels(plane.message, pixels)
+            plane.store.stage(plane.message.index, pixels)
+        except Exception as error:
+            plane.error = error
+        del pixels
+        with self._changed:
+            self._bytes -= size
+            if plane.error is None:
+                self._staged.append(plane)
+            self._changed.notify_all()
+        if plane.error is not None:
+            self._tell([plane])
+
+    def _commit_all(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._staged or self._closing)
+                staged, self._staged = self._staged, []
+            if not staged:
+                return
+            for store in dict.fromkeys(plane.store for plane in staged):
+                _commit(store, [plane for plane in staged if plane.store is store])
+            self._tell(staged)
+
+    def _tell(self, planes: Iterable[Landed]) -> None:
+        with self._changed:
+            self._landed += planes
+            self._changed.notify_all()
+        with suppress(OSError):  # The bell rings already.
+            self._bell.send(b"!")
+
+
+def _commit(store: SessionStore, planes: list[Landed]) -> None:
+    try:
+        store.commit([(plane.message.index, plane.message.crc, plane.message.taken) for plane in planes])
+    except Exception as error:
+        for plane in planes:
+            plane.error = error
