@@ -309,7 +309,7 @@ def _compute(threads: int | None) -> Compute:
     from otf_stream.learn.compute import choose_compute
 
     torch.set_num_threads(threads or torch.get_num_threads())
-    return choose_compute()
+    return choose_compute(cores=threads)
 
 
 @app.command()

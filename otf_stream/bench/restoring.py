@@ -209,5 +209,5 @@ if __name__ == "__main__":
     from otf_stream.learn.compute import choose_compute
 
     torch.set_num_threads(int(sys.argv[4]))
-    chosen = choose_compute("cuda" if sys.argv[3] == "cuda" else "cpu")
+    chosen = choose_compute("cuda" if sys.argv[3] == "cuda" else "cpu", int(sys.argv[4]))
     print(json.dumps(_restore_alone(int(sys.argv[1]), int(sys.argv[2]), chosen)))

@@ -2,12 +2,22 @@
 
 Half the bytes are twice the speed for a network that is bound by memory; bfloat16 keeps the range of float32, so
 nothing needs scaling. It is used only where the hardware has it: emulated, it is slower than float32.
+
+On a processor, images that have nothing to do with each other are computed side by side, one core each. Cores that
+share one image wait for each other at every operation, and all of them wait for one that another program has taken.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import cache
+from threading import Barrier
+from typing import TypeVar
 
 import torch
 
@@ -16,12 +26,33 @@ from otf_stream.config import DeviceName
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of malloc.h
 
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
 @dataclass(frozen=True)
 class Compute:
-    """A device and the precision of its convolutions."""
+    """A device, the precision of its convolutions, and how many images it computes side by side."""
 
     device: torch.device
     dtype: torch.dtype
+    side_by_side: int = 1
+
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """Yield what ``function`` makes of each item, in their order; several are computed at a time.
+
+        Results do not depend on how many.
+        """
+        if self.side_by_side == 1:
+            yield from map(function, items)
+            return
+        pool, running = _pool(self.side_by_side), deque[Future[Result]]()
+        for item in items:
+            if len(running) == self.side_by_side:
+                yield running.popleft().result()
+            running.append(pool.submit(function, item))
+        while running:
+            yield running.popleft().result()
 
     def autocast(self) -> torch.autocast:
         """Return the context in which networks run."""
@@ -59,13 +90,26 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
-def choose_compute(choice: DeviceName = "auto") -> Compute:
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Start threads that use one core each; the others keep as many as they have."""
+    mine = torch.get_num_threads()
+    pool = ThreadPoolExecutor(threads, "compute", initializer=torch.set_num_threads, initargs=(1,))
+    meet = Barrier(threads)
+    wait([pool.submit(meet.wait) for _ in range(threads)])
+    torch.set_num_threads(mine)  # some libraries have one number for all threads
+    return pool
+
+
+def choose_compute(choice: DeviceName = "auto", cores: int | None = None) -> Compute:
     """Choose device and precision.
 
     Parameters
     ----------
     choice
         ``auto`` takes a CUDA device where there is one.
+    cores
+        Of the processor, where there is no other device; all if None.
 
     Raises
     ------
@@ -81,5 +125,5 @@ def choose_compute(choice: DeviceName = "auto") -> Compute:
     if choice == "cpu" or not cuda:
         keep_memory()
         fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        return Compute(torch.device("cpu"), torch.bfloat16 if fast else torch.float32)
+        return Compute(torch.device("cpu"), torch.bfloat16 if fast else torch.float32, cores or os.cpu_count() or 1)
     return Compute(torch.device("cuda"), torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32)

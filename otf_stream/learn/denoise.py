@@ -159,16 +159,17 @@ class Denoiser:
     def __call__(self, planes: Tensor, wanted: slice = slice(None)) -> Tensor:
         """Denoise the ``wanted`` ones of ``planes``, ``(n, y, x)``, counts, in the order in which they lie.
 
-        One at a time, which bounds the memory.
+        One image each, which bounds the memory.
         """
         offset, scale = self.noise.offset, self.scale
         light = (planes.to(self.compute.device) - offset) / scale
-        noise = self.noise.rescaled(offset, scale)
-        clean = []
-        for index in range(len(planes))[wanted]:
+        noise, network = self.noise.rescaled(offset, scale), self._folded
+
+        def clean(index: int) -> Tensor:
             given = with_noise_map(neighbourhoods(light, slice(index, index + 1)), noise)
-            clean.append(apply_network(self._folded, given, self.compute)[:, 0])
-        return torch.cat(clean) * scale + offset
+            return apply_network(network, given, self.compute)[:, 0]
+
+        return torch.cat(list(self.compute.map(clean, range(len(planes))[wanted]))) * scale + offset
 
     def errors(self, planes: Tensor, generator: torch.Generator) -> Tensor:
         """Draw the errors that denoising leaves in a stack whose true counts are ``planes``, ``(n, y, x)``."""

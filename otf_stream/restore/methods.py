@@ -216,9 +216,13 @@ def _through(network: NAFNet, compute: Compute, imaging: Tensor, interpolation: 
     depth = len(interpolation)
     volume = light.new_empty(depth, slices, width)
     batch = slices_at_once(depth, width)
-    for start in range(0, slices, batch):
+
+    def restore(start: int) -> None:
         sections = shown(imaging, interpolation, light[:, start : start + batch].transpose(0, 1))
         volume[:, start : start + batch] = apply_network(network, sections, compute)[:, 0].transpose(0, 1)
+
+    for _ in compute.map(restore, range(0, slices, batch)):
+        pass
     return volume
 
 

@@ -174,12 +174,13 @@ def run_worker(data: Path, settings: Settings, device: DeviceName, threads: int 
     signal.signal(signal.SIGTERM, finish)
     # A Ctrl-C goes to the whole group; the supervisor decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # One core stays free for the listener and the camera's software. Threads that wait for each other collapse when
-    # one of their cores is taken: two on two cores train three times slower beside one busy process than one alone.
+    # While it trains, one core stays free for the listener and the camera's software. Threads that wait for each other
+    # collapse when one of their cores is taken: two on two cores train three times slower beside one busy process than
+    # one alone. What is computed side by side waits for nobody and may take all cores.
     torch.set_num_threads(threads or max((os.cpu_count() or 2) - 1, 1))
     previewer = Previewer(PendingStacks(data), silence=settings.silence)
     threading.Thread(target=previewer.run, args=(stop,), name="previews", daemon=True).start()
-    worker = Worker(data, settings, choose_compute(device), claim=previewer.claim)
+    worker = Worker(data, settings, choose_compute(device, threads), claim=previewer.claim)
     try:
         worker.run(stop)
     finally:

@@ -3,10 +3,14 @@
 import json
 import subprocess
 import sys
+import threading
 
 import pytest
+import torch
 
 from otf_stream.learn.compute import choose_compute
+from otf_stream.learn.nafnet import deblurring_network
+from otf_stream.learn.training import apply_network
 
 FREED_AND_TAKEN_AGAIN = """
 import json, resource, torch
@@ -39,3 +43,36 @@ def test_cuda_is_refused_where_there_is_none():
     if choose_compute("auto").device.type != "cuda":
         with pytest.raises(RuntimeError, match="--device cpu"):
             choose_compute("cuda")
+
+
+@pytest.mark.parametrize("cores", [1, 3])
+def test_what_is_computed_side_by_side_comes_in_order(cores):
+    compute = choose_compute("cpu", cores)
+    before = torch.get_num_threads()
+    threads = set()
+
+    def square(number):
+        threads.add((threading.current_thread().name, torch.get_num_threads()))
+        return number**2
+
+    assert list(compute.map(square, range(50))) == [n**2 for n in range(50)]
+    assert torch.get_num_threads() == before
+    if cores > 1:
+        assert {used for _, used in threads} == {1}
+        assert len(threads) <= cores
+
+
+def test_an_error_on_the_side_is_raised():
+    with pytest.raises(ZeroDivisionError):
+        list(choose_compute("cpu", 2).map(lambda n: 1 // (n - 3), range(10)))
+
+
+def test_slices_do_not_depend_on_how_many_are_computed_at_a_time():
+    torch.manual_seed(0)
+    network, images = deblurring_network(), [torch.rand(1, 2, 40, 48) for _ in range(6)]
+    torch.nn.init.normal_(network.ending.weight)
+    one, three = (
+        list(compute.map(lambda image, compute=compute: apply_network(network.eval(), image, compute), images))
+        for compute in (choose_compute("cpu", 1), choose_compute("cpu", 3))
+    )
+    assert all(torch.equal(a, b) for a, b in zip(one, three, strict=True))
