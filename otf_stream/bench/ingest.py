@@ -281,7 +281,7 @@ as fast as they take them: this store computes the checksum, names each plane du
 less.
 
 The store writes its files itself: an uncompressed chunk is the plane's bytes, straight from the memory that ZeroMQ
-received them into, so that a library has no work to take off it. What an acknowledgement promises, that the names of a
-plane in all its folders and its record are on the disk too, none of them tells; with them it would be done beside the
-library. Compression is for the restored volume, which is not on this path.
+received them into, so that a library has no work to take off it. An acknowledgement promises more than they wait for
+(tensorstore for a file and the folder it is in; after the other two, everything was synchronised once, at the end), so
+the rest would have to be done beside them. Compression is for the restored volume, which is not on this path.
 """
