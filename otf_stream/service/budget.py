@@ -199,7 +199,7 @@ class Schedule:
         """Seconds that the stack has had the device."""
         return self._turns + (self._clock() - self._turn if self._turn is not None else 0.0)
 
-    def reserve(self, measure: Callable[[], RestoringTime]) -> None:
+    def reserve(self, measure: Callable[[], RestoringTime], *, anew: bool = False) -> None:
         """Keep the time that restoring takes, and a margin, free at the end.
 
         Parameters
@@ -207,7 +207,12 @@ class Schedule:
         measure
             Returns what restoring would take now. Asked every twenty seconds at the most, since what else
             the machine does changes, and never where steps are counted.
+        anew
+            Forget what was measured before: some of the work has been done.
         """
+        if anew:
+            self._measures.clear()
+            self._measured = float("-inf")
         if self._budget.steps is None and self._clock() - self._measured > _MEASURE_AGAIN:
             self._measures.append(measure())
             self._measured = self._clock()

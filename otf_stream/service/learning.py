@@ -137,6 +137,7 @@ def learn(
     selected = select_layers(network, pairs(), compute) if finetune and layers == "zest" else None
     trainer = Trainer(network, pairs, compute, learning_rate=_LEARNING_RATE, layers=selected)
     known = stack.seen
+    schedule.reserve(lambda: _time_left(network, denoiser, source, stack, compute), anew=True)
     while finetune and (done := schedule.deblurring(trainer.steps)) < 1:
         seconds += _timed_step(trainer, done)
         progress("finetune", done)

@@ -1,9 +1,9 @@
 """A preview of every stack, in the store within moments of its last plane: interpolated, and flagged as such.
 
 It has a thread of its own beside the one that learns and restores, since nobody at a microscope should wait for a
-training step of another stack to see their own. Of a large stack only the coarser levels of the pyramid are written,
-which is what viewers open first. A stack whose restoring begins is left alone from then on: what is restored
-is never painted over.
+training step of another stack to see their own. The coarser levels of the pyramid, which viewers open first, come
+first; of a large stack they are all there is. A stack whose restoring begins is left alone from then on: what is
+restored is never painted over.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from contextlib import suppress
 from threading import Event
 from typing import Any
@@ -25,7 +26,8 @@ from otf_stream.store.pyramid import halve
 from otf_stream.store.restored import RestoredWriter
 
 _POLL = 0.2
-_VOXELS = 48 * 2**20  # of the finest level that is written; half a second, and 200 MB
+_FIRST_VOXELS = 4 * 2**20  # of the finest level that is written at once
+_VOXELS = 48 * 2**20  # of the finest one that is written after that; a second or two, and 200 MB
 
 
 class Previewer:
@@ -69,13 +71,13 @@ class Previewer:
             arrivals = source.arrivals()
             if arrivals.complete and arrivals.received and self._begin(pending.key, arrivals.received):
                 try:
-                    level = write_preview(pending, source)
-                    pending.store.journal.note(
-                        "preview",
-                        stack=list(pending.stack),
-                        level=level,
-                        since_last_plane_s=round(time.time() - arrivals.latest, 3),
-                    )
+                    for level in write_preview(pending, source):
+                        pending.store.journal.note(
+                            "preview",
+                            stack=list(pending.stack),
+                            level=level,
+                            since_last_plane_s=round(time.time() - arrivals.latest, 3),
+                        )
                 except Exception:  # a preview is a courtesy: the stack will be restored whatever becomes of it
                     with suppress(OSError):  # the disk that took no preview may take no note either
                         pending.store.journal.note(
@@ -93,32 +95,36 @@ class Previewer:
             return True
 
 
-def write_preview(pending: PendingStack, source: StackSource) -> int:
-    """Interpolate a stack into the restored image, at the finest level that is quick enough.
+def write_preview(pending: PendingStack, source: StackSource) -> Iterator[int]:
+    """Interpolate a stack into the restored image, the coarse levels first.
 
     Parameters
     ----------
     pending, source
         The stack; all of its planes are there.
 
-    Returns
-    -------
+    Yields
+    ------
     int
-        The finest level of the pyramid that was written.
+        The finest level of the pyramid that is there by now.
     """
     writer = RestoredWriter.create(pending.store, dtype=source.acquisition.dtype)
-    level = writer.finest_level(_VOXELS)
     grid = source.grid()
-    matrix = _padded(grid, writer.shape[0])
-    # Interpolating pooled planes is pooling interpolated ones: both are linear, along different axes.
-    for _ in range(level):
-        matrix = halve(matrix, axes=(0,))
-    planes = np.stack([_pooled(source.read([z])[0], level) for z in grid.planes])
-    volume = torch.from_numpy(matrix) @ torch.from_numpy(planes.reshape(len(planes), -1))
-    writer.write_level(pending.stack, level, volume.numpy().reshape(-1, *planes.shape[1:]))
-    told: dict[str, Any] = {"method": "interpolate", "preview": True, "level": level, "warnings": []}
-    writer.write_provenance(pending.stack, told)
-    return level
+    finest = writer.finest_level(_VOXELS)
+    planes = np.stack([_pooled(source.read([z])[0], finest) for z in grid.planes])
+    for level in sorted({finest, writer.finest_level(_FIRST_VOXELS)}, reverse=True):
+        # Interpolating pooled planes is pooling interpolated ones: both are linear, along different axes.
+        matrix = _padded(grid, writer.shape[0])
+        for _ in range(level):
+            matrix = halve(matrix, axes=(0,))
+        shown = planes
+        for _ in range(level - finest):
+            shown = halve(shown, axes=(1, 2))
+        volume = torch.from_numpy(matrix) @ torch.from_numpy(shown.reshape(len(shown), -1))
+        writer.write_level(pending.stack, level, volume.numpy().reshape(-1, *shown.shape[1:]))
+        told: dict[str, Any] = {"method": "interpolate", "preview": True, "level": level, "warnings": []}
+        writer.write_provenance(pending.stack, told)
+        yield level
 
 
 def _padded(grid: Grid, depth: int) -> np.ndarray:

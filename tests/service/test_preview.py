@@ -11,6 +11,7 @@ from otf_stream.service import preview
 from otf_stream.service.pending import PendingStacks
 from otf_stream.service.preview import Previewer
 from otf_stream.service.settings import Settings
+from otf_stream.service.source import StackSource
 from otf_stream.service.turns import Turn
 from otf_stream.service.worker import Worker
 from otf_stream.store.pyramid import halve
@@ -46,10 +47,26 @@ def test_a_stack_is_interpolated_as_soon_as_it_is_there(session, previewer):
 def test_of_a_large_stack_the_coarser_levels_are_written(session, previewer, monkeypatch):
     stack = np.pad(small_stack(planes=20), ((0, 0), (0, 240), (0, 241)), mode="reflect")  # 77 × 312 × 313 voxels
     monkeypatch.setattr(preview, "_VOXELS", 2**20)
+    monkeypatch.setattr(preview, "_FIRST_VOXELS", 2**18)
     store = session({(0, 0): stack})
     previewer.write_all()
     assert not read_restored(store.path, (0, 0)).any()
     np.testing.assert_allclose(read_restored(store.path, (0, 0), level=1), halve(by_hand(stack)), atol=0.51)
+
+
+def test_the_coarser_levels_come_first(session, tmp_path, monkeypatch):
+    stack = np.pad(small_stack(planes=20), ((0, 0), (0, 240), (0, 241)), mode="reflect")
+    monkeypatch.setattr(preview, "_FIRST_VOXELS", 2**20)
+    store = session({(0, 0): stack})
+    (pending,) = PendingStacks(tmp_path).find()
+    there = preview.write_preview(pending, StackSource(pending.store, (0, 0)))
+    assert next(there) == 1
+    assert not read_restored(store.path, (0, 0)).any()
+    np.testing.assert_allclose(read_restored(store.path, (0, 0), level=1), halve(by_hand(stack)), atol=0.51)
+    assert next(there) == 0
+    np.testing.assert_allclose(read_restored(store.path, (0, 0)), by_hand(stack), atol=0.51)
+    assert list(there) == []
+    pending.store.close()
 
 
 def test_the_restored_volume_takes_its_place(session, previewer, tmp_path):
@@ -84,7 +101,7 @@ def test_restoring_waits_for_a_preview_that_is_being_written(session, previewer,
     def meanwhile(pending, source):
         turns.extend(worker.work() for _ in range(3))
         assert store.journal.state((0, 0)) == "arrived"
-        return write_preview(pending, source)
+        yield from write_preview(pending, source)
 
     monkeypatch.setattr(preview, "write_preview", meanwhile)
     previewer.write_all()
