@@ -30,7 +30,7 @@ _DENOISING = 0.1  # share of the training time; the denoiser comes pre-trained
 _LEAST_TRAINING = 10.0  # seconds; a network that saw less of the stack does it no good
 _MOST_RESERVED = 0.6  # share of a stack's time that a first measurement may keep for restoring
 _TRUSTED = 3  # measurements
-_MEASURE_AGAIN = 20.0  # seconds
+_MEASURE_AGAIN = 30.0  # seconds
 _SECOND_DIRECTION = 0.5  # of a stack's time for learning: learning for longer gains more than the average of two
 
 
@@ -91,7 +91,7 @@ class Demand:
     interpolating
         Seconds that interpolating it takes.
     learnt
-        Seconds that have been spent on learning from it.
+        Seconds that have been spent on training with it.
     """
 
     deadline: float
@@ -180,6 +180,8 @@ class Schedule:
         self._reached = 0.0
         self._measured = float("-inf")
         self._measures: list[RestoringTime] = []
+        self.trained = 0.0
+        """Seconds that training steps have taken."""
         self.landed = 0.0
         """Share of the volume that has been restored."""
         self._landing: int | None = None
@@ -205,7 +207,7 @@ class Schedule:
         Parameters
         ----------
         measure
-            Returns what restoring would take now. Asked every twenty seconds at the most, since what else
+            Returns what restoring would take now. Asked every half minute at the most, since what else
             the machine does changes, and never where steps are counted.
         anew
             Forget what was measured before: some of the work has been done.
@@ -237,7 +239,7 @@ class Schedule:
             return self._landing
         once = self._time_to_learn(1)
         more = self._costs.with_margin(self.measured(2) - self.measured(1))
-        return 2 if more <= _SECOND_DIRECTION * (self.spent + once) else 1
+        return 2 if more <= _SECOND_DIRECTION * (self.trained + once) else 1
 
     def directions_that_fit(self) -> int:
         """Slices of how many directions can go through the network from now on, by the time that there really is."""
@@ -247,7 +249,7 @@ class Schedule:
     def demand(self, interpolating: float = 0.0) -> Demand:
         """Return what the stack asks of the device at the least: slices of one direction, unless both have begun."""
         left = self._costs.with_margin(self.measured(self._landing or 1)) * (1 - self.landed)
-        return Demand(self.deadline, left, interpolating, self.spent)
+        return Demand(self.deadline, left, interpolating, self.trained)
 
     @property
     def time_to_train(self) -> float:
@@ -260,7 +262,7 @@ class Schedule:
         if len(self._measures) < _TRUSTED:
             # A measurement in a busy moment must not take all the time for learning away.
             restoring = min(restoring, _MOST_RESERVED * max(deadline - self._begun, 0.0))
-        return time_to_learn(now, Demand(deadline, restoring, 0.0, self.spent), self._others())
+        return time_to_learn(now, Demand(deadline, restoring, 0.0, self.trained), self._others())
 
     def worth_training(self, voxels: int) -> bool:
         """Whether there is time to learn something of a stack of ``voxels``, and perhaps to restore with it.
@@ -291,6 +293,7 @@ class Schedule:
             "restoring_s": self._costs.with_margin(self.measured(self.directions)),
             "measured_s": self.measured(self.directions),
             "spent_s": self.spent,
+            "trained_s": self.trained,
             "others": len(others),
             "others_restoring_s": sum(other.restoring for other in others),
         }
@@ -310,5 +313,5 @@ class Schedule:
             return min(steps / max(self._budget.steps, 1), 1.0)
         left = max(self.time_to_train - self._latest, 0.0)  # a step that does not fit is not begun
         # Predictions of the last plane move; training never runs backwards.
-        self._reached = max(self._reached, self.spent / max(self.spent + left, 1e-9) if left else 1.0)
+        self._reached = max(self._reached, self.trained / (self.trained + left) if left else 1.0)
         return self._reached

@@ -41,6 +41,7 @@ from otf_stream.store.restored import BLOCK
 FEWEST_PLANES = 5
 _WRITTEN_PER_SECOND = 15e6  # voxels: reading, comparing, compressing and the pyramid, on one slow core
 _LEARNING_RATE = 2e-3
+_BATCHES = 3  # for each core, when speed is measured
 _WIDEST, _LARGEST = 1024, 256  # pixels: sides of the largest slice and plane that the speed is measured on
 
 Progress = Callable[[str, float], None]
@@ -52,8 +53,8 @@ class Learned:
     """Networks for one stack, what they were taught with, and how they came about.
 
     ``scale`` is the unit of the deblurring network: counts, haze left out, of the brightest thousandth. ``layers`` were
-    fine-tuned, all if None. ``seconds`` went into training steps, the last of which ended when the stack had had the
-    device for ``ended`` seconds. ``weights`` is the SHA-256 of those it started from.
+    fine-tuned, all if None. Training ended when the stack had had the device for ``ended`` seconds. ``weights`` is the
+    SHA-256 of those it started from.
     """
 
     denoiser: Denoiser
@@ -67,7 +68,6 @@ class Learned:
     steps: int
     losses: tuple[float, ...]
     layers: tuple[str, ...] | None
-    seconds: float
     ended: float
     weights: str = ""
 
@@ -114,7 +114,7 @@ def learn(
         Where denoising starts from, trained in place; the shipped network if None.
     """
     generator = compute.generator(seed)
-    denoiser, denoiser_steps, seconds = yield from _learn_to_denoise(
+    denoiser, denoiser_steps = yield from _learn_to_denoise(
         source,
         denoising or shipped_network("denoise"),
         character,
@@ -139,7 +139,7 @@ def learn(
     known = stack.seen
     schedule.reserve(lambda: _time_left(network, denoiser, source, stack, compute), anew=True)
     while finetune and (done := schedule.deblurring(trainer.steps)) < 1:
-        seconds += _timed_step(trainer, done)
+        _step(trainer, done, schedule)
         progress("finetune", done)
         schedule.reserve(lambda: _time_left(network, denoiser, source, stack, compute))
         yield Turn.READY
@@ -165,7 +165,6 @@ def learn(
         trainer.steps,
         tuple(trainer.losses),
         selected,
-        seconds,
         ended,
     )
 
@@ -200,8 +199,8 @@ def _learn_to_denoise(
     progress: Progress,
     *,
     finetune: bool,
-) -> Work[tuple[Denoiser, int, float]]:
-    """Fine-tune a denoiser by turns; return it, the steps it took and their seconds."""
+) -> Work[tuple[Denoiser, int]]:
+    """Fine-tune a denoiser by turns; return it and the steps it took."""
     pool = PlanePool(compute.device, smallest=NOISY_PATCH)
     feed = Feed(source)
 
@@ -211,13 +210,12 @@ def _learn_to_denoise(
 
     take(at_once=True)
     trainer = denoiser_trainer(network, pool, character.normalised_noise, compute, generator)
-    seconds = 0.0
     while finetune and (done := schedule.denoising(trainer.steps)) < 1:
-        seconds += _timed_step(trainer, done)
+        _step(trainer, done, schedule)
         progress("denoise", done)
         yield Turn.READY
         take()
-    return Denoiser(trainer.network(), character.noise, character.scale, compute), trainer.steps, seconds
+    return Denoiser(trainer.network(), character.noise, character.scale, compute), trainer.steps
 
 
 def _time_left(
@@ -228,11 +226,11 @@ def _time_left(
     return replace(took, first=took.first + stack.haze_time_of_all)
 
 
-def _timed_step(trainer: Trainer, progress: float) -> float:
-    """Take a step of training; return its seconds."""
+def _step(trainer: Trainer, progress: float, schedule: Schedule) -> None:
+    """Take a step of training."""
     begun = time.perf_counter()
     trainer.step(progress)
-    return time.perf_counter() - begun
+    schedule.trained += time.perf_counter() - begun
 
 
 def restoring_time(
@@ -250,7 +248,7 @@ def restoring_time(
     matrices = grid.imaging(torch.ones(1), device), grid.interpolation(device)
     planes = torch.zeros(1, 2 * NEIGHBOURS + 2, min(sizes.y, _LARGEST), min(sizes.x, _LARGEST), device=device)
     a_slice = _measured(network, lambda: shown(*matrices, lines), compute) / len(lines) / width
-    a_plane = _measured(denoising, lambda: planes, compute) / planes[:, 0].numel()
+    a_plane = _measured(denoising, lambda: planes, compute) / planes[:, 0].numel() if to_denoise else 0.0
     written = grid.depth * sizes.y * sizes.x / _WRITTEN_PER_SECOND
     return RestoringTime(area * (a_slice + to_denoise * a_plane) + written, area * a_slice)
 
@@ -262,11 +260,11 @@ def _measured(network: NAFNet, images: Callable[[], Tensor], compute: Compute) -
     def run(_: int) -> float:
         return float(apply_network(ready, images(), compute).sum())  # waits for the device
 
-    runs = []
-    for _ in range(4):  # the first prepares kernels; the others share the machine with whatever else runs
+    runs, batches = [], _BATCHES * compute.side_by_side
+    for _ in range(3):  # the first prepares kernels; the others share the machine with whatever else runs
         begun = time.perf_counter()
-        list(compute.map(run, range(compute.side_by_side)))
-        runs.append((time.perf_counter() - begun) / compute.side_by_side)
+        list(compute.map(run, range(batches)))
+        runs.append((time.perf_counter() - begun) / batches)
     return min(runs[1:])
 
 

@@ -266,7 +266,7 @@ class Restoration:
             layers=settings.layers,
             denoising=denoising,
         )
-        self._decide("stop learning", "the time for it is over", steps=learned.steps, seconds=learned.seconds)
+        self._decide("stop learning", "the time for it is over", steps=learned.steps)
         yield from self._planes(None)
         if not schedule.time_to_restore:
             reasons.append(
@@ -326,7 +326,7 @@ class Restoration:
         spent, voxels = self.schedule.spent, self.source.voxels
         if learned:
             # The exam, the last planes and the haze of all of them come after training too.
-            landed, taken = spent - learned.ended, spent - learned.seconds
+            landed, taken = spent - learned.ended, spent - self.schedule.trained
             measured = self.schedule.measured(self.schedule.directions)
             self._costs.restored(voxels, measured=measured, landed=landed, taken=taken)
         elif method.name == "interpolate":

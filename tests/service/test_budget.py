@@ -56,6 +56,7 @@ def test_progress_runs_from_denoising_to_the_end_and_never_back(pauses):
     with schedule.turn():
         for pause in pauses:
             stack.now += pause
+            schedule.trained += pause
             now = (schedule.denoising(0), schedule.deblurring(0))
             assert now[0] >= before[0]
             assert now[1] >= before[1]
@@ -65,18 +66,20 @@ def test_progress_runs_from_denoising_to_the_end_and_never_back(pauses):
         assert before == (1.0, pytest.approx(1.0))
 
 
-def test_only_time_on_the_device_counts_as_spent():
+def test_only_time_on_the_device_counts_as_spent_and_only_training_as_progress():
     stack = Stack()
     schedule = stack.schedule(Budget(total=100, tail=0))
     with schedule.turn():
         stack.now += 10
     stack.now += 40
     assert schedule.spent == 10
+    assert schedule.denoising(0) == 0
     with schedule.turn():
         stack.now += 10
+        schedule.trained += 10
         assert schedule.spent == 20
         # The next turn may take ten seconds as well.
-        assert schedule.deblurring(0) == pytest.approx((20 / (20 + 40 - 10) - 0.1) / 0.9)
+        assert schedule.deblurring(0) == pytest.approx((10 / (10 + 40 - 10) - 0.1) / 0.9)
 
 
 def test_time_to_restore_is_kept_free():
@@ -104,10 +107,10 @@ def test_a_busy_moment_is_not_the_last_word():
     schedule.reserve(lambda: RestoringTime(5.0, 0.0))  # too soon to measure again
     assert not schedule.time_to_restore
     for _ in range(2):
-        stack.now += 21
+        stack.now += 31
         schedule.reserve(lambda: RestoringTime(5.0, 0.0))
         assert schedule.time_to_restore
-    assert schedule.time_to_train == pytest.approx(100 - 52 - 5 * MARGIN)  # the median of three
+    assert schedule.time_to_train == pytest.approx(100 - 72 - 5 * MARGIN)  # the median of three
 
 
 def test_what_restoring_really_took_corrects_what_is_measured():
@@ -156,11 +159,11 @@ def test_slices_of_both_directions_are_for_those_who_have_the_time():
         schedule = stack.schedule(Budget(total=total, tail=0))
         for _ in range(3):
             schedule.reserve(lambda: RestoringTime(20.0, 20.0))
-            stack.now += 21
+            stack.now += 31
         assert schedule.directions == planned
-        with schedule.turn():  # what was planned does not depend on how much of the time is over
-            stack.now += 20
-            assert schedule.directions == planned
+        stack.now += 20  # what was planned does not depend on how much of the time for learning is over
+        schedule.trained += 20
+        assert schedule.directions == planned
     assert schedule.measured(schedule.directions) == 20
     stack.now = 210.0 - 40 * MARGIN - 1
     assert schedule.directions_that_fit() == 2  # a turn of fortune
@@ -225,6 +228,7 @@ class Device:
             self.now += self.step
             schedule.reserve(stack.measured)
             stack.trained += self.step
+            schedule.trained += self.step
             yield True
         while not stack.arrivals(self.now).complete:
             yield False
