@@ -242,8 +242,15 @@ class Schedule:
         return 2 if more <= _SECOND_DIRECTION * (self.trained + once) else 1
 
     def directions_that_fit(self) -> int:
-        """Slices of how many directions can go through the network from now on, by the time that there really is."""
-        self._landing = 2 if self._budget.steps is not None or self._time_to_learn(2) >= 0 else 1
+        """Slices of how many directions can go through the network from now on, by the time that there really is.
+
+        What was planned is given up only if it does not even fit without the margin that was kept for it.
+        """
+        if self._budget.steps is not None:
+            return 2
+        both = self.measured(2)
+        margin = self._costs.with_margin(both) - self._costs.corrected(both) if self.directions == 2 else 0.0
+        self._landing = 2 if self._time_to_learn(2) + margin >= 0 else 1
         return self._landing
 
     def demand(self, interpolating: float = 0.0) -> Demand:

@@ -169,6 +169,8 @@ def test_slices_of_both_directions_are_for_those_who_have_the_time():
     assert schedule.directions_that_fit() == 2  # a turn of fortune
     assert schedule.directions == 2
     stack.now = 210.0 - 40 * MARGIN + 1
+    assert schedule.directions_that_fit() == 2  # the margin is there to be used
+    stack.now = 210.0 - 40 + 1
     assert schedule.directions == 2  # what has begun goes on
     assert schedule.directions_that_fit() == 1
 
