@@ -31,6 +31,7 @@ _LEAST_TRAINING = 10.0  # seconds; a network that saw less of the stack does it 
 _MOST_RESERVED = 0.6  # share of a stack's time that a first measurement may keep for restoring
 _TRUSTED = 3  # measurements
 _MEASURE_AGAIN = 30.0  # seconds
+_SLACK = 0.03  # of a margin of ten times as much
 _SECOND_DIRECTION = 0.5  # of a stack's time for learning: learning for longer gains more than the average of two
 
 
@@ -182,6 +183,8 @@ class Schedule:
         self._measures: list[RestoringTime] = []
         self.trained = 0.0
         """Seconds that training steps have taken."""
+        self.trained_until: float | None = None
+        """How long the stack had had the device when training ended."""
         self.landed = 0.0
         """Share of the volume that has been restored."""
         self._landing: int | None = None
@@ -244,13 +247,13 @@ class Schedule:
     def directions_that_fit(self) -> int:
         """Slices of how many directions can go through the network from now on, by the time that there really is.
 
-        What was planned is given up only if it does not even fit without the margin that was kept for it.
+        What was planned is not given up because of the exam after training: costs were measured with it.
         """
         if self._budget.steps is not None:
             return 2
-        both = self.measured(2)
-        margin = self._costs.with_margin(both) - self._costs.corrected(both) if self.directions == 2 else 0.0
-        self._landing = 2 if self._time_to_learn(2) + margin >= 0 else 1
+        since = self.spent - self.trained_until if self.trained_until is not None and self.directions == 2 else 0.0
+        slack = since and since + _SLACK * self._costs.corrected(self.measured(2))
+        self._landing = 2 if self._time_to_learn(2) + slack >= 0 else 1
         return self._landing
 
     def demand(self, interpolating: float = 0.0) -> Demand:

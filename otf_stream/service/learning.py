@@ -53,8 +53,7 @@ class Learned:
     """Networks for one stack, what they were taught with, and how they came about.
 
     ``scale`` is the unit of the deblurring network: counts, haze left out, of the brightest thousandth. ``layers`` were
-    fine-tuned, all if None. Training ended when the stack had had the device for ``ended`` seconds. ``weights`` is the
-    SHA-256 of those it started from.
+    fine-tuned, all if None. ``weights`` is the SHA-256 of those it started from.
     """
 
     denoiser: Denoiser
@@ -68,7 +67,6 @@ class Learned:
     steps: int
     losses: tuple[float, ...]
     layers: tuple[str, ...] | None
-    ended: float
     weights: str = ""
 
 
@@ -150,7 +148,7 @@ def learn(
                 found = find_psf(source, character.noise)
             lessons = stack.lessons(stack.haze(found))
             pairs.clean, pairs.errors, pairs.blur = lessons.clean, lessons.errors, found.blur
-    ended = schedule.spent
+    schedule.trained_until = schedule.spent
     exam = AxialPairs(lessons.held_out, lessons.errors, found.blur, anisotropy, generator)
     ready = trainer.network()
     return Learned(
@@ -165,7 +163,6 @@ def learn(
         trainer.steps,
         tuple(trainer.losses),
         selected,
-        ended,
     )
 
 

@@ -326,7 +326,7 @@ class Restoration:
         spent, voxels = self.schedule.spent, self.source.voxels
         if learned:
             # The exam, the last planes and the haze of all of them come after training too.
-            landed, taken = spent - learned.ended, spent - self.schedule.trained
+            landed, taken = spent - (self.schedule.trained_until or 0.0), spent - self.schedule.trained
             measured = self.schedule.measured(self.schedule.directions)
             self._costs.restored(voxels, measured=measured, landed=landed, taken=taken)
         elif method.name == "interpolate":

@@ -169,10 +169,21 @@ def test_slices_of_both_directions_are_for_those_who_have_the_time():
     assert schedule.directions_that_fit() == 2  # a turn of fortune
     assert schedule.directions == 2
     stack.now = 210.0 - 40 * MARGIN + 1
-    assert schedule.directions_that_fit() == 2  # the margin is there to be used
-    stack.now = 210.0 - 40 + 1
     assert schedule.directions == 2  # what has begun goes on
     assert schedule.directions_that_fit() == 1
+
+
+def test_an_exam_after_training_does_not_cost_a_direction():
+    for seconds, fit in ((3.0, 2), (30.0, 2), (0.0, 1)):
+        stack = Stack()
+        schedule = stack.schedule(Budget(total=200, tail=0))
+        schedule.reserve(lambda: RestoringTime(20.0, 20.0))
+        stack.now, schedule.trained = 300.0 - 40 * MARGIN - 1, 100.0
+        schedule.trained_until = schedule.spent
+        with schedule.turn():
+            stack.now += seconds
+        stack.now += 2 if not seconds else 0
+        assert schedule.directions_that_fit() == fit
 
 
 def test_a_number_of_steps_asks_no_clock():
