@@ -31,7 +31,7 @@ _LEAST_TRAINING = 10.0  # seconds; a network that saw less of the stack does it 
 _MOST_RESERVED = 0.6  # share of a stack's time that a first measurement may keep for restoring
 _TRUSTED = 3  # measurements
 _MEASURE_AGAIN = 30.0  # seconds
-_SLACK = 0.03  # of a margin of ten times as much
+_SLACK = 0.05  # of a margin of ten times as much
 _SECOND_DIRECTION = 0.5  # of a stack's time for learning: learning for longer gains more than the average of two
 
 

@@ -11,9 +11,9 @@ import statistics
 from collections import deque
 from dataclasses import dataclass
 
-_UNTRIED_MARGIN, _TRIED_MARGIN = 1.6, 1.3
+_UNTRIED_MARGIN, _TRIED_MARGIN = 1.6, 1.5
 _REMEMBERED = 8  # stacks
-_LEAST_RATIO = 0.5
+_LEAST_RATIO = 0.8
 _GUESSED_VOXEL = 2e-6  # seconds to restore one on a slow core, before any was
 _INTERPOLATED_VOXEL = 1.5e-7  # reading, comparing, compressing and the pyramid, on one slow core
 
