@@ -6,6 +6,7 @@ there: every method then spans the gap from its neighbours.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -168,7 +169,7 @@ def deblur(
     *,
     origin: float,
     scale: float,
-    directions: int = 2,
+    directions: Callable[[float, Region], int] = lambda seconds, region: 2,
 ) -> Method:
     """Denoise the planes, free them of haze, run every XZ and every YZ slice through the network, and average the two.
 
@@ -192,11 +193,13 @@ def deblur(
     def restore(raw: Tensor, region: Region) -> Tensor:
         matrices = grid.imaging(kernel, raw.device), grid.interpolation(raw.device)
         light = field.removed(cleaner.clean(raw, region) - origin, region.halo_y, region.halo_x) / scale
+        begun = time.perf_counter()
         volume = _through(ready, compute, *matrices, light)
-        if directions == 2:
+        through = directions(time.perf_counter() - begun, region)
+        if through == 2:
             # Turned, the YZ slices of a stack are the XZ slices of its mirror image.
             volume += _through(ready, compute, *matrices, light.transpose(1, 2)).transpose(1, 2)
-        return volume.mul_(scale / directions).add_(origin)
+        return volume.mul_(scale / through).add_(origin)
 
     # Tiles are cut where the coarsest level of the networks has its pixels, or that level would see another grid.
     multiple = max(network.multiple, cleaner.multiple)

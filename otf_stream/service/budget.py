@@ -31,7 +31,7 @@ _LEAST_TRAINING = 10.0  # seconds; a network that saw less of the stack does it 
 _MOST_RESERVED = 0.6  # share of a stack's time that a first measurement may keep for restoring
 _TRUSTED = 3  # measurements
 _MEASURE_AGAIN = 30.0  # seconds
-_SLACK = 0.05  # of a margin of ten times as much
+_REPEATED_MARGIN = 1.2  # of what was done once already
 _SECOND_DIRECTION = 0.5  # of a stack's time for learning: learning for longer gains more than the average of two
 
 
@@ -241,19 +241,32 @@ class Schedule:
         if self._landing is not None:
             return self._landing
         once = self._time_to_learn(1)
-        more = self._costs.with_margin(self.measured(2) - self.measured(1))
+        more = self._costs.corrected(self.measured(2) - self.measured(1))
         return 2 if more <= _SECOND_DIRECTION * (self.trained + once) else 1
 
-    def directions_that_fit(self) -> int:
-        """Slices of how many directions can go through the network from now on, by the time that there really is.
+    def decide_directions(self, first: float, share: float, writing: float) -> int:
+        """Decide, once, by what the first direction took, whether slices of the other go through the network too.
 
-        What was planned is not given up because of the exam after training: costs were measured with it.
+        Parameters
+        ----------
+        first
+            Seconds that the first direction took for a part of the volume.
+        share
+            Which part of the volume that was.
+        writing
+            Seconds that writing all of it takes.
+
+        Returns
+        -------
+        int
+            1 or 2. The same for every part: a volume of both would have seams.
         """
         if self._budget.steps is not None:
             return 2
-        since = self.spent - self.trained_until if self.trained_until is not None and self.directions == 2 else 0.0
-        slack = since and since + _SLACK * self._costs.corrected(self.measured(2))
-        self._landing = 2 if self._time_to_learn(2) + slack >= 0 else 1
+        if self._landing is None:
+            left = (2 * first / share - first + writing) * _REPEATED_MARGIN
+            mine = Demand(self.deadline, left, 0.0, self.trained)
+            self._landing = 2 if time_to_learn(self._clock(), mine, self._others()) >= 0 else 1
         return self._landing
 
     def demand(self, interpolating: float = 0.0) -> Demand:
@@ -267,8 +280,9 @@ class Schedule:
         return self._time_to_learn(self.directions)
 
     def _time_to_learn(self, directions: int) -> float:
-        now, deadline = self._clock(), self.deadline
-        restoring = self._costs.with_margin(self.measured(directions))
+        now, deadline, once = self._clock(), self.deadline, self.measured(1)
+        # The second direction needs no margin: it can be left out.
+        restoring = self._costs.with_margin(once) + self._costs.corrected(self.measured(directions) - once)
         if len(self._measures) < _TRUSTED:
             # A measurement in a busy moment must not take all the time for learning away.
             restoring = min(restoring, _MOST_RESERVED * max(deadline - self._begun, 0.0))

@@ -47,7 +47,7 @@ def choose_method(
     learned: Learned | None,
     compute: Compute,
     *,
-    directions: int = 2,
+    directions: Callable[[float, Region], int],
 ) -> tuple[Method, HazeField | None]:
     """Return the way to restore, and the haze that it takes away.
 
@@ -64,7 +64,7 @@ def choose_method(
     compute
         Device and precision.
     directions
-        Slices of how many go through the network.
+        Decides slices of how many go through the network, as :func:`deblur` asks.
     """
     if learned and learned.trust.best == "interpolate":
         return interpolate(grid), None

@@ -23,7 +23,7 @@ from otf_stream.learn.checkpoints import digest, network_to_deblur, shipped_netw
 from otf_stream.learn.compute import Compute
 from otf_stream.restore.fidelity import Fidelity
 from otf_stream.restore.methods import Grid, HazeField, interpolate
-from otf_stream.restore.regions import Method
+from otf_stream.restore.regions import Method, Region
 from otf_stream.service.budget import Demand, Schedule
 from otf_stream.service.character import Character, FoundPsf, characterise, find_psf, uncharacterised, usual_psf
 from otf_stream.service.costs import Costs
@@ -157,17 +157,14 @@ class Restoration:
                 character = self._characterised(after_failure=bool(failures))[0]
             found = learned.found if learned else self._psf(character, reasons)
             grid = source.grid()  # Planes that come later than this are not in the volume.
-            directions = schedule.directions_that_fit()
             method, field = choose_method(
-                settings.method, grid, character, found, learned, self._compute, directions=directions
+                settings.method, grid, character, found, learned, self._compute, directions=self._directions
             )
             if learned and learned.trust.best != "network":
                 reasons.append(
                     f"on held-out planes the network gained {learned.trust.network:+.1f} dB over interpolation, "
                     f"Richardson–Lucy {learned.trust.richardson_lucy:+.1f} dB: {method.name} was used"
                 )
-            elif learned and directions == 1:
-                reasons.append("time for XZ slices alone: YZ slices did not go through the network")
             while not self._claim():
                 yield Turn.WAITING
             yield from self._writing(lambda: self._store.journal.set_state(source.stack, "restoring"))
@@ -175,6 +172,8 @@ class Restoration:
                 lambda: RestoredWriter.create(self._store, dtype=source.acquisition.dtype)
             )
             fidelity = yield from self._landing(grid, method, field, found, character, writer)
+            if learned and learned.trust.best == "network" and schedule.directions == 1:
+                reasons.append("time for XZ slices alone: YZ slices did not go through the network")
             # What is left of planes without haze is divided by the core's share of the light, and so are errors in it.
             bearable = min(LIGHT_LOST / (field.core_share if field else 1.0), _MOST_LIGHT_LOST)
             if learned and settings.budget.steps is None and abs(fidelity.flux_ratio - 1) > bearable:
@@ -294,6 +293,13 @@ class Restoration:
         self._decide("restore", f"method {method.name}")
         yield from landing(source, grid, method, fidelity, writer, self._compute, self._landed, self._writing)
         return fidelity
+
+    def _directions(self, seconds: float, region: Region) -> int:
+        """Decide whether there is time for YZ slices too, by what XZ slices took for a region."""
+        sizes = self.source.acquisition.sizes
+        area = (region.y.stop - region.y.start) * (region.x.stop - region.x.start)
+        writing = self._costs.interpolating(self.source.voxels)
+        return self.schedule.decide_directions(seconds, area / (sizes.y * sizes.x), writing)
 
     def _landed(self, stage: str, share: float) -> None:
         self.schedule.landed = share

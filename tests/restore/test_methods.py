@@ -129,6 +129,28 @@ def test_both_directions_are_treated_alike():
     torch.testing.assert_close(turned, whole(method, raw), atol=0.5, rtol=0)
 
 
+def test_where_time_is_short_one_direction_will_do():
+    raw = sample(9, 40)
+    identity = Denoiser(denoising_network().eval(), NoiseModel(1.0, 100.0, 1.0), 500.0, CPU)
+    grid, network, told = Grid(range(9), 2.0, 17), awake_network(guides=1), []
+
+    def one(seconds, region):
+        told.append(seconds)
+        return 1
+
+    method, short = (
+        deblur(
+            grid, denoising(identity), no_haze(raw), gaussian(1.0), network, CPU,
+            origin=100.0, scale=500.0, directions=directions,
+        )
+        for directions in (lambda seconds, region: 2, one)
+    )  # fmt: skip
+    xz, yz = whole(short, raw), whole(short, raw.transpose(1, 2).contiguous()).transpose(1, 2)
+    assert float((xz - yz).abs().max()) > 1
+    torch.testing.assert_close(0.5 * (xz + yz), whole(method, raw), atol=0.5, rtol=0)
+    assert all(seconds > 0 for seconds in told)
+
+
 def test_an_untrained_network_is_richardson_lucy():
     raw = sample(9, 40)
     grid, kernel = Grid(range(9), 2.0, 17), gaussian(1.0)
