@@ -90,11 +90,16 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
+def _use_one_core() -> None:
+    torch.set_num_threads(1)
+    torch.get_num_threads()  # without this, a thread's first operation takes the number that all have by then
+
+
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     """Start threads that use one core each; the others keep as many as they have."""
     mine = torch.get_num_threads()
-    pool = ThreadPoolExecutor(threads, "compute", initializer=torch.set_num_threads, initargs=(1,))
+    pool = ThreadPoolExecutor(threads, "compute", initializer=_use_one_core)
     meet = Barrier(threads)
     wait([pool.submit(meet.wait) for _ in range(threads)])
     torch.set_num_threads(mine)  # some libraries have one number for all threads

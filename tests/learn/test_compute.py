@@ -19,7 +19,7 @@ from otf_stream.learn.compute import keep_memory
 def faults():
     torch.ones(2**24) + 1  # 64 MB each
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(5):
+    for _ in range(20):
         torch.ones(2**24) + 1
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
@@ -35,7 +35,7 @@ def test_freed_memory_is_kept():
     kept, before, after = json.loads(done.stdout)
     assert kept
     assert before > 1000
-    assert after < before / 20
+    assert after < before / 10  # the heap may grow once more, not every time
 
 
 def test_cuda_is_refused_where_there_is_none():
