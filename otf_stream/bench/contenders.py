@@ -8,12 +8,9 @@ voxel size and the modality, and all its time includes restoring and writing.
 from __future__ import annotations
 
 import tempfile
-import zlib
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +19,7 @@ from scipy.ndimage import zoom
 
 from otf_stream.bench.cases import Case
 from otf_stream.bench.elsewhere import run_elsewhere
+from otf_stream.bench.streaming import recorded
 from otf_stream.config import LayerChoice, MethodName
 from otf_stream.learn.compute import Compute
 from otf_stream.restore.evaluate import psnr
@@ -29,7 +27,6 @@ from otf_stream.service.budget import Budget
 from otf_stream.service.settings import Settings
 from otf_stream.service.stack import restore_stack
 from otf_stream.store.restored import read_restored
-from otf_stream.store.session import SessionStore
 from simulators.phantom import LATERAL_SIGMA, Volume, seen_isotropically
 
 _MOST_ITERATIONS = 300
@@ -55,16 +52,13 @@ def ours(
     layers: LayerChoice = "all",
 ) -> tuple[Volume, dict[str, Any]]:
     """Restore with this package, through a session store on disk; return the volume and its provenance."""
-    with tempfile.TemporaryDirectory() as folder:
-        store = SessionStore.create(Path(folder) / "case.ome.zarr", case.acquisition, session=uuid4().hex)
-        with closing(store):
-            for z, plane in enumerate(planes):
-                pixels = np.ascontiguousarray(plane)
-                store.write_planes([((0, 0, z), pixels.data, zlib.crc32(pixels.data))])
-            store.journal.close_arrivals("finished")
-            settings = Settings(method, Budget(total=seconds, tail=0.0), weights=weights, layers=layers)
-            provenance = restore_stack(store, (0, 0), settings, compute)
-            return read_restored(store.path, (0, 0)).astype(np.float32), provenance
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        recorded(Path(folder) / "case.ome.zarr", case.acquisition, planes) as store,
+    ):
+        settings = Settings(method, Budget(total=seconds, tail=0.0), weights=weights, layers=layers)
+        provenance = restore_stack(store, (0, 0), settings, compute)
+        return read_restored(store.path, (0, 0)).astype(np.float32), provenance
 
 
 def richardson_lucy(case: Case, planes: Planes, truth: Volume) -> tuple[Volume, int]:

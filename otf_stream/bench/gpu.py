@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-import zlib
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import torch
@@ -21,13 +18,13 @@ import torch
 from otf_stream.acquire.publisher import Publisher
 from otf_stream.bench.restoring import matrix_rate
 from otf_stream.bench.results import Result, machine
-from otf_stream.bench.streaming import Stack, await_restored, described, drawn, paced, running_service
+from otf_stream.bench.streaming import Stack, await_restored, described, drawn, paced, recorded, running_service
 from otf_stream.learn.compute import Compute
 from otf_stream.service.budget import Budget
 from otf_stream.service.settings import Settings
 from otf_stream.service.stack import restore_stack
 from otf_stream.store.restored import read_provenance
-from otf_stream.store.session import SessionStore, find_sessions
+from otf_stream.store.session import find_sessions
 
 RECORDED, RECORDED_Z_STEP = (80, 400, 500), 5
 """The published method's own demonstration: planes, and the distance between them in pixels."""
@@ -45,8 +42,8 @@ def run_gpu(
     seconds: float,
     tail_s: float,
     planes_per_second: float,
-    recorded: Shape = RECORDED,
-    live: Shape = LIVE,
+    recorded_shape: Shape = RECORDED,
+    live_shape: Shape = LIVE,
     progress: Callable[[str], None] = lambda said: None,
 ) -> list[Result]:
     """Restore a recorded stack, then a live one.
@@ -59,7 +56,7 @@ def run_gpu(
         Budget of the recorded stack, from its first step to its restored volume.
     tail_s, planes_per_second
         Budget of the live stack from its last plane, and pace of its planes.
-    recorded, live
+    recorded_shape, live_shape
         Planes ``(z, y, x)``.
     progress
         Is told of each result.
@@ -71,9 +68,9 @@ def run_gpu(
     """
     _, sample = drawn(32, 256, seed=300)
     ceilings = {"matrix_rate": matrix_rate(compute), "copy_rate": copy_rate(compute), "machine": machine(compute)}
-    offline = _recorded(_repeated(sample, recorded), seconds, compute) | ceilings
+    offline = _recorded(_repeated(sample, recorded_shape), seconds, compute) | ceilings
     progress(str(offline))
-    arriving = _live(_repeated(sample, live), tail_s, planes_per_second, compute) | ceilings
+    arriving = _live(_repeated(sample, live_shape), tail_s, planes_per_second, compute) | ceilings
     progress(str(arriving))
     return [offline, arriving]
 
@@ -97,10 +94,7 @@ def _repeated(sample: Stack, shape: Shape) -> Stack:
 def _recorded(stack: Stack, seconds: float, compute: Compute) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         acquisition = described("recorded", stack, z_step=RECORDED_Z_STEP)
-        with closing(SessionStore.create(Path(folder) / "a.ome.zarr", acquisition, session=uuid4().hex)) as store:
-            for z, plane in enumerate(stack):
-                store.write_planes([((0, 0, z), plane.data, zlib.crc32(plane.data))])
-            store.journal.close_arrivals("finished")
+        with recorded(Path(folder) / "a.ome.zarr", acquisition, stack) as store:
             # The budget counts from the first plane; what is asked for is the time from the first step.
             waited = time.time() - (store.journal.span((0, 0)) or (0.0, 0.0))[0]
             begun = time.perf_counter()

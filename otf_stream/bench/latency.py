@@ -7,22 +7,29 @@ The same stack is then restored as a recording, with more time than arriving and
 from __future__ import annotations
 
 import statistics
-import zlib
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import torch
 
 from otf_stream.acquire.publisher import Publisher
 from otf_stream.bench.results import Result, machine
-from otf_stream.bench.streaming import Z_STEP, Stack, await_restored, described, drawn, paced, running_service
+from otf_stream.bench.streaming import (
+    Z_STEP,
+    Stack,
+    await_restored,
+    described,
+    drawn,
+    linear_psnr,
+    paced,
+    recorded,
+    running_service,
+)
 from otf_stream.learn.compute import Compute
 from otf_stream.restore.evaluate import psnr
-from otf_stream.restore.methods import Grid, interpolated
 from otf_stream.service.budget import Budget
 from otf_stream.service.settings import Settings
 from otf_stream.service.stack import restore_stack
@@ -80,8 +87,6 @@ def run_latency(
             (path,) = find_sessions(data)
             live, volume, preview = read_provenance(path)["t0c0"], read_restored(path, (0, 0)), _preview(path)
             offline = _offline(stack, data / "recorded.ome.zarr", offline_s, compute)
-            grid = Grid(range(planes), float(Z_STEP), len(truth))
-            linear = interpolated(grid, torch.from_numpy(stack.astype(np.float32))).numpy()
             found.append(
                 {
                     "stack": repeat,
@@ -93,7 +98,7 @@ def run_latency(
                     "late": live["timing"]["late"],
                     "psnr": psnr(volume, truth),
                     "offline_psnr": psnr(offline, truth),
-                    "linear_psnr": psnr(linear, truth),
+                    "linear_psnr": linear_psnr(stack, truth),
                     "machine": machine(compute),
                 }
             )
@@ -110,9 +115,7 @@ def _preview(path: Path) -> float | None:
 
 def _offline(stack: Stack, path: Path, seconds: float, compute: Compute) -> np.ndarray:
 
-    with closing(SessionStore.create(path, described("recorded", stack), session=uuid4().hex)) as store:
-        store.write_planes([((0, 0, z), plane.data, zlib.crc32(plane.data)) for z, plane in enumerate(stack)])
-        store.journal.close_arrivals("finished")
+    with recorded(path, described("recorded", stack), stack) as store:
         restore_stack(store, (0, 0), Settings(budget=Budget(total=seconds, tail=0.0)), compute)
     return read_restored(path, (0, 0))
 

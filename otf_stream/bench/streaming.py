@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
+from uuid import uuid4
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from otf_stream.acquisition import Acquisition, Modality, Sizes, VoxelSize
 from otf_stream.config import ServiceConfig
+from otf_stream.restore.evaluate import psnr
+from otf_stream.restore.methods import Grid, interpolated
 from otf_stream.service.overview import overview
 from otf_stream.service.supervisor import Service
+from otf_stream.store.session import SessionStore
 from simulators.instruments import INSTRUMENTS, instrument_psf
 from simulators.microscope import through_optics
 from simulators.phantom import cells, seen_isotropically
@@ -58,6 +64,23 @@ def described(name: str, stack: Stack, *, time_points: int = 1, channels: int = 
         voxel_size=VoxelSize(z=pixel * z_step, y=pixel, x=pixel),
         modality=MODALITY,
     )
+
+
+def linear_psnr(stack: Stack, truth: Volume) -> float:
+    """PSNR of the planes, interpolated linearly, in dB."""
+    grid = Grid(range(len(stack)), float(Z_STEP), len(truth))
+    return psnr(interpolated(grid, torch.from_numpy(stack.astype(np.float32))).numpy(), truth)
+
+
+@contextmanager
+def recorded(path: Path, acquisition: Acquisition, stack: Stack) -> Iterator[SessionStore]:
+    """Open a new session store, at ``path``, in which all planes of one stack have arrived."""
+    with closing(SessionStore.create(path, acquisition, session=uuid4().hex)) as store:
+        for z, plane in enumerate(stack):
+            pixels = np.ascontiguousarray(plane)
+            store.write_planes([((0, 0, z), pixels.data, zlib.crc32(pixels.data))])
+        store.journal.close_arrivals("finished")
+        yield store
 
 
 @contextmanager

@@ -13,9 +13,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from otf_stream.acquire.publisher import Publisher
 from otf_stream.bench.results import Result, machine
 from otf_stream.bench.streaming import (
@@ -25,12 +22,12 @@ from otf_stream.bench.streaming import (
     await_restored,
     described,
     drawn,
+    linear_psnr,
     paced,
     running_service,
 )
 from otf_stream.learn.compute import choose_compute
 from otf_stream.restore.evaluate import psnr
-from otf_stream.restore.methods import Grid, interpolated
 from otf_stream.store.restored import read_provenance, read_restored
 from otf_stream.store.session import SessionStore, find_sessions
 
@@ -104,8 +101,6 @@ def _results(data: Path, taken: Sequence[tuple[Volume, Stack]], *, whole: bool) 
             time_point = t if whole else int(path.name[1 : path.name.index(".")])
             truth, planes = taken[time_point]
             said: dict[str, Any] = read_provenance(path)[f"t{t}c{c}"]
-            grid = Grid(range(len(planes)), Z_STEP, len(truth))
-            linear = interpolated(grid, torch.from_numpy(planes.astype(np.float32))).numpy()
             training, timing = said["training"] or {}, said["timing"]
             found.append(
                 {
@@ -118,7 +113,7 @@ def _results(data: Path, taken: Sequence[tuple[Volume, Stack]], *, whole: bool) 
                     "in_hand_s": timing["deadline"] - timing["restored"],
                     "learn_s": timing["stages_s"]["learn"],
                     "psnr": psnr(read_restored(path, (t, c)), truth),
-                    "linear": psnr(linear, truth),
+                    "linear": linear_psnr(planes, truth),
                     "shape": list(planes.shape),
                     "machine": machine(choose_compute()),
                 }

@@ -49,6 +49,10 @@ class Grid:
     depth: int
     start: int = 0
 
+    def padding(self, depth: int) -> tuple[int, int]:
+        """How many voxels of an image of ``depth`` lie before and after the grid, where the channel has no planes."""
+        return self.start, depth - self.start - self.depth
+
     def positions(self, device: torch.device) -> Tensor:
         """Where the planes lie, in isotropic voxels from the first: ``(planes,)``, float32."""
         places = [k * self.anisotropy - self.start for k in self.planes]

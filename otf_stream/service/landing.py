@@ -121,7 +121,7 @@ def landing(
     cut = {"height": sizes.y, "width": sizes.x, "block": BLOCK, "halo": method.halo}
     regions = deque(split_into_regions(grid.depth, **cut))
     # Where the channel has no planes, nothing is known: zeros.
-    ends = grid.start, writer.shape[0] - grid.start - grid.depth
+    ends = grid.padding(writer.shape[0])
     landed, writes = 0, deque[_Behind]()
     with ThreadPoolExecutor(_WRITERS, thread_name_prefix="landing") as pool:
         while regions:

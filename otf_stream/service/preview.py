@@ -130,7 +130,7 @@ def write_preview(pending: PendingStack, source: StackSource) -> Iterator[int]:
 def _padded(grid: Grid, depth: int) -> np.ndarray:
     """Matrix ``(z', z)`` of interpolation, in an image of ``depth``: zeros where the channel has no planes."""
     matrix = grid.interpolation(torch.device("cpu")).numpy()
-    return np.pad(matrix, ((grid.start, depth - grid.start - grid.depth), (0, 0)))
+    return np.pad(matrix, (grid.padding(depth), (0, 0)))
 
 
 def _pooled(plane: np.ndarray, times: int) -> np.ndarray:

@@ -11,7 +11,12 @@ from otf_stream.learn.compute import choose_compute
 
 def test_both_tasks_are_done_and_told():
     found = run_gpu(
-        choose_compute("cpu"), seconds=12, tail_s=8, planes_per_second=20, recorded=(6, 70, 80), live=(6, 64, 64)
+        choose_compute("cpu"),
+        seconds=12,
+        tail_s=8,
+        planes_per_second=20,
+        recorded_shape=(6, 70, 80),
+        live_shape=(6, 64, 64),
     )
     assert [(r["task"], r["shape"]) for r in found] == [("recorded", [6, 70, 80]), ("live", [6, 64, 64])]
     assert all(0 < r["seconds"] < 60 and r["copy_rate"] > 1e7 for r in found)
