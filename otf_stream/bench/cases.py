@@ -7,6 +7,7 @@ what is reported comes from samples unlike those that anything was tuned on (`HE
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import product
 
 import numpy as np
@@ -94,9 +95,8 @@ class Case:
         return split_psf(torch.from_numpy(self.psf), LATERAL_SIGMA).width
 
     def draw(self) -> tuple[Volume, NDArray[np.uint16]]:
-        """Return the truth ``(z', y, x)`` and the planes ``(z, y, x)``."""
-        sample = self._sample()
-        return seen_isotropically(sample), self.camera.expose(self._seen(sample), seed=self.seed)
+        """Return the truth ``(z', y, x)`` and the planes ``(z, y, x)``; neither can be written to."""
+        return _drawn(self)
 
     def expected(self) -> Volume:
         """Return the planes without noise, ``(z, y, x)``, in photons of a voxel of truth 1.0."""
@@ -108,6 +108,14 @@ class Case:
     def _seen(self, sample: Volume) -> Volume:
         # As bright in every modality: what differs is blur, and noise is a level of its own.
         return through_optics(sample, self.psf)[:: self.z_step]
+
+
+@lru_cache(maxsize=1)  # drawing takes longer than many a method, and cases are run by many methods in a row
+def _drawn(case: Case) -> tuple[Volume, NDArray[np.uint16]]:
+    sample = case._sample()
+    truth, planes = seen_isotropically(sample), case.camera.expose(case._seen(sample), seed=case.seed)
+    truth.flags.writeable = planes.flags.writeable = False
+    return truth, planes
 
 
 def all_cases() -> list[Case]:

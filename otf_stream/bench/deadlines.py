@@ -33,12 +33,16 @@ _PATIENCE_S = 900.0
 
 @dataclass(frozen=True)
 class Drawn:
-    """One acquisition: when it begins, its stack, its pace in planes a second, and its channels."""
+    """One acquisition: when it begins, the shape of its stacks, its pace in planes a second, and its channels."""
 
     begins: float
-    stack: Stack
+    shape: tuple[int, int, int]
     rate: float
     channels: int
+
+    def cut(self, sample: Stack) -> Stack:
+        """Cut a stack of this shape out of a larger one."""
+        return np.ascontiguousarray(sample[tuple(slice(side) for side in self.shape)])
 
 
 def run_deadlines(
@@ -77,13 +81,14 @@ def run_deadlines(
         One for each stack.
     """
     acquisitions = _draw(stacks, minutes * 60, seed)
+    _, sample = drawn(max(a.shape[0] for a in acquisitions), max(a.shape[1] for a in acquisitions), seed=300)
     stop = threading.Event()
     load = threading.Thread(target=_load, args=(random.Random(seed), stop))  # noqa: S311 - no secret
     with running_service(budget_s=budget_s, tail_s=tail_s, threads=threads) as (service, data):
         load.start()
         try:
             sending = [
-                threading.Thread(target=_send, args=(service.address, f"a{index:02d}", acquisition))
+                threading.Thread(target=_send, args=(service.address, f"a{index:02d}", acquisition, sample))
                 for index, acquisition in enumerate(acquisitions)
             ]
             for thread in sending:
@@ -99,25 +104,24 @@ def run_deadlines(
 
 def _draw(stacks: int, seconds: float, seed: int) -> list[Drawn]:
     dice = random.Random(seed)  # noqa: S311 - no secret
-    _, sample = drawn(_PLANES[1], _SIDES[1], seed=300)
     acquisitions: list[Drawn] = []
     left = stacks
     while left:
         channels = min(dice.randint(*_CHANNELS), left)
         planes, side = dice.randint(*_PLANES), dice.randint(*_SIDES)
-        stack = np.ascontiguousarray(sample[:planes, :side, :side])
-        acquisitions.append(Drawn(dice.uniform(0, seconds), stack, dice.uniform(*_RATES), channels))
+        acquisitions.append(Drawn(dice.uniform(0, seconds), (planes, side, side), dice.uniform(*_RATES), channels))
         left -= channels
     return sorted(acquisitions, key=lambda acquisition: acquisition.begins)
 
 
-def _send(address: str, name: str, acquisition: Drawn) -> None:
+def _send(address: str, name: str, acquisition: Drawn, sample: Stack) -> None:
     """Publish the planes of an acquisition, channel after channel at each z."""
     time.sleep(acquisition.begins)
-    order = [(z, c) for z in range(len(acquisition.stack)) for c in range(acquisition.channels)]
-    with Publisher(address, described(name, acquisition.stack, channels=acquisition.channels)) as publisher:
+    stack = acquisition.cut(sample)
+    order = [(z, c) for z in range(len(stack)) for c in range(acquisition.channels)]
+    with Publisher(address, described(name, stack, channels=acquisition.channels)) as publisher:
         for z, c in paced(order, acquisition.rate * acquisition.channels):
-            publisher.publish(acquisition.stack[z], c=c, z=z)
+            publisher.publish(stack[z], c=c, z=z)
 
 
 def _load(dice: random.Random, stop: threading.Event) -> None:
@@ -153,7 +157,7 @@ def _results(data: Path, acquisitions: Sequence[Drawn], compute: Compute) -> lis
                         "session": path.name,
                         "channel": c,
                         "state": store.journal.state((t, c)),
-                        "shape": list(acquisition.stack.shape),
+                        "shape": list(acquisition.shape),
                         "planes_per_second": acquisition.rate,
                         "method": said["method"],
                         "warnings": said["warnings"],

@@ -7,6 +7,7 @@ The same stack is then restored as a recording, with more time than arriving and
 from __future__ import annotations
 
 import statistics
+import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -34,7 +35,7 @@ from otf_stream.service.budget import Budget
 from otf_stream.service.settings import Settings
 from otf_stream.service.stack import restore_stack
 from otf_stream.store.restored import read_provenance, read_restored
-from otf_stream.store.session import SessionStore, find_sessions
+from otf_stream.store.session import SessionStore
 
 _PATIENCE_S = 300.0
 _LEAST_BUDGET_S = 1.0  # the tail alone is what counts
@@ -74,26 +75,25 @@ def run_latency(
         One for each stack.
     """
     found = []
-    for repeat in range(repeats):
-        truth, stack = drawn(planes, side, seed=300 + repeat)
-        with running_service(budget_s=_LEAST_BUDGET_S, tail_s=tail_s, threads=torch.get_num_threads()) as (
-            service,
-            data,
-        ):
-            with Publisher(service.address, described("live", stack)) as publisher:
+    with running_service(budget_s=_LEAST_BUDGET_S, tail_s=tail_s, threads=torch.get_num_threads()) as (service, data):
+        for repeat in range(repeats):
+            truth, stack = drawn(planes, side, seed=300 + repeat)
+            name = f"live{repeat}"
+            with Publisher(service.address, described(name, stack)) as publisher:
                 for z, plane in paced(list(enumerate(stack)), planes_per_second):
                     publisher.publish(plane, z=z)
             await_restored(service, data, patience=_PATIENCE_S)
-            (path,) = find_sessions(data)
-            live, volume, preview = read_provenance(path)["t0c0"], read_restored(path, (0, 0)), _preview(path)
-            offline = _offline(stack, data / "recorded.ome.zarr", offline_s, compute)
+            path = data / f"{name}.ome.zarr"
+            live, volume = read_provenance(path)["t0c0"], read_restored(path, (0, 0))
+            with tempfile.TemporaryDirectory() as folder:
+                offline = _offline(stack, Path(folder) / "recorded.ome.zarr", offline_s, compute)
             found.append(
                 {
                     "stack": repeat,
                     "shape": list(stack.shape),
                     "method": live["method"],
                     "steps": (live["training"] or {}).get("steps", 0),
-                    "preview_s": preview,
+                    "preview_s": _preview(path),
                     "since_last_plane_s": live["timing"]["since_last_plane_s"],
                     "late": live["timing"]["late"],
                     "psnr": psnr(volume, truth),
@@ -102,7 +102,7 @@ def run_latency(
                     "machine": machine(compute),
                 }
             )
-        progress(_row(found[-1]))
+            progress(_row(found[-1]))
     return found
 
 

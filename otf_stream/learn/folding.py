@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from otf_stream.learn.nafnet import NAFBlock, NAFNet, StackAttention, channels_last
+from otf_stream.learn.pointwise import Pointwise
 
 
 def folded(network: NAFNet) -> NAFNet:
@@ -77,19 +78,14 @@ def _scaled(conv: nn.Conv2d, *, before: Tensor | None, after: Tensor) -> nn.Conv
 
 def _halves(conv: nn.Conv2d) -> list[nn.Conv2d]:
     """Split a convolution, pointwise or of each channel by itself, into one for either half of its output."""
-    of_each = conv.groups > 1
     channels = conv.out_channels // 2
-    halves = []
+    halves: list[nn.Conv2d] = []
     for weight, bias in zip(conv.weight.data.chunk(2), _bias(conv).chunk(2), strict=True):
-        half = nn.Conv2d(
-            channels if of_each else conv.in_channels,
-            channels,
-            kernel_size=(weight.shape[2], weight.shape[3]),
-            padding=weight.shape[2] // 2,
-            groups=channels if of_each else 1,
-        )
-        half.weight.data, half.bias = weight.clone(), nn.Parameter(bias.clone())
-        halves.append(half)
+        if isinstance(conv, Pointwise):
+            halves.append(Pointwise(conv.in_channels, channels))
+        else:
+            halves.append(nn.Conv2d(channels, channels, 3, padding=1, groups=channels))
+        halves[-1].weight.data, halves[-1].bias = weight.clone(), nn.Parameter(bias.clone())
     return halves
 
 

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from otf_stream.learn.pointwise import Pointwise
 from otf_stream.learn.slices import CHANNELS
 
 
@@ -93,12 +94,12 @@ class NAFBlock(nn.Module):
 
     def __init__(self, c: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(c, 2 * c, 1)
+        self.conv1 = Pointwise(c, 2 * c)
         self.conv2 = nn.Conv2d(2 * c, 2 * c, 3, padding=1, groups=2 * c)
-        self.conv3 = nn.Conv2d(c, c, 1)
+        self.conv3 = Pointwise(c, c)
         self.sca = StackAttention(c)
-        self.conv4 = nn.Conv2d(c, 2 * c, 1)
-        self.conv5 = nn.Conv2d(c, c, 1)
+        self.conv4 = Pointwise(c, 2 * c)
+        self.conv5 = Pointwise(c, c)
         self.norm1 = LayerNorm2d(c)
         self.norm2 = LayerNorm2d(c)
         self.beta = nn.Parameter(torch.zeros(1, c, 1, 1))
@@ -156,7 +157,7 @@ class NAFNet(nn.Module):
             c *= 2
         self.middle_blks = nn.Sequential(*(NAFBlock(c) for _ in range(middle_blk_num)))
         for blocks in dec_blk_nums:
-            self.ups.append(nn.Sequential(nn.Conv2d(c, 2 * c, 1, bias=False), nn.PixelShuffle(2)))
+            self.ups.append(nn.Sequential(Pointwise(c, 2 * c, bias=False), nn.PixelShuffle(2)))
             c //= 2
             self.decoders.append(nn.Sequential(*(NAFBlock(c) for _ in range(blocks))))
         self.multiple = 2 ** len(enc_blk_nums)

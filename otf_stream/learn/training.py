@@ -26,6 +26,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 _WARM_UP = 0.03
 _STATISTICS = 8  # batches
+_EDGE = 4  # pixels that are mirrored at least
 _AVERAGING = 0.99
 _FAINTEST_ERROR = 1e-7
 
@@ -189,12 +190,23 @@ def apply_network(network: NAFNet, images: Tensor, compute: Compute) -> Tensor:
         ``(n, 1, y, x)``, float32.
     """
     height, width = images.shape[-2:]
-    margin = network.multiple
-    padding = [margin, margin + -width % network.multiple, margin, margin + -height % network.multiple]
+    padding = _padding(network, height, width)
     padded = _reflect(images, padding).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode(), compute.autocast():
         restored: Tensor = network(padded).float()
-    return restored[..., margin : margin + height, margin : margin + width]
+    left, _, top, _ = padding
+    return restored[..., top : top + height, left : left + width]
+
+
+def padded_pixels(network: NAFNet, height: int, width: int) -> int:
+    """Return how many pixels an image has once :func:`apply_network` has mirrored its edges."""
+    left, right, top, bottom = _padding(network, height, width)
+    return (height + top + bottom) * (width + left + right)
+
+
+def _padding(network: NAFNet, height: int, width: int) -> list[int]:
+    after = [_EDGE + -(side + 2 * _EDGE) % network.multiple for side in (width, height)]
+    return [_EDGE, after[0], _EDGE, after[1]]
 
 
 def _reflect(images: Tensor, padding: list[int]) -> Tensor:

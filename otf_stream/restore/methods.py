@@ -163,6 +163,31 @@ def _deconvolve(grid: Grid, kernel: Tensor, light: Tensor) -> Tensor:
     return voxels.view(grid.depth, *light.shape[1:])
 
 
+class TooSlowError(RuntimeError):
+    """Restoring was given up because it would not have ended in time."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Decides, as a region is deblurred, how far to go.
+
+    Parameters
+    ----------
+    directions
+        Given the seconds that XZ slices took, and the region: whether YZ slices go through the network too (2), or XZ
+        slices alone do (1).
+    goes_on
+        Given the direction, the seconds that it has taken, the share of it that is done, and the region: whether to go
+        on.
+    """
+
+    directions: Callable[[float, Region], int] = lambda seconds, region: 2
+    goes_on: Callable[[int, float, float, Region], bool] = lambda direction, seconds, share, region: True
+
+
+UNHURRIED = Pace()
+
+
 def deblur(
     grid: Grid,
     cleaner: Cleaner,
@@ -173,7 +198,7 @@ def deblur(
     *,
     origin: float,
     scale: float,
-    directions: Callable[[float, Region], int] = lambda seconds, region: 2,
+    pace: Pace = UNHURRIED,
 ) -> Method:
     """Denoise the planes, free them of haze, run every XZ and every YZ slice through the network, and average the two.
 
@@ -191,19 +216,28 @@ def deblur(
         Where it runs.
     origin, scale
         The network sees ``(counts − origin) / scale`` of planes without haze.
+    pace
+        Decides how far to go; restoring raises :class:`TooSlowError` where that is not as far as all XZ slices.
     """
     ready = folded(network)
 
     def restore(raw: Tensor, region: Region) -> Tensor:
         matrices = grid.imaging(kernel, raw.device), grid.interpolation(raw.device)
         light = field.removed(cleaner.clean(raw, region) - origin, region.halo_y, region.halo_x) / scale
-        begun = time.perf_counter()
-        volume = _through(ready, compute, *matrices, light)
-        through = directions(time.perf_counter() - begun, region)
-        if through == 2:
+        begun, through = time.perf_counter(), 1
+
+        def goes_on(share: float) -> bool:
+            return pace.goes_on(through, time.perf_counter() - begun, share, region)
+
+        volume = _through(ready, compute, *matrices, light, goes_on)
+        if volume is None:
+            raise TooSlowError("XZ slices would not have gone through the network in time")
+        if pace.directions(time.perf_counter() - begun, region) == 2:
+            begun, through = time.perf_counter(), 2
             # Turned, the YZ slices of a stack are the XZ slices of its mirror image.
-            volume += _through(ready, compute, *matrices, light.transpose(1, 2)).transpose(1, 2)
-        return volume.mul_(scale / through).add_(origin)
+            turned = _through(ready, compute, *matrices, light.transpose(1, 2), goes_on)
+            volume = volume if turned is None else volume.add_(turned.transpose(1, 2)).div_(2)
+        return volume.mul_(scale).add_(origin)
 
     # Tiles are cut where the coarsest level of the networks has its pixels, or that level would see another grid.
     multiple = max(network.multiple, cleaner.multiple)
@@ -217,20 +251,29 @@ def slices_at_once(depth: int, width: int) -> int:
     return max(_SLICE_PIXELS // ((depth + edge) * (width + edge)), 1)
 
 
-def _through(network: NAFNet, compute: Compute, imaging: Tensor, interpolation: Tensor, light: Tensor) -> Tensor:
-    """Restore the slices of ``light``, ``(z, slices, width)``, into ``(z', slices, width)``."""
+def _through(
+    network: NAFNet,
+    compute: Compute,
+    imaging: Tensor,
+    interpolation: Tensor,
+    light: Tensor,
+    goes_on: Callable[[float], bool],
+) -> Tensor | None:
+    """Restore the slices of ``light``, ``(z, slices, width)``, into ``(z', slices, width)``; None if it was given up.
+
+    ``goes_on`` is told the share that is done.
+    """
     _, slices, width = light.shape
     depth = len(interpolation)
     volume = light.new_empty(depth, slices, width)
     batch = slices_at_once(depth, width)
 
-    def restore(start: int) -> None:
+    def restore(start: int) -> int:
         sections = shown(imaging, interpolation, light[:, start : start + batch].transpose(0, 1))
         volume[:, start : start + batch] = apply_network(network, sections, compute)[:, 0].transpose(0, 1)
+        return min(start + batch, slices)
 
-    for _ in compute.map(restore, range(0, slices, batch)):
-        pass
-    return volume
+    return volume if all(goes_on(end / slices) for end in compute.map(restore, range(0, slices, batch))) else None
 
 
 def _along_z(matrix: Tensor, volume: Tensor) -> Tensor:

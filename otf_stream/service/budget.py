@@ -31,6 +31,9 @@ _LEAST_TRAINING = 10.0  # seconds; a network that saw less of the stack does it 
 _MOST_RESERVED = 0.6  # share of a stack's time that a first measurement may keep for restoring
 _TRUSTED = 3  # measurements
 _MEASURE_AGAIN = 30.0  # seconds
+_JUDGED = 0.25  # share of a direction after which its speed is known
+_HOPELESS = 2.0  # times as slow as it had to be
+_ENDING = 6  # steps that measuring a network's statistics and examining it take as long as
 _REPEATED_MARGIN = 1.2  # of what was done once already
 _SECOND_DIRECTION = 0.5  # of a stack's time for learning: learning for longer gains more than the average of two
 
@@ -93,19 +96,23 @@ class Demand:
         Seconds that interpolating it takes.
     learnt
         Seconds that have been spent on training with it.
+    arrived
+        When its last plane comes, in UNIX seconds: it cannot be restored before.
     """
 
     deadline: float
     restoring: float
     interpolating: float
     learnt: float = 0.0
+    arrived: float = 0.0
 
 
 def time_to_learn(now: float, mine: Demand, others: Sequence[Demand]) -> float:
     """Divide the time that restoring leaves.
 
     Of the time until a deadline, what is left once all stacks up to that deadline have been restored belongs to
-    learning from these stacks, and every one of them is to be learnt from for as long as the others.
+    learning from these stacks, and so does the time until the first of them has arrived, in which none can be restored.
+    Every one of them is to be learnt from for as long as the others.
 
     Parameters
     ----------
@@ -127,6 +134,8 @@ def time_to_learn(now: float, mine: Demand, others: Sequence[Demand]) -> float:
     for served in range(len(later) + 1):
         queue = [*earlier, mine, *later[:served]]
         spare = queue[-1].deadline - now - sum(demand.restoring for demand in queue)
+        if (arriving := min(demand.arrived for demand in queue) - now) > 0:
+            spare = max(spare, arriving)
         each = (spare + sum(demand.learnt for demand in queue)) / len(queue)
         left = min(left, spare, each - mine.learnt)
     return left
@@ -183,8 +192,8 @@ class Schedule:
         self._measures: list[RestoringTime] = []
         self.trained = 0.0
         """Seconds that training steps have taken."""
-        self.trained_until: float | None = None
-        """How long the stack had had the device when training ended."""
+        self.measured_at = 0.0
+        """How long the stack had had the device when what restoring will take was measured last."""
         self.landed = 0.0
         """Share of the volume that has been restored."""
         self._landing: int | None = None
@@ -220,7 +229,7 @@ class Schedule:
             self._measured = float("-inf")
         if self._budget.steps is None and self._clock() - self._measured > _MEASURE_AGAIN:
             self._measures.append(measure())
-            self._measured = self._clock()
+            self._measured, self.measured_at = self._clock(), self.spent
 
     @property
     def deadline(self) -> float:
@@ -269,10 +278,40 @@ class Schedule:
             self._landing = 2 if time_to_learn(self._clock(), mine, self._others()) >= 0 else 1
         return self._landing
 
+    def keeps_up(self, direction: int, seconds: float, done: float, share: float, writing: float) -> bool:
+        """Whether to go on restoring, by what it takes.
+
+        What was measured on a sample may have been measured in a busy moment, and a machine may become busy. What is
+        given up is lost, so nothing is given up before the last moment, unless nothing can be hoped for, or another
+        stack would be late.
+
+        Parameters
+        ----------
+        direction
+            The first, without which there is no volume, or the second.
+        seconds, done
+            What that direction took for a part of the volume so far, and how much of it is done, above 0.
+        share
+            Which part of the volume that is.
+        writing
+            Seconds that writing all of the volume takes.
+        """
+        if self._budget.steps is not None or done < _JUDGED:
+            return True
+        whole = seconds / done / share
+        regions = whole * max(1 - self.landed - share, 0.0) * (self._landing or 1)
+        left = whole * share * (1 - done) + regions + writing * (1 - self.landed)
+        now = self._clock()
+        if not leaves_others_time(now, Demand(self.deadline, left, 0.0), self._others()):
+            return False
+        until = self.deadline - now
+        otherwise = writing * (_REPEATED_MARGIN + (direction == 1))  # to write what there is, or to interpolate
+        return left <= until or (otherwise < until and left < _HOPELESS * until)
+
     def demand(self, interpolating: float = 0.0) -> Demand:
         """Return what the stack asks of the device at the least: slices of one direction, unless both have begun."""
         left = self._costs.with_margin(self.measured(self._landing or 1)) * (1 - self.landed)
-        return Demand(self.deadline, left, interpolating, self.trained)
+        return Demand(self.deadline, left, interpolating, self.trained, self._arrivals().last(self._clock()))
 
     @property
     def time_to_train(self) -> float:
@@ -286,7 +325,8 @@ class Schedule:
         if len(self._measures) < _TRUSTED:
             # A measurement in a busy moment must not take all the time for learning away.
             restoring = min(restoring, _MOST_RESERVED * max(deadline - self._begun, 0.0))
-        return time_to_learn(now, Demand(deadline, restoring, 0.0, self.trained), self._others())
+        arrived = self._arrivals().last(now) - _ENDING * self._latest
+        return time_to_learn(now, Demand(deadline, restoring, 0.0, self.trained, arrived), self._others())
 
     def worth_training(self, voxels: int) -> bool:
         """Whether there is time to learn something of a stack of ``voxels``, and perhaps to restore with it.
@@ -299,13 +339,15 @@ class Schedule:
 
     @property
     def time_to_restore(self) -> bool:
-        """Whether restoring can end before the deadline, at the best speed measured, and make no other stack late."""
+        """Whether restoring can end before the deadline, at the best speed measured, and make no other stack late.
+
+        It is begun even where that is all but impossible: once it runs, its speed is known.
+        """
         if self._budget.steps is not None:
             return True
-        best = self._costs.corrected(min((time.first for time in self._measures), default=0.0))
-        now = self._clock()
-        mine = Demand(self.deadline, best, 0.0)
-        return mine.deadline - now > best and leaves_others_time(now, mine, self._others())
+        best, now = min((time.first for time in self._measures), default=0.0), self._clock()
+        mine = Demand(self.deadline, self._costs.corrected(best), 0.0)
+        return self.deadline - now > best / _HOPELESS and leaves_others_time(now, mine, self._others())
 
     def figures(self) -> dict[str, float]:
         """Return what decisions are based on, in seconds from now, for the journal."""

@@ -23,7 +23,15 @@ import torch
 from otf_stream.config import MethodName
 from otf_stream.learn.compute import Compute, is_out_of_memory
 from otf_stream.restore.fidelity import Fidelity
-from otf_stream.restore.methods import Grid, HazeField, clean_richardson_lucy, deblur, interpolate, richardson_lucy
+from otf_stream.restore.methods import (
+    Grid,
+    HazeField,
+    Pace,
+    clean_richardson_lucy,
+    deblur,
+    interpolate,
+    richardson_lucy,
+)
 from otf_stream.restore.regions import Method, Region, restore_region, split_further, split_into_regions
 from otf_stream.service.character import Character, FoundPsf
 from otf_stream.service.learning import Learned, Progress
@@ -47,7 +55,7 @@ def choose_method(
     learned: Learned | None,
     compute: Compute,
     *,
-    directions: Callable[[float, Region], int],
+    pace: Pace,
 ) -> tuple[Method, HazeField | None]:
     """Return the way to restore, and the haze that it takes away.
 
@@ -63,8 +71,8 @@ def choose_method(
         What was learnt of the stack, if anything; its exam has the last word.
     compute
         Device and precision.
-    directions
-        Decides slices of how many go through the network, as :func:`deblur` asks.
+    pace
+        Decides how far the network goes, as :func:`deblur` asks.
     """
     if learned and learned.trust.best == "interpolate":
         return interpolate(grid), None
@@ -82,7 +90,7 @@ def choose_method(
             compute,
             origin=character.origin,
             scale=learned.scale,
-            directions=directions,
+            pace=pace,
         )
         return replace(deblurred, name="finetune" if learned.steps else "pretrained"), field
     if choice == "richardson-lucy":

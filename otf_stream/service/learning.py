@@ -18,31 +18,26 @@ from torch import Tensor
 from otf_stream.config import LayerChoice
 from otf_stream.learn.checkpoints import shipped_network
 from otf_stream.learn.compute import Compute
-from otf_stream.learn.denoise import NEIGHBOURS, Denoiser, denoiser_trainer, neighbourhoods
 from otf_stream.learn.denoise import PATCH as NOISY_PATCH
-from otf_stream.learn.folding import folded
+from otf_stream.learn.denoise import Denoiser, denoiser_trainer, neighbourhoods
 from otf_stream.learn.nafnet import NAFNet
 from otf_stream.learn.pairs import AxialPairs
 from otf_stream.learn.planes import PlanePool
 from otf_stream.learn.slices import shown
-from otf_stream.learn.training import Trainer, apply_network, with_statistics
+from otf_stream.learn.training import Trainer, with_statistics
 from otf_stream.learn.zest import select_layers
 from otf_stream.restore.methods import slices_at_once
-from otf_stream.restore.regions import split_into_regions
 from otf_stream.restore.trust import Trust, examine
 from otf_stream.service.budget import Schedule
 from otf_stream.service.character import Character, FoundPsf, characterise, find_psf
 from otf_stream.service.cleaned import CleanStack, Feed
 from otf_stream.service.costs import RestoringTime
 from otf_stream.service.source import StackSource
+from otf_stream.service.speed import Speedometer
 from otf_stream.service.turns import Turn, Work
-from otf_stream.store.restored import BLOCK
 
 FEWEST_PLANES = 5
-_WRITTEN_PER_SECOND = 15e6  # voxels: reading, comparing, compressing and the pyramid, on one slow core
 _LEARNING_RATE = 2e-3
-_BATCHES = 3  # for each core, when speed is measured
-_WIDEST, _LARGEST = 1024, 256  # pixels: sides of the largest slice and plane that the speed is measured on
 
 Progress = Callable[[str, float], None]
 """Told the stage and its progress, from 0 to 1."""
@@ -75,6 +70,7 @@ def learn(
     network: NAFNet,
     character: Character,
     schedule: Schedule,
+    speed: Speedometer,
     compute: Compute,
     *,
     seed: int,
@@ -96,6 +92,8 @@ def learn(
         Of the stack.
     schedule
         Says how far training is.
+    speed
+        Of the networks.
     compute
         Device and precision.
     seed
@@ -135,11 +133,11 @@ def learn(
     selected = select_layers(network, pairs(), compute) if finetune and layers == "zest" else None
     trainer = Trainer(network, pairs, compute, learning_rate=_LEARNING_RATE, layers=selected)
     known = stack.seen
-    schedule.reserve(lambda: _time_left(network, denoiser, source, stack, compute), anew=True)
+    schedule.reserve(lambda: time_left(speed, stack), anew=True)
     while finetune and (done := schedule.deblurring(trainer.steps)) < 1:
         _step(trainer, done, schedule)
         progress("finetune", done)
-        schedule.reserve(lambda: _time_left(network, denoiser, source, stack, compute))
+        schedule.reserve(lambda: time_left(speed.measure(), stack))
         yield Turn.READY
         yield from stack.taking()
         if stack.seen >= 2 * known:
@@ -148,17 +146,19 @@ def learn(
                 found = find_psf(source, character.noise)
             lessons = stack.lessons(stack.haze(found))
             pairs.clean, pairs.errors, pairs.blur = lessons.clean, lessons.errors, found.blur
-    schedule.trained_until = schedule.spent
     exam = AxialPairs(lessons.held_out, lessons.errors, found.blur, anisotropy, generator)
     ready = trainer.network()
+    trust = examine(ready, exam, compute, planes=lessons.held_out_planes)
+    # Of pairs, it is fair to examine the network by their statistics; of axial slices, it is to have theirs.
+    slices = _axial_slices(stack, found, lessons.scale)
     return Learned(
         denoiser,
-        ready,
+        with_statistics(ready, slices, compute),
         stack,
         character,
         found,
         lessons.scale,
-        examine(ready, exam, compute, planes=lessons.held_out_planes),
+        trust,
         denoiser_steps,
         trainer.steps,
         tuple(trainer.losses),
@@ -166,18 +166,9 @@ def learn(
     )
 
 
-def attuned(learned: Learned, compute: Compute) -> Learned:
-    """Let the network's attention take on the statistics of the stack's axial slices, once all planes have been taken.
-
-    Before, it has those of the pairs, by which it is fair to examine it on pairs.
-    """
-    return replace(learned, network=with_statistics(learned.network, _axial_slices(learned), compute))
-
-
-def _axial_slices(learned: Learned) -> Iterator[Tensor]:
-    """Yield axial slices of the stack as the network will be shown them."""
-    found, scale = learned.found, learned.scale
-    grid, directions = learned.stack.axial(found)
+def _axial_slices(stack: CleanStack, found: FoundPsf, scale: float) -> Iterator[Tensor]:
+    """Yield axial slices of the planes that have been taken as the network will be shown them."""
+    grid, directions = stack.axial(found)
     for planes in directions:
         device = planes.device
         imaging, interpolation = grid.imaging(found.psf.kernel, device), grid.interpolation(device)
@@ -215,11 +206,9 @@ def _learn_to_denoise(
     return Denoiser(trainer.network(), character.noise, character.scale, compute), trainer.steps
 
 
-def _time_left(
-    network: NAFNet, denoiser: Denoiser, source: StackSource, stack: CleanStack, compute: Compute
-) -> RestoringTime:
-    """Measure what restoring will take once what is learnt has been learnt."""
-    took = restoring_time(network, denoiser.network, source, compute, to_denoise=stack.left_to_denoise)
+def time_left(speed: Speedometer, stack: CleanStack) -> RestoringTime:
+    """Return what restoring will take once what is learnt has been learnt."""
+    took = speed.restoring_time(stack.left_to_denoise)
     return replace(took, first=took.first + stack.haze_time_of_all)
 
 
@@ -228,43 +217,3 @@ def _step(trainer: Trainer, progress: float, schedule: Schedule) -> None:
     begun = time.perf_counter()
     trainer.step(progress)
     schedule.trained += time.perf_counter() - begun
-
-
-def restoring_time(
-    network: NAFNet, denoising: NAFNet, source: StackSource, compute: Compute, *, to_denoise: int
-) -> RestoringTime:
-    """Measure how many seconds restoring the stack will take on this device, writing included.
-
-    ``to_denoise`` of its planes are to be denoised yet.
-    """
-    sizes, grid = source.acquisition.sizes, source.grid()
-    regions = split_into_regions(grid.depth, sizes.y, sizes.x, block=BLOCK, halo=network.reach + denoising.reach)
-    area = sum(_area(region.halo_y, region.halo_x) for region in regions)
-    device, width = compute.device, min(max(sizes.x, sizes.y), _WIDEST)
-    lines = torch.ones(slices_at_once(grid.depth, width), len(grid.planes), width, device=device)
-    matrices = grid.imaging(torch.ones(1), device), grid.interpolation(device)
-    planes = torch.zeros(1, 2 * NEIGHBOURS + 2, min(sizes.y, _LARGEST), min(sizes.x, _LARGEST), device=device)
-    a_slice = _measured(network, lambda: shown(*matrices, lines), compute) / len(lines) / width
-    a_plane = _measured(denoising, lambda: planes, compute) / planes[:, 0].numel() if to_denoise else 0.0
-    written = grid.depth * sizes.y * sizes.x / _WRITTEN_PER_SECOND
-    return RestoringTime(area * (a_slice + to_denoise * a_plane) + written, area * a_slice)
-
-
-def _measured(network: NAFNet, images: Callable[[], Tensor], compute: Compute) -> float:
-    """Seconds to make a batch and run the network on it, where as many are computed side by side as there can be."""
-    ready = folded(with_statistics(network, [images()], compute))
-
-    def run(_: int) -> float:
-        return float(apply_network(ready, images(), compute).sum())  # waits for the device
-
-    runs, batches = [], _BATCHES * compute.side_by_side
-    for _ in range(3):  # the first prepares kernels; the others share the machine with whatever else runs
-        begun = time.perf_counter()
-        list(compute.map(run, range(batches)))
-        runs.append((time.perf_counter() - begun) / batches)
-    return min(runs[1:])
-
-
-def _area(y: slice, x: slice) -> int:
-    area: int = (y.stop - y.start) * (x.stop - x.start)
-    return area

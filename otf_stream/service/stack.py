@@ -22,23 +22,25 @@ from otf_stream.acquisition import StackIndex
 from otf_stream.learn.checkpoints import digest, network_to_deblur, shipped_network
 from otf_stream.learn.compute import Compute
 from otf_stream.restore.fidelity import Fidelity
-from otf_stream.restore.methods import Grid, HazeField, interpolate
+from otf_stream.restore.methods import Grid, HazeField, Pace, TooSlowError, interpolate
 from otf_stream.restore.regions import Method, Region
 from otf_stream.service.budget import Demand, Schedule
 from otf_stream.service.character import Character, FoundPsf, characterise, find_psf, uncharacterised, usual_psf
 from otf_stream.service.costs import Costs
 from otf_stream.service.landing import choose_method, landing, writing
-from otf_stream.service.learning import FEWEST_PLANES, Learned, Progress, attuned, learn, restoring_time
+from otf_stream.service.learning import FEWEST_PLANES, Learned, Progress, learn, time_left
 from otf_stream.service.memory import Lesson, Memory
 from otf_stream.service.provenance import LIGHT_LOST, provenance, timing
 from otf_stream.service.settings import Settings
 from otf_stream.service.source import StackSource
+from otf_stream.service.speed import Speedometer
 from otf_stream.service.turns import Turn, Work
 from otf_stream.store.restored import RestoredWriter
 from otf_stream.store.session import SessionStore
 
 _POLL = 0.1
 _MOST_LIGHT_LOST = 0.25
+_NO_TIME_TO_RESTORE = "no time to restore with the network before the deadline, the machine is too busy: interpolated"
 
 
 class EmptyStackError(RuntimeError):
@@ -157,9 +159,8 @@ class Restoration:
                 character = self._characterised(after_failure=bool(failures))[0]
             found = learned.found if learned else self._psf(character, reasons)
             grid = source.grid()  # Planes that come later than this are not in the volume.
-            method, field = choose_method(
-                settings.method, grid, character, found, learned, self._compute, directions=self._directions
-            )
+            pace = Pace(self._directions, self._keeps_up)
+            method, field = choose_method(settings.method, grid, character, found, learned, self._compute, pace=pace)
             if learned and learned.trust.best != "network":
                 reasons.append(
                     f"on held-out planes the network gained {learned.trust.network:+.1f} dB over interpolation, "
@@ -171,7 +172,13 @@ class Restoration:
             writer = yield from self._writing(
                 lambda: RestoredWriter.create(self._store, dtype=source.acquisition.dtype)
             )
-            fidelity = yield from self._landing(grid, method, field, found, character, writer)
+            try:
+                fidelity = yield from self._landing(grid, method, field, found, character, writer)
+            except TooSlowError:
+                reasons.append(_NO_TIME_TO_RESTORE)
+                self._decide("interpolate", "restoring with the network turned out to be too slow")
+                method, learned, field, schedule.landed = interpolate(grid), None, None, 0.0
+                fidelity = yield from self._landing(grid, method, field, found, character, writer)
             if learned and learned.trust.best == "network" and schedule.directions == 1:
                 reasons.append("time for XZ slices alone: YZ slices did not go through the network")
             # What is left of planes without haze is divided by the core's share of the light, and so are errors in it.
@@ -239,7 +246,8 @@ class Restoration:
         else:
             network, denoising = network_to_deblur(settings.weights), shipped_network("denoise")
             weights = digest(settings.weights)
-        schedule.reserve(lambda: restoring_time(network, denoising, source, compute, to_denoise=len(source.extent)))
+        speed = Speedometer(network, denoising, source, compute)
+        schedule.reserve(lambda: speed.measure().restoring_time(len(source.extent)))
         while character.scale <= 0 and not source.arrivals().complete:
             yield Turn.WAITING  # the first planes lie outside the sample
             character = characterise(source)
@@ -257,6 +265,7 @@ class Restoration:
             network,
             character,
             schedule,
+            speed,
             compute,
             seed=settings.seed,
             progress=self._progress,
@@ -267,16 +276,15 @@ class Restoration:
         )
         self._decide("stop learning", "the time for it is over", steps=learned.steps)
         yield from self._planes(None)
+        yield from learned.stack.taking(at_once=True)
+        schedule.reserve(lambda: time_left(speed, learned.stack), anew=True)  # most has been denoised meanwhile
         if not schedule.time_to_restore:
-            reasons.append(
-                "no time to restore with the network before the deadline, the machine is too busy: interpolated"
-            )
+            reasons.append(_NO_TIME_TO_RESTORE)
             self._decide("interpolate", "no time to restore with the network")
             return None
         if finetune and learned.steps == 0:
             reasons.append("no time to fine-tune before the deadline: the pre-trained network was used as it is")
-        yield from learned.stack.taking(at_once=True)
-        return replace(attuned(learned, compute), weights=weights)
+        return replace(learned, weights=weights)
 
     def _landing(
         self,
@@ -296,10 +304,19 @@ class Restoration:
 
     def _directions(self, seconds: float, region: Region) -> int:
         """Decide whether there is time for YZ slices too, by what XZ slices took for a region."""
-        sizes = self.source.acquisition.sizes
-        area = (region.y.stop - region.y.start) * (region.x.stop - region.x.start)
         writing = self._costs.interpolating(self.source.voxels)
-        return self.schedule.decide_directions(seconds, area / (sizes.y * sizes.x), writing)
+        return self.schedule.decide_directions(seconds, self._share(region), writing)
+
+    def _keeps_up(self, direction: int, seconds: float, done: float, region: Region) -> bool:
+        """Decide whether to go on, by what was done of a region in so many seconds."""
+        writing = self._costs.interpolating(self.source.voxels)
+        return self.schedule.keeps_up(direction, seconds, done, self._share(region), writing)
+
+    def _share(self, region: Region) -> float:
+        """Return which part of the volume a region is."""
+        sizes = self.source.acquisition.sizes
+        area: int = (region.y.stop - region.y.start) * (region.x.stop - region.x.start)
+        return area / (sizes.y * sizes.x)
 
     def _landed(self, stage: str, share: float) -> None:
         self.schedule.landed = share
@@ -331,8 +348,7 @@ class Restoration:
         """Let the next stacks know what this one cost."""
         spent, voxels = self.schedule.spent, self.source.voxels
         if learned:
-            # The exam, the last planes and the haze of all of them come after training too.
-            landed, taken = spent - (self.schedule.trained_until or 0.0), spent - self.schedule.trained
+            landed, taken = spent - self.schedule.measured_at, spent - self.schedule.trained
             measured = self.schedule.measured(self.schedule.directions)
             self._costs.restored(voxels, measured=measured, landed=landed, taken=taken)
         elif method.name == "interpolate":
@@ -358,8 +374,9 @@ class Restoration:
 def expected_demand(source: StackSource, settings: Settings, costs: Costs) -> Demand:
     """Return what a stack that has not been begun will ask of the device."""
     arrivals, voxels = source.arrivals(), source.voxels
-    deadline = settings.budget.deadline(arrivals.first, arrivals.last(time.time()))
-    return Demand(deadline, costs.restoring(voxels), costs.interpolating(voxels))
+    last = arrivals.last(time.time())
+    deadline = settings.budget.deadline(arrivals.first, last)
+    return Demand(deadline, costs.restoring(voxels), costs.interpolating(voxels), arrived=last)
 
 
 def restore_stack(

@@ -35,6 +35,7 @@ from otf_stream.service.pending import Key, PendingStack, PendingStacks
 from otf_stream.service.preview import Previewer
 from otf_stream.service.settings import Settings
 from otf_stream.service.source import StackSource
+from otf_stream.service.speed import warm_up
 from otf_stream.service.stack import EmptyStackError, Restoration, expected_demand
 from otf_stream.service.turns import Turn
 from otf_stream.store.disk import is_full
@@ -180,7 +181,9 @@ def run_worker(data: Path, settings: Settings, device: DeviceName, threads: int 
     torch.set_num_threads(threads or max((os.cpu_count() or 2) - 1, 1))
     previewer = Previewer(PendingStacks(data), silence=settings.silence)
     threading.Thread(target=previewer.run, args=(stop,), name="previews", daemon=True).start()
-    worker = Worker(data, settings, choose_compute(device, threads), claim=previewer.claim)
+    compute = choose_compute(device, threads)
+    warm_up(compute)
+    worker = Worker(data, settings, compute, claim=previewer.claim)
     try:
         worker.run(stop)
     finally:

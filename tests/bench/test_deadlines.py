@@ -8,7 +8,7 @@ def test_what_is_drawn_depends_on_the_seed_alone():
     first, second, other = (_draw(12, 60.0, seed) for seed in (1, 1, 2))
     assert sum(acquisition.channels for acquisition in first) == 12
     assert [a.begins for a in first] == [a.begins for a in second] == sorted(a.begins for a in first)
-    assert [a.stack.shape for a in first] != [a.stack.shape for a in other]
+    assert [a.shape for a in first] != [a.shape for a in other]
 
 
 def test_every_stack_is_told_of():

@@ -15,6 +15,8 @@ from otf_stream.restore.fidelity import Fidelity
 from otf_stream.restore.methods import (
     Grid,
     HazeField,
+    Pace,
+    TooSlowError,
     clean_richardson_lucy,
     deblur,
     denoising,
@@ -141,7 +143,7 @@ def test_where_time_is_short_one_direction_will_do():
     method, short = (
         deblur(
             grid, denoising(identity), no_haze(raw), gaussian(1.0), network, CPU,
-            origin=100.0, scale=500.0, directions=directions,
+            origin=100.0, scale=500.0, pace=Pace(directions),
         )
         for directions in (lambda seconds, region: 2, one)
     )  # fmt: skip
@@ -149,6 +151,32 @@ def test_where_time_is_short_one_direction_will_do():
     assert float((xz - yz).abs().max()) > 1
     torch.testing.assert_close(0.5 * (xz + yz), whole(method, raw), atol=0.5, rtol=0)
     assert all(seconds > 0 for seconds in told)
+
+
+def test_what_is_too_slow_is_given_up_and_of_the_second_direction_nothing_is_left():
+    raw = sample(9, 40)
+    identity = Denoiser(denoising_network().eval(), NoiseModel(1.0, 100.0, 1.0), 500.0, CPU)
+    grid, network, told = Grid(range(9), 2.0, 17), awake_network(guides=1), []
+
+    def given_up(wanted):
+        def goes_on(direction, seconds, share, region):
+            told.append((direction, share))
+            return direction != wanted
+
+        return deblur(
+            grid, denoising(identity), no_haze(raw), gaussian(1.0), network, CPU,
+            origin=100.0, scale=500.0, pace=Pace(goes_on=goes_on),
+        )  # fmt: skip
+
+    one = deblur(
+        grid, denoising(identity), no_haze(raw), gaussian(1.0), network, CPU,
+        origin=100.0, scale=500.0, pace=Pace(lambda seconds, region: 1),
+    )  # fmt: skip
+    assert torch.equal(whole(given_up(2), raw), whole(one, raw))
+    assert told[0][0] == 1
+    assert (1, 1.0) in told
+    with pytest.raises(TooSlowError):
+        whole(given_up(1), raw)
 
 
 def test_an_untrained_network_is_richardson_lucy():

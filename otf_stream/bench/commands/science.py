@@ -1,0 +1,118 @@
+"""How good what is restored is, and what made it so: quality, layers, denoisers, curves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from otf_stream.bench.commands.options import Again, Page, Threads, numbers, prepared, tell, written
+
+_Python = Path | None
+
+
+def quality(
+    out: Page = Path("docs/quality.md"),
+    cases: Annotated[
+        Literal["few", "all"], typer.Option(help="Four cases and four held out, or all 72, which takes hours.")
+    ] = "few",
+    budget: Annotated[float, typer.Option(help="Seconds for each stack, and for training CARE.", min=10)] = 120.0,
+    care_python: Annotated[
+        _Python, typer.Option(help="Interpreter of an environment with csbdeep, tensorflow-cpu and tf-keras.")
+    ] = None,
+    threads: Threads = None,
+    again: Again = False,
+) -> None:
+    """Compare with interpolation, Richardson–Lucy and CARE on phantoms of four modalities."""
+    from otf_stream.bench.cases import all_cases, few_cases, few_held_out_cases
+    from otf_stream.bench.quality import page, run_cases
+    from otf_stream.bench.results import read_results
+
+    few = [*few_cases(), *few_held_out_cases()]
+    wanted = all_cases() if cases == "all" else few
+    results, compute = prepared(out, threads, again=again)
+    command = f"otf-stream bench quality --cases {cases} --budget {budget:g}"
+    if care_python:
+        command += " --care-python PYTHON"
+
+    def write() -> None:
+        """Write the page of what is there: all of it takes hours."""
+        names = {case.name for case in wanted}
+        there = [found for found in read_results(results) if found["case"] in names and found["budget"] == budget]
+        shown = [f"images/quality/{case.name}.png" for case in few if any(r["case"] == case.name for r in there)]
+        if there:
+            out.write_text(page(there, command, shown), encoding="utf-8")
+
+    def told(said: str) -> None:
+        tell(said)
+        write()
+
+    write()
+    run_cases(
+        wanted,
+        results,
+        compute,
+        seconds=budget,
+        care_python=care_python,
+        pictures=out.parent / "images" / "quality",
+        progress=told,
+    )
+    typer.echo(f"page:    {out}\nresults: {results}")
+
+
+def layers(
+    out: Page = Path("docs/layers.md"),
+    seconds: Annotated[float, typer.Option(help="Training time of each contender on each stack.", min=1)] = 30.0,
+    share: Annotated[float, typer.Option(help="Share of the parameters to train.", min=0.001, max=1)] = 0.3,
+    seeds: Annotated[int, typer.Option(help="How often to repeat.", min=1)] = 5,
+    threads: Threads = None,
+    again: Again = False,
+) -> None:
+    """Compare fine-tuning of ZEST's layers with that of random ones, the last ones, all and none, in equal time."""
+    from otf_stream.bench.cases import few_cases
+    from otf_stream.bench.layers import draw, page, run_layers
+
+    results, compute = prepared(out, threads, again=again)
+    found = run_layers(few_cases(), results, compute, seconds=seconds, share=share, seeds=seeds, progress=tell)
+    picture = Path("images") / f"{out.stem}.png"
+    draw(out.parent / picture, found)
+    command = f"otf-stream bench layers --seconds {seconds:g} --share {share:g} --seeds {seeds}"
+    written(out, page(found, command, picture.as_posix()), results)
+
+
+def denoisers(
+    out: Page = Path("docs/denoising.md"),
+    seconds: Annotated[float, typer.Option(help="Training time of each contender on each stack.", min=1)] = 60.0,
+    n2v2_python: Annotated[_Python, typer.Option(help="Interpreter of an environment with careamics.")] = None,
+    threads: Threads = None,
+    again: Again = False,
+) -> None:
+    """Compare families of self-supervised denoising, and N2V2, in equal time."""
+    from otf_stream.bench.cases import few_cases
+    from otf_stream.bench.denoisers import page, run_denoisers
+
+    results, compute = prepared(out, threads, again=again)
+    found = run_denoisers(few_cases(), results, compute, seconds=seconds, n2v2_python=n2v2_python, progress=tell)
+    command = f"otf-stream bench denoisers --seconds {seconds:g}"
+    if n2v2_python:
+        command += " --n2v2-python PYTHON"
+    written(out, page(found, command), results)
+
+
+def curves(
+    out: Page = Path("docs/curves.md"),
+    budgets: Annotated[str, typer.Option(help="Seconds, separated by commas.")] = "30,60,120",
+    threads: Threads = None,
+    again: Again = False,
+) -> None:
+    """Compare from scratch, pre-trained, ZEST and all layers over time."""
+    from otf_stream.bench.cases import few_cases
+    from otf_stream.bench.curves import draw, page, run_curves
+
+    seconds = numbers(budgets, "--budgets")
+    results, compute = prepared(out, threads, again=again)
+    found = run_curves(few_cases(), results, compute, budgets=seconds, progress=tell)
+    picture = Path("images") / f"{out.stem}.png"
+    draw(out.parent / picture, found)
+    written(out, page(found, f"otf-stream bench curves --budgets {budgets}", picture.as_posix()), results)

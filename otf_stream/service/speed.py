@@ -1,0 +1,112 @@
+"""How fast the networks run on this device, and what restoring a stack will therefore take.
+
+A network does the same to every pixel, so that a few small images tell, measured in a fraction of a second: what is
+spent on measuring is not spent on learning. They are as many as are computed side by side when a stack is restored,
+since cores share what they are fed by.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from otf_stream.learn.checkpoints import Shipped, shipped_network
+from otf_stream.learn.compute import Compute
+from otf_stream.learn.denoise import NEIGHBOURS
+from otf_stream.learn.folding import folded
+from otf_stream.learn.nafnet import NAFNet
+from otf_stream.learn.slices import CHANNELS, shown
+from otf_stream.learn.training import Trainer, apply_network, padded_pixels, with_statistics
+from otf_stream.restore.regions import split_into_regions
+from otf_stream.service.costs import RestoringTime
+from otf_stream.service.source import StackSource
+from otf_stream.store.restored import BLOCK
+
+_WRITTEN_PER_SECOND = 15e6  # voxels: reading, comparing, compressing and the pyramid, on one slow core
+_PIXELS, _SIDE = 2**15, 128  # of the slice, and of the plane, that speed is measured on
+_RUNS = 3
+
+
+def warm_up(compute: Compute) -> None:
+    """Do what is slow the first time, before a stack has to wait for it: find kernels, load the optimiser."""
+    inputs: dict[Shipped, int] = {"denoise": 2 + 2 * NEIGHBOURS, "deblur": CHANNELS}
+    for name, channels in inputs.items():
+        images = torch.zeros(1, channels, 64, 64, device=compute.device)
+        pairs = partial(tuple[Tensor, Tensor], (images, images[:, :1]))
+        trainer = Trainer(shipped_network(name), pairs, compute, learning_rate=0.0)
+        trainer.step(0.0)
+        _seconds_of_pixel(trainer.network([images]), images.clone, compute)
+
+
+class Speedometer:
+    """Tells how long restoring a stack will take, by how fast its networks were when that was measured last.
+
+    Parameters
+    ----------
+    network, denoising
+        What slices and planes will go through; how far they are trained does not matter.
+    source
+        The stack.
+    compute
+        Device and precision.
+    """
+
+    def __init__(self, network: NAFNet, denoising: NAFNet, source: StackSource, compute: Compute) -> None:
+        self._network, self._denoising = network, denoising
+        self._source = source
+        self._compute = compute
+        self._of_slices = self._of_planes = 0.0
+
+    def measure(self) -> Self:
+        """Measure how fast the networks are now."""
+        grid, device = self._source.grid(), self._compute.device
+        matrices = grid.imaging(torch.ones(1), device), grid.interpolation(device)
+        lines = torch.ones(1, len(grid.planes), max(_PIXELS // grid.depth, 32), device=device)
+        planes = torch.zeros(1, 2 * NEIGHBOURS + 2, _SIDE, _SIDE, device=device)
+        self._of_slices = _seconds_of_pixel(self._network, lambda: shown(*matrices, lines), self._compute)
+        self._of_planes = _seconds_of_pixel(self._denoising, planes.clone, self._compute)
+        return self
+
+    def restoring_time(self, to_denoise: int) -> RestoringTime:
+        """Return how many seconds restoring will take, writing included, by what was measured.
+
+        Parameters
+        ----------
+        to_denoise
+            So many of the planes are to be denoised yet.
+        """
+        sizes, depth = self._source.acquisition.sizes, self._source.grid().depth
+        halo = self._network.reach + self._denoising.reach
+        regions = split_into_regions(depth, sizes.y, sizes.x, block=BLOCK, halo=halo)
+        sides = [(_length(region.halo_y), _length(region.halo_x)) for region in regions]
+        across = self._of_slices * sum(y * padded_pixels(self._network, depth, x) for y, x in sides)
+        along = self._of_slices * sum(x * padded_pixels(self._network, depth, y) for y, x in sides)
+        denoised = self._of_planes * to_denoise * sum(padded_pixels(self._denoising, y, x) for y, x in sides)
+        return RestoringTime(across + denoised + depth * sizes.y * sizes.x / _WRITTEN_PER_SECOND, along)
+
+
+def _seconds_of_pixel(network: NAFNet, images: Callable[[], Tensor], compute: Compute) -> float:
+    """Seconds to make images and run the network on them, divided by their pixels, edges included."""
+    made = images()
+    ready = folded(with_statistics(network, [made], compute))
+    pixels = len(made) * padded_pixels(network, *made.shape[-2:]) * compute.side_by_side
+
+    def run(_: int) -> float:
+        return float(apply_network(ready, images(), compute).sum())  # waits for the device
+
+    runs = []
+    for _ in range(1 + _RUNS):  # the first one prepares kernels
+        begun = time.perf_counter()
+        list(compute.map(run, range(compute.side_by_side)))
+        runs.append(time.perf_counter() - begun)
+    return min(runs[1:]) / pixels
+
+
+def _length(side: slice) -> int:
+    length: int = side.stop - side.start
+    return length
