@@ -25,7 +25,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 """Of what a network made and what it should have made, ``(n, 1, y, x)`` each; a scalar."""
 
 _WARM_UP = 0.03
-_STATISTICS = 8  # batches
+_STATISTICS = 4  # batches
 _EDGE = 4  # pixels that are mirrored at least
 _AVERAGING = 0.99
 _FAINTEST_ERROR = 1e-7

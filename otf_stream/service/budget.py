@@ -33,7 +33,7 @@ _TRUSTED = 3  # measurements
 _MEASURE_AGAIN = 30.0  # seconds
 _JUDGED = 0.25  # share of a direction after which its speed is known
 _HOPELESS = 2.0  # times as slow as it had to be
-_ENDING = 6  # steps that measuring a network's statistics and examining it take as long as
+_ENDING = 10  # steps that measuring a network's statistics and examining it take as long as
 _REPEATED_MARGIN = 1.2  # of what was done once already
 _SECOND_DIRECTION = 0.5  # of a stack's time for learning: learning for longer gains more than the average of two
 

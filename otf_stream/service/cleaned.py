@@ -34,7 +34,7 @@ _COARSEST = 8
 # Where pinholes or two photons leave little haze, bins twice as wide take a tenth of the time and cost 0.02 dB; a light
 # sheet would lose 0.25 dB.
 _FAINT_HAZE, _FAINT_HAZE_BINNING = ("confocal", "multiphoton"), 4
-_ERROR_PLANES, _ERROR_SIDE = 24, 128  # of the window of planes whose errors are drawn
+_ERROR_PLANES, _ERROR_SIDE = 24, 192  # of the window of planes whose errors are drawn
 _HELD_OUT = 8  # one plane of so many is kept for the exam
 _BRIGHT = 99.9
 _LINES = 12  # rows, and columns, that are kept of every plane
@@ -142,6 +142,7 @@ class CleanStack:
         self._haze: tuple[FoundPsf, list[int], list[int], HazeField] | None = None
         self._source = source
         self._haze_time = 0.0
+        self._errors: Tensor | None = None
         self._room = max(_KEPT // (sizes.y * sizes.x), 1)
         finest = _FAINT_HAZE_BINNING if source.acquisition.modality in _FAINT_HAZE else 2
         self.binning = next(
@@ -261,11 +262,16 @@ class CleanStack:
         pools = [PlanePool(planes.device, smallest=patch_side(self._anisotropy)) for _ in range(2)]
         pools[0].add((planes[~asked] / scale)[:, None], self._generator)
         pools[1].add((planes[asked if asked.any() else ~asked] / scale)[:, None], self._generator)
-        some = kept[: min(_ERROR_PLANES, len(kept))]
-        offset = self._denoiser.noise.offset
-        y, x = (middle(side, _ERROR_SIDE) for side in planes.shape[1:])
-        light = torch.stack([self._full[z][y, x] for z in some]) + offset
-        errors = self._denoiser.errors(light, self._generator) / (field.core_share * scale)
+        errors = self._drawn_errors() / (field.core_share * scale)
         wide = PlanePool(planes.device, smallest=PATCH)
         wide.add(errors[:, None], self._generator)
         return Lessons(pools[0], pools[1], int(asked.sum()), wide.planes[:, 0], scale)
+
+    def _drawn_errors(self) -> Tensor:
+        """Return what denoising leaves in some planes, ``(z, y, x)``, counts; drawn anew for twice as many."""
+        some = sorted(self._full)[:_ERROR_PLANES]
+        if self._errors is None or len(some) >= 2 * len(self._errors):
+            y, x = (middle(axis.stop, _ERROR_SIDE) for axis in self._lateral)
+            light = torch.stack([self._full[z][y, x] for z in some]) + self._denoiser.noise.offset
+            self._errors = self._denoiser.errors(light, self._generator)
+        return self._errors

@@ -1,8 +1,8 @@
 """Stages 3 to 6: what is learned from a stack, while its planes still arrive.
 
 One loop serves live and recorded stacks: take a training step, and now and then look whether planes have come. The
-point spread function, and the haze it makes, are found from the first planes and again whenever their number has
-doubled. After every step another stack may have the device.
+point spread function, and the haze it makes, are found from the first planes and again whenever there are half as many
+more. After every step another stack may have the device.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from otf_stream.service.turns import Turn, Work
 
 FEWEST_PLANES = 5
 _LEARNING_RATE = 2e-3
+_MORE = 1.5  # times as many planes are worth being learnt from anew
 
 Progress = Callable[[str, float], None]
 """Told the stage and its progress, from 0 to 1."""
@@ -140,7 +141,7 @@ def learn(
         schedule.reserve(lambda: time_left(speed.measure(), stack))
         yield Turn.READY
         yield from stack.taking()
-        if stack.seen >= 2 * known:
+        if stack.seen >= _MORE * known:
             known = stack.seen
             if measured is None:
                 found = find_psf(source, character.noise)

@@ -22,7 +22,7 @@ from simulators.microscope import image
 from simulators.phantom import phantom
 
 CPU = choose_compute("cpu")
-FEW = Settings(budget=Budget(steps=4))
+FEW = Settings(budget=Budget(steps=2))
 
 
 def interpolated(stack, anisotropy):
@@ -35,9 +35,9 @@ def test_a_fixed_number_of_steps_gives_the_same_volume_bit_for_bit_and_another_s
     volumes = {}
     for name, seed in (("first", 0), ("second", 0), ("third", 1)):
         store = session({(0, 0): small_stack()}, name=name)
-        provenance = restore_stack(store, (0, 0), Settings(budget=Budget(steps=4), seed=seed), CPU)
+        provenance = restore_stack(store, (0, 0), Settings(budget=Budget(steps=2), seed=seed), CPU)
         assert provenance["method"] == "finetune"
-        assert provenance["training"]["steps"] == provenance["training"]["denoiser_steps"] == 4
+        assert provenance["training"]["steps"] == provenance["training"]["denoiser_steps"] == 2
         volumes[name] = read_restored(store.path, (0, 0))
     assert volumes["first"].shape == (37, 72, 72)
     assert volumes["first"].dtype == np.uint16
@@ -78,11 +78,11 @@ def test_the_network_is_fine_tuned_or_used_as_it_is_and_the_provenance_tells_how
     for method in ("pretrained", "finetune"):
         store = session({(0, 0): small_stack()}, name=method)
         provenance = restore_stack(
-            store, (0, 0), Settings(method=method, budget=Budget(steps=30)), CPU,
+            store, (0, 0), Settings(method=method, budget=Budget(steps=12)), CPU,
             progress=lambda stage, done, method=method: stages.append((method, stage)),
         )  # fmt: skip
         assert provenance["method"] == method
-        assert provenance["training"]["steps"] == (0 if method == "pretrained" else 30)
+        assert provenance["training"]["steps"] == (0 if method == "pretrained" else 12)
         assert provenance["training"]["denoiser_steps"] == provenance["training"]["steps"]
         kept = abs(provenance["flux_ratio"] - 1) < 0.03
         assert kept or (method == "pretrained" and any("light" in warning for warning in provenance["warnings"]))

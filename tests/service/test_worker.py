@@ -54,8 +54,8 @@ def worker(tmp_path, weights):
 
 def test_every_stack_of_every_session_is_restored(session, worker):
     stores = [
-        session({(0, 0): small_stack(seed=1), (0, 1): small_stack(seed=2)}, name="two channels"),
-        session({(t, 0): small_stack(seed=3 + t) for t in range(2)}, name="two times"),
+        session({(0, c): small_stack(seed=1 + c, side=48) for c in range(2)}, name="two channels"),
+        session({(t, 0): small_stack(seed=3 + t, side=48) for t in range(2)}, name="two times"),
     ]
     settle(worker)
     for store in stores:
@@ -220,7 +220,7 @@ def test_a_channel_has_zeros_where_it_has_no_planes(tmp_path):
 
 
 def test_a_time_point_starts_from_the_networks_of_the_one_before(session, tmp_path):
-    worker = Worker(tmp_path, Settings(budget=Budget(steps=10)), CPU)
+    worker = Worker(tmp_path, Settings(budget=Budget(steps=4)), CPU)
     store = session({(t, 0): small_stack(seed=t) for t in range(2)})
     settle(worker)
     first, second = (read_provenance(store.path)[f"t{t}c0"] for t in range(2))
