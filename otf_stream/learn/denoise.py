@@ -29,7 +29,7 @@ from otf_stream.learn.compute import Compute
 from otf_stream.learn.folding import folded
 from otf_stream.learn.nafnet import NAFNet
 from otf_stream.learn.planes import PlanePool
-from otf_stream.learn.training import Trainer, apply_network
+from otf_stream.learn.training import PARTS, Trainer, apply_network
 from otf_stream.optics.noise import NoiseModel
 
 NEIGHBOURS = 2
@@ -122,7 +122,7 @@ def denoiser_trainer(
     def pairs() -> tuple[Tensor, Tensor]:
         return recorrupted(pool.patches(_BATCH, PATCH, PATCH, generator), noise, generator)
 
-    return Trainer(network, pairs, compute, learning_rate=_LEARNING_RATE)
+    return Trainer(network, pairs, compute, learning_rate=_LEARNING_RATE, parts=PARTS)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,9 @@ Pairs = Callable[[], tuple[Tensor, Tensor]]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Of what a network made and what it should have made, ``(n, 1, y, x)`` each; a scalar."""
+
+PARTS = 2
+"""Of a batch when a stack is learnt from, whatever the number of cores: steps that are counted give one result."""
 
 _WARM_UP = 0.03
 _STATISTICS = 4  # batches
@@ -55,6 +58,9 @@ class Trainer:
         The highest, reached after the warm-up.
     loss
         What is made small.
+    parts
+        Into how many parts a batch is divided, which a processor computes side by side. What is learnt depends on it a
+        little: attention looks at the statistics of a part.
     layers
         Names of the layers to train, as :func:`layers_of` has them; all if None. The others stay bit for bit as they
         are, and below the first trained layer nothing is differentiated.
@@ -74,6 +80,7 @@ class Trainer:
         learning_rate: float,
         loss: Loss = functional.mse_loss,
         layers: Collection[str] | None = None,
+        parts: int = 1,
     ) -> None:
         self._compute = compute
         self._loss = loss
@@ -82,6 +89,8 @@ class Trainer:
         _train_only(self._network, layers)
         self._mean = copy.deepcopy(self._network)
         self._trained, self._averaged = _trained(self._network), _trained(self._mean)
+        self._parts = parts if compute.device.type == "cpu" else 1
+        self._replicas = [self._network, *(_replica(self._network) for _ in range(self._parts - 1))]
         self._peak = learning_rate
         self._optimiser = torch.optim.AdamW(self._trained, lr=learning_rate, betas=(0.9, 0.95), weight_decay=1e-4)
         self.steps = 0
@@ -98,19 +107,27 @@ class Trainer:
         for group in self._optimiser.param_groups:
             group["lr"] = self._peak * _schedule(progress)
         degraded, clean = self._pairs()
-        with self._compute.autocast():
-            restored = self._network(degraded.contiguous(memory_format=torch.channels_last))
-        loss = self._loss(restored.float(), clean)
-        self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        parts = zip(self._replicas, degraded.chunk(self._parts), clean.chunk(self._parts), strict=True)
+        found = list(self._compute.map(self._gradients, parts))
+        for parameter, gradient in zip(self._trained, _mean([gradients for _, gradients in found]), strict=True):
+            parameter.grad = gradient
         nn.utils.clip_grad_norm_(self._trained, 1.0)
         self._optimiser.step()
         self.steps += 1
         keep = min(_AVERAGING, self.steps / (self.steps + 9))
         with torch.no_grad():
             torch._foreach_lerp_(self._averaged, self._trained, 1 - keep)
-        self.losses.append(float(loss.detach()))
+        self.losses.append(sum(loss for loss, _ in found) / len(found))
         return self.losses[-1]
+
+    def _gradients(self, part: tuple[NAFNet, Tensor, Tensor]) -> tuple[float, Sequence[Tensor]]:
+        """Return the loss of a part of a batch, and its gradients."""
+        network, degraded, clean = part
+        with self._compute.autocast():
+            restored = network(degraded.contiguous(memory_format=torch.channels_last))
+        loss = self._loss(restored.float(), clean)
+        gradients = torch.autograd.grad(loss, self._trained)
+        return float(loss.detach()), gradients
 
     def network(self, inputs: Iterable[Tensor] | None = None) -> NAFNet:
         """Return a copy of the averaged network, ready for inference.
@@ -149,6 +166,24 @@ def _train_only(network: nn.Module, layers: Collection[str] | None) -> None:
     for name, parameters in there.items():
         for parameter in parameters:
             parameter.requires_grad_(layers is None or name in layers)
+
+
+def _mean(gradients: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """Return the mean over parts of a batch of the gradient of each parameter."""
+    mean = list(gradients[0])
+    for others in gradients[1:]:
+        torch._foreach_add_(mean, list(others))
+    torch._foreach_div_(mean, len(gradients))
+    return mean
+
+
+def _replica(network: NAFNet) -> NAFNet:
+    """Return a network of the same parameters, with statistics of its own."""
+    replica = copy.deepcopy(network)
+    for module, twin in zip(network.modules(), replica.modules(), strict=True):
+        for name, parameter in module.named_parameters(recurse=False):
+            twin.register_parameter(name, parameter)
+    return replica
 
 
 def _trained(network: nn.Module) -> list[Tensor]:

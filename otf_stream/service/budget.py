@@ -273,7 +273,8 @@ class Schedule:
         if self._budget.steps is not None:
             return 2
         if self._landing is None:
-            left = (2 * first / share - first + writing) * _REPEATED_MARGIN
+            # Of a volume in one part, the second direction can still be given up.
+            left = (2 * first / share - first + writing) * (_REPEATED_MARGIN if share < 1 else 1.0)
             mine = Demand(self.deadline, left, 0.0, self.trained)
             self._landing = 2 if time_to_learn(self._clock(), mine, self._others()) >= 0 else 1
         return self._landing

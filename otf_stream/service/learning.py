@@ -24,7 +24,7 @@ from otf_stream.learn.nafnet import NAFNet
 from otf_stream.learn.pairs import AxialPairs
 from otf_stream.learn.planes import PlanePool
 from otf_stream.learn.slices import shown
-from otf_stream.learn.training import Trainer, with_statistics
+from otf_stream.learn.training import PARTS, Trainer, with_statistics
 from otf_stream.learn.zest import select_layers
 from otf_stream.restore.methods import slices_at_once
 from otf_stream.restore.trust import Trust, examine
@@ -132,7 +132,7 @@ def learn(
     anisotropy = source.acquisition.voxel_size.anisotropy
     pairs = AxialPairs(lessons.clean, lessons.errors, found.blur, anisotropy, generator)
     selected = select_layers(network, pairs(), compute) if finetune and layers == "zest" else None
-    trainer = Trainer(network, pairs, compute, learning_rate=_LEARNING_RATE, layers=selected)
+    trainer = Trainer(network, pairs, compute, learning_rate=_LEARNING_RATE, layers=selected, parts=PARTS)
     known = stack.seen
     schedule.reserve(lambda: time_left(speed, stack), anew=True)
     while finetune and (done := schedule.deblurring(trainer.steps)) < 1:
