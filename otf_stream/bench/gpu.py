@@ -66,7 +66,8 @@ def run_gpu(
     list of dict
         One for each task.
     """
-    _, sample = drawn(32, 256, seed=300)
+    planes, *sides = map(max, recorded_shape, live_shape)
+    _, sample = drawn(min(planes, 32), min(max(sides), 256), seed=300)
     ceilings = {"matrix_rate": matrix_rate(compute), "copy_rate": copy_rate(compute), "machine": machine(compute)}
     offline = _recorded(_repeated(sample, recorded_shape), seconds, compute) | ceilings
     progress(str(offline))

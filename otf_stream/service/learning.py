@@ -140,7 +140,10 @@ def learn(
         progress("finetune", done)
         schedule.reserve(lambda: time_left(speed.measure(), stack))
         yield Turn.READY
+        seen = stack.seen
         yield from stack.taking()
+        if stack.seen > seen:  # less is left to be denoised
+            schedule.reserve(lambda: time_left(speed.measured_lately(), stack), anew=True)
         if stack.seen >= _MORE * known:
             known = stack.seen
             if measured is None:

@@ -30,6 +30,7 @@ from otf_stream.store.restored import BLOCK
 _WRITTEN_PER_SECOND = 15e6  # voxels: reading, comparing, compressing and the pyramid, on one slow core
 _PIXELS, _SIDE = 2**15, 128  # of the slice, and of the plane, that speed is measured on
 _RUNS = 3
+_LATELY = 30.0  # seconds
 
 
 def warm_up(compute: Compute) -> None:
@@ -61,6 +62,7 @@ class Speedometer:
         self._source = source
         self._compute = compute
         self._of_slices = self._of_planes = 0.0
+        self._measured = float("-inf")
 
     def measure(self) -> Self:
         """Measure how fast the networks are now."""
@@ -70,7 +72,12 @@ class Speedometer:
         planes = torch.zeros(1, 2 * NEIGHBOURS + 2, _SIDE, _SIDE, device=device)
         self._of_slices = _seconds_of_pixel(self._network, lambda: shown(*matrices, lines), self._compute)
         self._of_planes = _seconds_of_pixel(self._denoising, planes.clone, self._compute)
+        self._measured = time.monotonic()
         return self
+
+    def measured_lately(self) -> Self:
+        """Measure anew if that was long ago: what else the machine does changes."""
+        return self.measure() if time.monotonic() - self._measured > _LATELY else self
 
     def restoring_time(self, to_denoise: int) -> RestoringTime:
         """Return how many seconds restoring will take, writing included, by what was measured.

@@ -13,9 +13,9 @@ def test_what_is_drawn_depends_on_the_seed_alone():
 
 def test_every_stack_is_told_of():
     found = run_deadlines(
-        choose_compute("cpu"), stacks=2, minutes=0.02, budget_s=10, tail_s=8, seed=3, threads=1
+        choose_compute("cpu"), stacks=2, minutes=0.02, budget_s=6, tail_s=5, seed=3, threads=1
     )  # fmt: skip
     assert len(found) == 2
     assert {r["state"] for r in found} == {"restored"}
-    told = section(found, "otf-stream bench deadlines", minutes=0.02, budget_s=10, tail_s=8)
+    told = section(found, "otf-stream bench deadlines", minutes=0.02, budget_s=6, tail_s=5)
     assert "Complete: 2 of 2" in told

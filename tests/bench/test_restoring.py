@@ -3,13 +3,16 @@
 import pytest
 import torch
 
+from otf_stream.bench import restoring
 from otf_stream.bench.restoring import matrix_rate, run_growth, run_throughput, section
 from otf_stream.learn.compute import choose_compute
 
 CPU = choose_compute("cpu")
 
 
-def test_growth_is_measured_and_told():
+def test_growth_is_measured_and_told(monkeypatch):
+    for name, size in {"_MATRIX": 256, "_DEPTH": 40, "_WIDTH": 96}.items():
+        monkeypatch.setattr(restoring, name, size)
     growth = run_growth(CPU, planes=6, sides=[64])
     assert [g["voxels"] for g in growth] == [21 * 64**2]
     assert all(g["seconds"] > 0 and 100 < g["peak_mb"] < 4000 for g in growth)

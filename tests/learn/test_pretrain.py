@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from otf_stream.learn import pretrain as pretraining
 from otf_stream.learn.checkpoints import save_weights, shipped_network
 from otf_stream.learn.compute import choose_compute
 from otf_stream.learn.denoise import NEIGHBOURS, denoising_network
@@ -25,18 +26,22 @@ def new():
 
 @pytest.fixture(scope="module")
 def trained():
-    return list(pretrain(new(), noisy_pairs, CPU, steps=40, seed=0, scenes=2))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(pretraining, "_REPORTS", 4)
+        return list(pretrain(new(), noisy_pairs, CPU, steps=40, seed=0, scenes=2))
 
 
 def test_it_learns_what_it_can_use_on_scenes_it_never_saw(trained):
     reports = [report for report, _ in trained]
-    assert [report.steps for report in reports] == list(range(2, 41, 2))
+    assert [report.steps for report in reports] == [10, 20, 30, 40]
     assert reports[-1].gain_db > 2
-    assert reports[-1].gain_db > reports[4].gain_db
+    assert reports[-1].gain_db > reports[0].gain_db
 
 
 def test_the_same_seed_gives_the_same_weights(trained):
-    again = dict(next(pretrain(new(), noisy_pairs, CPU, steps=40, seed=0, scenes=2))[1].state_dict())
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(pretraining, "_REPORTS", 4)
+        again = dict(next(pretrain(new(), noisy_pairs, CPU, steps=40, seed=0, scenes=2))[1].state_dict())
     for name, value in trained[0][1].state_dict().items():
         assert torch.equal(value, again[name])
 

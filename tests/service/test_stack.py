@@ -74,15 +74,15 @@ def test_a_network_that_wins_light_is_not_used(session, tmp_path):
 
 
 def test_the_network_is_fine_tuned_or_used_as_it_is_and_the_provenance_tells_how(session):
-    stages = []
+    stages, stack = [], image(phantom((37, 72, 72), seed=0), anisotropy=4, seed=0)
     for method in ("pretrained", "finetune"):
-        store = session({(0, 0): small_stack()}, name=method)
+        store = session({(0, 0): stack}, name=method)
         provenance = restore_stack(
-            store, (0, 0), Settings(method=method, budget=Budget(steps=12)), CPU,
+            store, (0, 0), Settings(method=method, budget=Budget(steps=20)), CPU,
             progress=lambda stage, done, method=method: stages.append((method, stage)),
         )  # fmt: skip
         assert provenance["method"] == method
-        assert provenance["training"]["steps"] == (0 if method == "pretrained" else 12)
+        assert provenance["training"]["steps"] == (0 if method == "pretrained" else 20)
         assert provenance["training"]["denoiser_steps"] == provenance["training"]["steps"]
         kept = abs(provenance["flux_ratio"] - 1) < 0.03
         assert kept or (method == "pretrained" and any("light" in warning for warning in provenance["warnings"]))
