@@ -74,14 +74,17 @@ def test_a_network_that_wins_light_is_not_used(session, tmp_path):
 
 
 def test_the_network_is_fine_tuned_or_used_as_it_is_and_the_provenance_tells_how(session):
-    stages, stack = [], image(phantom((37, 72, 72), seed=0), anisotropy=4, seed=0)
+    stages = []
     for method in ("pretrained", "finetune"):
-        store = session({(0, 0): stack}, name=method)
+        store = session({(0, 0): small_stack()}, name=method)
         provenance = restore_stack(
             store, (0, 0), Settings(method=method, budget=Budget(steps=20)), CPU,
             progress=lambda stage, done, method=method: stages.append((method, stage)),
         )  # fmt: skip
-        assert provenance["method"] == method
+        examined = provenance["trust"]
+        wins = examined["network_gain_db"] > examined["richardson_lucy_gain_db"]
+        assert wins or method == "pretrained"  # as it is, it may know too little of this stack
+        assert provenance["method"] == (method if wins else "richardson-lucy")
         assert provenance["training"]["steps"] == (0 if method == "pretrained" else 20)
         assert provenance["training"]["denoiser_steps"] == provenance["training"]["steps"]
         kept = abs(provenance["flux_ratio"] - 1) < 0.03
