@@ -279,7 +279,9 @@ class Schedule:
             self._landing = 2 if time_to_learn(self._clock(), mine, self._others()) >= 0 else 1
         return self._landing
 
-    def keeps_up(self, direction: int, seconds: float, done: float, share: float, writing: float) -> bool:
+    def keeps_up(
+        self, direction: int, seconds: float, done: float, share: float, *, writing: float, interpolating: float
+    ) -> bool:
         """Whether to go on restoring, by what it takes.
 
         What was measured on a sample may have been measured in a busy moment, and a machine may become busy. What is
@@ -294,8 +296,8 @@ class Schedule:
             What that direction took for a part of the volume so far, and how much of it is done, above 0.
         share
             Which part of the volume that is.
-        writing
-            Seconds that writing all of the volume takes.
+        writing, interpolating
+            Seconds that writing all of the volume takes, and that interpolating and writing it would.
         """
         if self._budget.steps is not None or done < _JUDGED:
             return True
@@ -306,7 +308,7 @@ class Schedule:
         if not leaves_others_time(now, Demand(self.deadline, left, 0.0), self._others()):
             return False
         until = self.deadline - now
-        otherwise = writing * (_REPEATED_MARGIN + (direction == 1))  # to write what there is, or to interpolate
+        otherwise = _REPEATED_MARGIN * (interpolating if direction == 1 else writing * (1 - self.landed))
         return left <= until or (otherwise < until and left < _HOPELESS * until)
 
     def demand(self, interpolating: float = 0.0) -> Demand:
@@ -335,7 +337,7 @@ class Schedule:
         Restoring may take far shorter than was measured in a busy moment: what counts is how long whole stacks took,
         once there were any.
         """
-        least = max(_LEAST_TRAINING, self._costs.restoring(voxels) if self._costs.known else 0.0)
+        least = max(_LEAST_TRAINING, self._costs.restoring_at_best(voxels))
         return self._budget.steps is not None or self.deadline - self._clock() > least
 
     @property

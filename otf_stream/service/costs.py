@@ -43,6 +43,7 @@ class Costs:
 
     def __init__(self) -> None:
         self._ratios: deque[float] = deque(maxlen=_REMEMBERED)
+        self._before: deque[float] = deque(maxlen=_REMEMBERED)
         self._voxels: deque[float] = deque(maxlen=_REMEMBERED)
         self._interpolated: deque[float] = deque(maxlen=_REMEMBERED)
 
@@ -63,7 +64,8 @@ class Costs:
         taken
             Seconds for all that cannot be cut short: noise, blur and haze as well, but no training.
         """
-        self._voxels.append(taken / max(voxels, 1))
+        self._before.append(taken - landed)
+        self._voxels.append(landed / max(voxels, 1))
         if measured > 0:
             self._ratios.append(max(landed / measured, _LEAST_RATIO))
 
@@ -81,7 +83,18 @@ class Costs:
 
     def restoring(self, voxels: int) -> float:
         """Return how many seconds restoring ``voxels`` with a network will take, where no sample was measured."""
-        return voxels * (statistics.median(self._voxels) if self._voxels else _GUESSED_VOXEL)
+        if not self._voxels:
+            return voxels * _GUESSED_VOXEL
+        # What comes before takes a small stack about as long as a large one.
+        return statistics.median(self._before) + voxels * statistics.median(self._voxels)
+
+    def restoring_at_best(self, voxels: int) -> float:
+        """Return the same by the fastest that was seen; 0 where nothing was.
+
+        It is by this that a stack is given up before it has begun: if it were by the usual time, and all stacks were
+        given up in a busy moment, nobody would see that the moment is over.
+        """
+        return min(self._before, default=0.0) + voxels * min(self._voxels, default=0.0)
 
     def interpolating(self, voxels: int) -> float:
         """Return how many seconds interpolating ``voxels`` will take."""

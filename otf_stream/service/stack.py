@@ -33,7 +33,7 @@ from otf_stream.service.memory import Lesson, Memory
 from otf_stream.service.provenance import LIGHT_LOST, provenance, timing
 from otf_stream.service.settings import Settings
 from otf_stream.service.source import StackSource
-from otf_stream.service.speed import Speedometer
+from otf_stream.service.speed import WRITTEN_PER_SECOND, Speedometer
 from otf_stream.service.turns import Turn, Work
 from otf_stream.store.restored import RestoredWriter
 from otf_stream.store.session import SessionStore
@@ -304,13 +304,15 @@ class Restoration:
 
     def _directions(self, seconds: float, region: Region) -> int:
         """Decide whether there is time for YZ slices too, by what XZ slices took for a region."""
-        writing = self._costs.interpolating(self.source.voxels)
-        return self.schedule.decide_directions(seconds, self._share(region), writing)
+        return self.schedule.decide_directions(seconds, self._share(region), self.source.voxels / WRITTEN_PER_SECOND)
 
     def _keeps_up(self, direction: int, seconds: float, done: float, region: Region) -> bool:
         """Decide whether to go on, by what was done of a region in so many seconds."""
-        writing = self._costs.interpolating(self.source.voxels)
-        return self.schedule.keeps_up(direction, seconds, done, self._share(region), writing)
+        voxels = self.source.voxels
+        return self.schedule.keeps_up(
+            direction, seconds, done, self._share(region),
+            writing=voxels / WRITTEN_PER_SECOND, interpolating=self._costs.interpolating(voxels),
+        )  # fmt: skip
 
     def _share(self, region: Region) -> float:
         """Return which part of the volume a region is."""

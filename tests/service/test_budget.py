@@ -119,7 +119,11 @@ def test_what_restoring_really_took_corrects_what_is_measured():
     costs.restored(10**6, measured=10.0, landed=20.0, taken=30.0)
     assert costs.corrected(10.0) == 20
     assert 20 < costs.with_margin(10.0) < 20 * MARGIN
-    assert costs.restoring(2 * 10**6) == pytest.approx(60)
+    assert costs.restoring(2 * 10**6) == pytest.approx(10 + 2 * 20)  # ten seconds before, whatever the size
+    for _ in range(3):
+        costs.restored(10**6, measured=10.0, landed=90.0, taken=190.0)
+    assert costs.restoring(10**6) == pytest.approx(190)
+    assert costs.restoring_at_best(10**6) == pytest.approx(30)
     stack = Stack()
     schedule = stack.schedule(Budget(total=40, tail=0), costs=costs)
     assert schedule.worth_training(10**6)
@@ -166,18 +170,22 @@ def test_restoring_goes_on_while_there_is_hope_and_time_to_interpolate():
     schedule = stack.schedule(Budget(total=30, tail=15))
     stack.now, deadline = 130.0, 144.0
     assert schedule.deadline == deadline
-    assert schedule.keeps_up(1, 4.0, 0.5, 1.0, 1.0)  # 4 s and 1 s more
-    assert schedule.keeps_up(1, 12.0, 0.5, 1.0, 1.0)  # 13 s
-    assert schedule.keeps_up(1, 14.0, 0.5, 1.0, 1.0)  # 15 s: it may become faster
-    assert not schedule.keeps_up(1, 30.0, 0.5, 1.0, 1.0)  # but not twice as fast
-    assert schedule.keeps_up(1, 30.0, 0.1, 1.0, 1.0)  # too early to tell
+
+    def goes_on(direction, seconds, done, share=1.0, writing=1.0):
+        return schedule.keeps_up(direction, seconds, done, share, writing=writing, interpolating=2.0)
+
+    assert goes_on(1, 4.0, 0.5)  # 4 s and 1 s more
+    assert goes_on(1, 12.0, 0.5)  # 13 s
+    assert goes_on(1, 14.0, 0.5)  # 15 s: it may become faster
+    assert not goes_on(1, 30.0, 0.5)  # but not twice as fast
+    assert goes_on(1, 30.0, 0.1)  # too early to tell
     stack.now = deadline - 2.0
-    assert schedule.keeps_up(1, 9.0, 0.9, 1.0, 1.0)
-    assert not schedule.keeps_up(1, 10.0, 0.9, 1.0, 1.0)  # now or never
-    assert schedule.keeps_up(2, 10.0, 0.9, 1.0, 1.0)  # giving up the second direction takes less
+    assert goes_on(1, 9.0, 0.9)
+    assert not goes_on(1, 10.0, 0.9)  # now or never
+    assert goes_on(2, 10.0, 0.9)  # giving up the second direction takes less
     schedule.landed = 0.5
-    assert not schedule.keeps_up(1, 2.0, 0.5, 0.25, 0.0)  # as much again, and another region
-    assert schedule.keeps_up(1, 1.0, 0.5, 0.5, 0.0)
+    assert not goes_on(1, 2.0, 0.5, share=0.25, writing=0.0)  # as much again, and another region
+    assert goes_on(1, 1.0, 0.5, share=0.5, writing=0.0)
 
 
 def test_slices_of_both_directions_are_for_those_who_have_the_time():
@@ -285,8 +293,8 @@ class Device:
         for direction in (1, 2):
             for quarter in range(1, 5):
                 self.now += took / 4
-                told = took * quarter / 4, quarter / 4, 1 / self.REGIONS, stack.interpolating
-                if not stack.schedule.keeps_up(direction, *told):
+                told = took * quarter / 4, quarter / 4, 1 / self.REGIONS
+                if not stack.schedule.keeps_up(direction, *told, writing=0.0, interpolating=stack.interpolating):
                     return direction == 2
             if stack.schedule.decide_directions(took, 1 / self.REGIONS, 0.0) == 1:
                 break
