@@ -2,7 +2,7 @@
 
 torch hands such a convolution to oneDNN only where it has several threads or at least 16 images; one core with a few
 large images gets a plain matrix product after a slow copy of the bias. Here images compute side by side on one core
-each, so every row becomes an image of its own: the same pixels in the same memory, two and a half times as fast.
+each, so every row becomes an image of its own: the same pixels in the same memory.
 """
 
 from __future__ import annotations

@@ -47,11 +47,6 @@ class Costs:
         self._voxels: deque[float] = deque(maxlen=_REMEMBERED)
         self._interpolated: deque[float] = deque(maxlen=_REMEMBERED)
 
-    @property
-    def known(self) -> bool:
-        """Whether a stack has been restored with a network."""
-        return bool(self._voxels)
-
     def restored(self, voxels: int, *, measured: float, landed: float, taken: float) -> None:
         """Take note of a stack of ``voxels`` that was restored with a network.
 
