@@ -6,7 +6,6 @@ there: every method then spans the gap from its neighbours.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from otf_stream.learn.compute import Compute
-from otf_stream.learn.denoise import Denoiser
+from otf_stream.learn.denoise import NEIGHBOURS, Denoiser
 from otf_stream.learn.folding import folded
 from otf_stream.learn.nafnet import NAFNet
 from otf_stream.learn.slices import shown
@@ -23,9 +22,12 @@ from otf_stream.optics.deconvolution import deconvolved
 from otf_stream.optics.forward import imaging_matrix, interpolation_matrix
 from otf_stream.optics.haze import spread
 from otf_stream.restore.regions import Method, Region
+from otf_stream.restore.turns import OutOfTimeError, Turn, Work
 
 # Activations of so many pixels stay in the cache of a CPU core.
 _SLICE_PIXELS = 2**17
+_PLANES = 8  # denoised in one turn
+_DECONVOLVED = 2**19  # voxels, in one turn
 
 
 @dataclass(frozen=True)
@@ -101,26 +103,42 @@ class Cleaner:
     Parameters
     ----------
     clean
-        Maps raw planes ``(z, y, x)``, counts, and the region that they are of, halo included, to denoised ones.
+        Maps raw planes ``(z, y, x)``, counts, and the region that they are of, halo included, to denoised ones, by
+        turns.
     reach
         Lateral pixels around a pixel that its value depends on.
     multiple
         Regions are to begin at multiples of so many pixels.
     """
 
-    clean: Callable[[Tensor, Region], Tensor]
+    clean: Callable[[Tensor, Region], Work[Tensor]]
     reach: int
     multiple: int
 
 
 def denoising(denoiser: Denoiser) -> Cleaner:
     """Denoise planes when they are needed."""
-    return Cleaner(lambda raw, region: denoiser(raw), denoiser.reach, denoiser.network.multiple)
+
+    def clean(raw: Tensor, region: Region) -> Work[Tensor]:
+        denoised = []
+        for start in range(0, len(raw), _PLANES):
+            before = min(start, NEIGHBOURS)
+            window = raw[start - before : start + _PLANES + NEIGHBOURS]
+            denoised.append(denoiser(window, slice(before, before + _PLANES)))
+            yield Turn.READY
+        return torch.cat(denoised)
+
+    return Cleaner(clean, denoiser.reach, denoiser.network.multiple)
 
 
 def interpolate(grid: Grid) -> Method:
     """Linear interpolation along z."""
-    return Method("interpolate", 0, lambda raw, region: interpolated(grid, raw))
+
+    def restore(raw: Tensor, region: Region) -> Work[Tensor]:
+        yield Turn.READY
+        return interpolated(grid, raw)
+
+    return Method("interpolate", 0, restore)
 
 
 def interpolated(grid: Grid, planes: Tensor) -> Tensor:
@@ -139,8 +157,9 @@ def richardson_lucy(grid: Grid, kernel: Tensor, background: float) -> Method:
         Counts without light, left out of the deconvolution.
     """
 
-    def restore(raw: Tensor, region: Region) -> Tensor:
-        return _deconvolve(grid, kernel, raw - background) + background
+    def restore(raw: Tensor, region: Region) -> Work[Tensor]:
+        volume = yield from _deconvolve(grid, kernel, raw - background)
+        return volume.add_(background)
 
     return Method("richardson-lucy", 0, restore)
 
@@ -148,41 +167,43 @@ def richardson_lucy(grid: Grid, kernel: Tensor, background: float) -> Method:
 def clean_richardson_lucy(grid: Grid, cleaner: Cleaner, field: HazeField, kernel: Tensor, background: float) -> Method:
     """Denoise the planes, free them of haze, and deconvolve along z; parameters as elsewhere here."""
 
-    def restore(raw: Tensor, region: Region) -> Tensor:
-        light = field.removed(cleaner.clean(raw, region) - background, region.halo_y, region.halo_x)
-        return _deconvolve(grid, kernel, light) + background
+    def restore(raw: Tensor, region: Region) -> Work[Tensor]:
+        clean = yield from cleaner.clean(raw, region)
+        light = field.removed(clean - background, region.halo_y, region.halo_x)
+        volume = yield from _deconvolve(grid, kernel, light)
+        return volume.add_(background)
 
     halo = -(-cleaner.reach // cleaner.multiple) * cleaner.multiple
     return Method("richardson-lucy", halo, restore)
 
 
-def _deconvolve(grid: Grid, kernel: Tensor, light: Tensor) -> Tensor:
-    """Deconvolve planes ``(z, y, x)``, counts above the background, to voxels ``(z', y, x)``."""
-    device = light.device
-    voxels = deconvolved(grid.imaging(kernel, device), grid.interpolation(device), light.flatten(1))
-    return voxels.view(grid.depth, *light.shape[1:])
-
-
-class TooSlowError(RuntimeError):
-    """Restoring was given up because it would not have ended in time."""
+def _deconvolve(grid: Grid, kernel: Tensor, light: Tensor) -> Work[Tensor]:
+    """Deconvolve planes ``(z, y, x)``, counts above the background, to voxels ``(z', y, x)``, some rows a turn."""
+    _, height, width = light.shape
+    matrices = grid.imaging(kernel, light.device), grid.interpolation(light.device)
+    volume = light.new_empty(grid.depth, height, width)
+    rows = max(_DECONVOLVED // (grid.depth * width), 1)
+    for top in range(0, height, rows):
+        strip = light[:, top : top + rows]
+        volume[:, top : top + rows] = deconvolved(*matrices, strip.flatten(1)).view(grid.depth, *strip.shape[1:])
+        yield Turn.READY
+    return volume
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Decides, as a region is deblurred, how far to go.
+    """Is told how far deblurring a region is, and decides how far it goes.
 
     Parameters
     ----------
+    passed
+        Given the direction, the share of its slices that have gone through the network, from 0 on, and the region.
     directions
-        Given the seconds that XZ slices took, and the region: whether YZ slices go through the network too (2), or XZ
-        slices alone do (1).
-    goes_on
-        Given the direction, the seconds that it has taken, the share of it that is done, and the region: whether to go
-        on.
+        Given the region, once XZ slices are through: whether YZ slices go through the network too (2), or not (1).
     """
 
-    directions: Callable[[float, Region], int] = lambda seconds, region: 2
-    goes_on: Callable[[int, float, float, Region], bool] = lambda direction, seconds, share, region: True
+    passed: Callable[[int, float, Region], None] = lambda direction, share, region: None
+    directions: Callable[[Region], int] = lambda region: 2
 
 
 UNHURRIED = Pace()
@@ -217,26 +238,29 @@ def deblur(
     origin, scale
         The network sees ``(counts − origin) / scale`` of planes without haze.
     pace
-        Decides how far to go; restoring raises :class:`TooSlowError` where that is not as far as all XZ slices.
+        Decides how far to go. Where YZ slices run out of time, those of XZ do, if the region is the whole field of
+        view: regions of one direction beside regions of two would show seams.
     """
     ready = folded(network)
 
-    def restore(raw: Tensor, region: Region) -> Tensor:
+    def restore(raw: Tensor, region: Region) -> Work[Tensor]:
         matrices = grid.imaging(kernel, raw.device), grid.interpolation(raw.device)
-        light = field.removed(cleaner.clean(raw, region) - origin, region.halo_y, region.halo_x) / scale
-        begun, through = time.perf_counter(), 1
+        clean = yield from cleaner.clean(raw, region)
+        light = field.removed(clean - origin, region.halo_y, region.halo_x) / scale
+        del clean
 
-        def goes_on(share: float) -> bool:
-            return pace.goes_on(through, time.perf_counter() - begun, share, region)
+        def through(direction: int, light: Tensor) -> Work[Tensor]:
+            return _through(ready, compute, *matrices, light, lambda share: pace.passed(direction, share, region))
 
-        volume = _through(ready, compute, *matrices, light, goes_on)
-        if volume is None:
-            raise TooSlowError("XZ slices would not have gone through the network in time")
-        if pace.directions(time.perf_counter() - begun, region) == 2:
-            begun, through = time.perf_counter(), 2
-            # Turned, the YZ slices of a stack are the XZ slices of its mirror image.
-            turned = _through(ready, compute, *matrices, light.transpose(1, 2), goes_on)
-            volume = volume if turned is None else volume.add_(turned.transpose(1, 2)).div_(2)
+        volume = yield from through(1, light)
+        if pace.directions(region) == 2:
+            try:
+                # Turned, the YZ slices of a stack are the XZ slices of its mirror image.
+                turned = yield from through(2, light.transpose(1, 2))
+                volume.add_(turned.transpose(1, 2)).div_(2)
+            except OutOfTimeError:
+                if not region.is_whole:
+                    raise
         return volume.mul_(scale).add_(origin)
 
     # Tiles are cut where the coarsest level of the networks has its pixels, or that level would see another grid.
@@ -257,11 +281,11 @@ def _through(
     imaging: Tensor,
     interpolation: Tensor,
     light: Tensor,
-    goes_on: Callable[[float], bool],
-) -> Tensor | None:
-    """Restore the slices of ``light``, ``(z, slices, width)``, into ``(z', slices, width)``; None if it was given up.
+    passed: Callable[[float], None],
+) -> Work[Tensor]:
+    """Restore the slices of ``light``, ``(z, slices, width)``, into ``(z', slices, width)``, a few a turn.
 
-    ``goes_on`` is told the share that is done.
+    ``passed`` is told the share that is done.
     """
     _, slices, width = light.shape
     depth = len(interpolation)
@@ -273,7 +297,11 @@ def _through(
         volume[:, start : start + batch] = apply_network(network, sections, compute)[:, 0].transpose(0, 1)
         return min(start + batch, slices)
 
-    return volume if all(goes_on(end / slices) for end in compute.map(restore, range(0, slices, batch))) else None
+    passed(0.0)
+    for end in compute.map(restore, range(0, slices, batch)):
+        passed(end / slices)
+        yield Turn.READY
+    return volume
 
 
 def _along_z(matrix: Tensor, volume: Tensor) -> Tensor:

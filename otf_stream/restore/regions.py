@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from otf_stream.restore.turns import Work
+
 _VOXELS = 96 * 2**20
 
 
@@ -29,6 +31,11 @@ class Region:
         """Where the region lies within itself and its halo."""
         return _within(self.y, self.halo_y), _within(self.x, self.halo_x)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the region is all of the field of view; every other has a halo on some side."""
+        return (self.y, self.x) == (self.halo_y, self.halo_x)
+
 
 @dataclass(frozen=True)
 class Method:
@@ -42,12 +49,12 @@ class Method:
         Lateral pixels around a region that its voxels depend on.
     restore
         Maps raw planes ``(z, y, x)``, float32 counts, and the region that they are of, to isotropic voxels
-        ``(z', y, x)``, float32 counts. Both include the halo.
+        ``(z', y, x)``, float32 counts, by turns. Both include the halo.
     """
 
     name: str
     halo: int
-    restore: Callable[[Tensor, Region], Tensor]
+    restore: Callable[[Tensor, Region], Work[Tensor]]
 
 
 def split_into_regions(depth: int, height: int, width: int, *, block: int, halo: int) -> Iterator[Region]:
@@ -90,8 +97,8 @@ def split_further(region: Region, height: int, width: int, *, block: int, halo: 
     ]
 
 
-def restore_region(method: Method, region: Region, raw: Tensor) -> Tensor:
-    """Restore one region.
+def restore_region(method: Method, region: Region, raw: Tensor) -> Work[Tensor]:
+    """Restore one region, by turns.
 
     Parameters
     ----------
@@ -108,7 +115,8 @@ def restore_region(method: Method, region: Region, raw: Tensor) -> Tensor:
         ``(z', y, x)`` without the halo, float32 counts.
     """
     y, x = region.inner
-    return method.restore(raw, region)[:, y, x]
+    volume = yield from method.restore(raw, region)
+    return volume[:, y, x]
 
 
 def _halves(side: slice, block: int) -> list[slice]:

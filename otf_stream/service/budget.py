@@ -1,17 +1,10 @@
 """When a stack must be done, how its time is spent, and what is given up when there is too little.
 
 The deadline is ``max(first plane + total, last plane + tail)``. While planes still arrive the last one is predicted
-from their rate. Stacks share a device and are served in the order of their deadlines. What is left of the time until
-each deadline once every stack up to it has been restored is spent on learning, the same for each. Where time is short,
-slices of one direction go through the network rather than of both; where not even that fits, the stack that would make
-another one late is interpolated. Progress through training, a
-number from 0 to 1, is all that training ever sees of a clock, so that a fixed number of steps, which is reproducible,
-and a deadline, which is not, run the same code.
-
-References
-----------
-Liu, Layland: Scheduling algorithms for multiprogramming in a hard-real-time environment, Journal of the ACM 20 (1973),
-for the earliest deadline first.
+from their rate. Where time is short, slices of one direction go through the network rather than of both. Whatever is
+being done is given up at the last moment at which the stack, and those that come after it, can still be interpolated in
+time; or sooner, where there is no hope. Progress through training, a number from 0 to 1, is all that training ever sees
+of a clock, so that a fixed number of steps, which is reproducible, and a deadline, which is not, run the same code.
 """
 
 from __future__ import annotations
@@ -22,12 +15,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from otf_stream.service.costs import Costs, RestoringTime
+from otf_stream.service.demand import Demand, time_to_learn, time_to_spare
 
 Clock = Callable[[], float]
 """UNIX time in seconds, as the journal stamps planes."""
 
 _DENOISING = 0.1  # share of the training time; the denoiser comes pre-trained
-_LEAST_TRAINING = 10.0  # seconds; a network that saw less of the stack does it no good
 _MOST_RESERVED = 0.6  # share of a stack's time that a first measurement may keep for restoring
 _TRUSTED = 3  # measurements
 _MEASURE_AGAIN = 30.0  # seconds
@@ -35,6 +28,7 @@ _JUDGED = 0.25  # share of a direction after which its speed is known
 _HOPELESS = 2.0  # times as slow as it had to be
 _ENDING = 10  # steps that measuring a network's statistics and examining it take as long as
 _REPEATED_MARGIN = 1.2  # of what was done once already
+_LONGEST_TURN = 2.0  # seconds, of other stacks', that the last moment must not fall into
 _SECOND_DIRECTION = 0.5  # of a stack's time for learning: learning for longer gains more than the average of two
 
 
@@ -82,74 +76,30 @@ class Arrivals:
         return max(now, self.latest + interval * (self.expected - self.received))
 
 
-@dataclass(frozen=True)
-class Demand:
-    """What a stack still asks of the device.
+@dataclass
+class _Pass:
+    """Slices of one direction of a part of the volume going through the network.
 
     Parameters
     ----------
-    deadline
-        In UNIX seconds.
-    restoring
-        Seconds that restoring it with a network takes.
-    interpolating
-        Seconds that interpolating it takes.
-    learnt
-        Seconds that have been spent on training with it.
-    arrived
-        When its last plane comes, in UNIX seconds: it cannot be restored before.
+    direction
+        The first or the second.
+    share
+        Which part of the volume.
+    before
+        Which part had been restored when this one was begun.
+    begun
+        How long the stack had had the device by then.
+    done, seconds
+        The share of the slices that are through, and what they took.
     """
 
-    deadline: float
-    restoring: float
-    interpolating: float
-    learnt: float = 0.0
-    arrived: float = 0.0
-
-
-def time_to_learn(now: float, mine: Demand, others: Sequence[Demand]) -> float:
-    """Divide the time that restoring leaves.
-
-    Of the time until a deadline, what is left once all stacks up to that deadline have been restored belongs to
-    learning from these stacks, and so does the time until the first of them has arrived, in which none can be restored.
-    Every one of them is to be learnt from for as long as the others.
-
-    Parameters
-    ----------
-    now
-        UNIX seconds.
-    mine
-        The stack that asks.
-    others
-        The other stacks that wait for the device.
-
-    Returns
-    -------
-    float
-        Seconds; negative where not all stacks up to some deadline can be restored with a network.
-    """
-    earlier = [other for other in others if other.deadline <= mine.deadline]
-    later = sorted((other for other in others if other.deadline > mine.deadline), key=lambda other: other.deadline)
-    left = float("inf")
-    for served in range(len(later) + 1):
-        queue = [*earlier, mine, *later[:served]]
-        spare = queue[-1].deadline - now - sum(demand.restoring for demand in queue)
-        if (arriving := min(demand.arrived for demand in queue) - now) > 0:
-            spare = max(spare, arriving)
-        each = (spare + sum(demand.learnt for demand in queue)) / len(queue)
-        left = min(left, spare, each - mine.learnt)
-    return left
-
-
-def leaves_others_time(now: float, mine: Demand, others: Sequence[Demand]) -> bool:
-    """Whether, once this stack has been restored with a network, all others can at least be interpolated in time."""
-    queue = sorted(others, key=lambda other: other.deadline)
-    end = now + mine.restoring
-    for other in queue:
-        end += other.interpolating
-        if end > other.deadline and now + other.interpolating <= other.deadline:  # a lost one is no reason
-            return False
-    return True
+    direction: int
+    share: float
+    before: float
+    begun: float
+    done: float = 0.0
+    seconds: float = 0.0
 
 
 class Schedule:
@@ -163,6 +113,8 @@ class Schedule:
         Asked anew whenever time is told.
     costs
         What work was found to cost on this device.
+    interpolating
+        Returns the seconds that interpolating and writing the volume takes.
     others
         What the other stacks ask of the device.
     clock
@@ -175,12 +127,14 @@ class Schedule:
         arrivals: Callable[[], Arrivals],
         *,
         costs: Costs | None = None,
+        interpolating: Callable[[], float] = lambda: 0.0,
         others: Callable[[], Sequence[Demand]] = lambda: (),
         clock: Clock = time.time,
     ) -> None:
         self._budget = budget
         self._arrivals = arrivals
         self._costs = costs or Costs()
+        self._interpolating = interpolating
         self._others = others
         self._clock = clock
         self._begun = clock()
@@ -197,6 +151,8 @@ class Schedule:
         self.landed = 0.0
         """Share of the volume that has been restored."""
         self._landing: int | None = None
+        self._pass: _Pass | None = None
+        self._direction: float | None = None
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -253,17 +209,26 @@ class Schedule:
         more = self._costs.corrected(self.measured(2) - self.measured(1))
         return 2 if more <= _SECOND_DIRECTION * (self.trained + once) else 1
 
-    def decide_directions(self, first: float, share: float, writing: float) -> int:
-        """Decide, once, by what the first direction took, whether slices of the other go through the network too.
+    def passed(self, direction: int, done: float, share: float) -> None:
+        """Take note of how far restoring is.
 
         Parameters
         ----------
-        first
-            Seconds that the first direction took for a part of the volume.
+        direction
+            The first, without which there is no volume, or the second.
+        done
+            The share of its slices that have gone through the network; 0 when it begins.
         share
-            Which part of the volume that was.
-        writing
-            Seconds that writing all of it takes.
+            Of which part of the volume.
+        """
+        if self._pass is None or not done:
+            self._pass = _Pass(direction, share, self.landed, self.spent)
+        self._pass.done, self._pass.seconds = done, self.spent - self._pass.begun
+        if done >= _JUDGED:
+            self._direction = self._pass.seconds / done / share
+
+    def decide_directions(self) -> int:
+        """Decide, once, by what the first direction took, whether slices of the other go through the network too.
 
         Returns
         -------
@@ -273,48 +238,51 @@ class Schedule:
         if self._budget.steps is not None:
             return 2
         if self._landing is None:
+            self._landing = 2
             # Of a volume in one part, the second direction can still be given up.
-            left = (2 * first / share - first + writing) * (_REPEATED_MARGIN if share < 1 else 1.0)
-            mine = Demand(self.deadline, left, 0.0, self.trained)
-            self._landing = 2 if time_to_learn(self._clock(), mine, self._others()) >= 0 else 1
+            margin = _REPEATED_MARGIN if self._pass and self._pass.share < 1 else 1.0
+            mine = Demand(self.deadline, margin * self._restoring_left(0.0) + self._interpolating(), 0.0, self.trained)
+            if time_to_learn(self._clock(), mine, self._others()) < 0:
+                self._landing = 1
         return self._landing
 
-    def keeps_up(
-        self, direction: int, seconds: float, done: float, share: float, *, writing: float, interpolating: float
-    ) -> bool:
-        """Whether to go on restoring, by what it takes.
+    def out_of_time(self, *, learnt: bool = True) -> bool:
+        """Whether this is the last moment to interpolate instead, or there is no hope of anything better.
 
-        What was measured on a sample may have been measured in a busy moment, and a machine may become busy. What is
-        given up is lost, so nothing is given up before the last moment, unless nothing can be hoped for, or another
-        stack would be late.
+        What was measured on a sample may have been measured in a busy moment, and a machine may become busy, or idle.
+        What is given up is lost, so it is given up too late rather than too soon.
 
         Parameters
         ----------
-        direction
-            The first, without which there is no volume, or the second.
-        seconds, done
-            What that direction took for a part of the volume so far, and how much of it is done, above 0.
-        share
-            Which part of the volume that is.
-        writing, interpolating
-            Seconds that writing all of the volume takes, and that interpolating and writing it would.
+        learnt
+            Whether only restoring is left to be done.
         """
-        if self._budget.steps is not None or done < _JUDGED:
-            return True
-        whole = seconds / done / share
-        regions = whole * max(1 - self.landed - share, 0.0) * (self._landing or 1)
-        left = whole * share * (1 - done) + regions + writing * (1 - self.landed)
-        now = self._clock()
-        if not leaves_others_time(now, Demand(self.deadline, left, 0.0), self._others()):
+        if self._budget.steps is not None:
             return False
-        until = self.deadline - now
-        otherwise = _REPEATED_MARGIN * (interpolating if direction == 1 else writing * (1 - self.landed))
-        return left <= until or (otherwise < until and left < _HOPELESS * until)
+        spare = self._spare()
+        best = self._costs.corrected(min((time.first for time in self._measures), default=0.0))
+        return spare < _LONGEST_TURN or (learnt and self._restoring_left(best) > _HOPELESS * spare)
 
-    def demand(self, interpolating: float = 0.0) -> Demand:
+    def _spare(self) -> float:
+        # Interpolating was measured when perhaps nothing else was to be done.
+        mine = Demand(self.deadline, 0.0, _REPEATED_MARGIN * self._interpolating())
+        return time_to_spare(self._clock(), mine, self._others())
+
+    def _restoring_left(self, measured: float) -> float:
+        """Seconds that the network still takes; of ``measured`` ones, as long as what it takes is not known."""
+        if self._pass is None or self._direction is None:
+            return measured * (1 - self.landed)
+        share, directions = self._pass.share, self._landing or 1
+        here = share * (1 - self._pass.done + directions - self._pass.direction)
+        return self._direction * (here + directions * max(1 - self._pass.before - share, 0.0))
+
+    def demand(self) -> Demand:
         """Return what the stack asks of the device at the least: slices of one direction, unless both have begun."""
-        left = self._costs.with_margin(self.measured(self._landing or 1)) * (1 - self.landed)
-        return Demand(self.deadline, left, interpolating, self.trained, self._arrivals().last(self._clock()))
+        left = self._restoring_left(self._costs.with_margin(self.measured(1)))
+        if self._pass is None:
+            left += max(self._costs.preparing - (self.spent - self.trained), 0.0)
+        arrived = self._arrivals().last(self._clock())
+        return Demand(self.deadline, left, self._interpolating(), self.trained, arrived)
 
     @property
     def time_to_train(self) -> float:
@@ -331,32 +299,21 @@ class Schedule:
         arrived = self._arrivals().last(now) - _ENDING * self._latest
         return time_to_learn(now, Demand(deadline, restoring, 0.0, self.trained, arrived), self._others())
 
-    def worth_training(self, voxels: int) -> bool:
+    def worth_learning(self, voxels: int) -> bool:
         """Whether there is time to learn something of a stack of ``voxels``, and perhaps to restore with it.
 
         Restoring may take far shorter than was measured in a busy moment: what counts is how long whole stacks took,
         once there were any.
         """
-        least = max(_LEAST_TRAINING, self._costs.restoring_at_best(voxels))
-        return self._budget.steps is not None or self.deadline - self._clock() > least
-
-    @property
-    def time_to_restore(self) -> bool:
-        """Whether restoring can end before the deadline, at the best speed measured, and make no other stack late.
-
-        It is begun even where that is all but impossible: once it runs, its speed is known.
-        """
-        if self._budget.steps is not None:
-            return True
-        best, now = min((time.first for time in self._measures), default=0.0), self._clock()
-        mine = Demand(self.deadline, self._costs.corrected(best), 0.0)
-        return self.deadline - now > best / _HOPELESS and leaves_others_time(now, mine, self._others())
+        best = self._costs.restoring_at_best(voxels)
+        return self._budget.steps is not None or self._spare() > max(best, _LONGEST_TURN)
 
     def figures(self) -> dict[str, float]:
         """Return what decisions are based on, in seconds from now, for the journal."""
         now, others = self._clock(), self._others()
         return {
             "until_deadline_s": self.deadline - now,
+            "to_spare_s": self._spare(),
             "to_learn_s": self.time_to_train,
             "directions": self.directions,
             "restoring_s": self._costs.with_margin(self.measured(self.directions)),

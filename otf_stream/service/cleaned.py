@@ -22,9 +22,9 @@ from otf_stream.learn.planes import PlanePool
 from otf_stream.optics.haze import binned, haze, share_left
 from otf_stream.restore.methods import Cleaner, Grid, HazeField, denoising
 from otf_stream.restore.regions import Region
+from otf_stream.restore.turns import Turn, Work
 from otf_stream.service.character import FoundPsf, middle
 from otf_stream.service.source import StackSource
-from otf_stream.service.turns import Turn, Work
 
 _LOOK = 0.5  # seconds between two looks for new planes
 _BATCH = 8  # planes read at a time
@@ -207,7 +207,8 @@ class CleanStack:
         if not self._full.keys() >= set(planes):
             return denoising(self._denoiser)
 
-        def clean(raw: Tensor, region: Region) -> Tensor:
+        def clean(raw: Tensor, region: Region) -> Work[Tensor]:
+            yield Turn.READY
             light = torch.stack([self._full[z][region.halo_y, region.halo_x] for z in planes])
             return light + self._denoiser.noise.offset
 

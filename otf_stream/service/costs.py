@@ -80,8 +80,12 @@ class Costs:
         """Return how many seconds restoring ``voxels`` with a network will take, where no sample was measured."""
         if not self._voxels:
             return voxels * _GUESSED_VOXEL
-        # What comes before takes a small stack about as long as a large one.
-        return statistics.median(self._before) + voxels * statistics.median(self._voxels)
+        return self.preparing + voxels * statistics.median(self._voxels)
+
+    @property
+    def preparing(self) -> float:
+        """Seconds for what comes before restoring; they take a small stack about as long as a large one."""
+        return statistics.median(self._before) if self._before else 0.0
 
     def restoring_at_best(self, voxels: int) -> float:
         """Return the same by the fastest that was seen; 0 where nothing was.

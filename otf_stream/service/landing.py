@@ -33,10 +33,10 @@ from otf_stream.restore.methods import (
     richardson_lucy,
 )
 from otf_stream.restore.regions import Method, Region, restore_region, split_further, split_into_regions
+from otf_stream.restore.turns import Turn, Work
 from otf_stream.service.character import Character, FoundPsf
 from otf_stream.service.learning import Learned, Progress
 from otf_stream.service.source import StackSource
-from otf_stream.service.turns import Turn, Work
 from otf_stream.store.disk import is_full
 from otf_stream.store.journal import Journal
 from otf_stream.store.restored import BLOCK, RestoredWriter
@@ -136,7 +136,7 @@ def landing(
             region = regions.popleft()
             progress("restore", landed / (sizes.y * sizes.x))
             try:
-                raw, volume = _restored(source, grid, method, region, compute)
+                raw, volume = yield from _restored(source, grid, method, region, compute)
             except (RuntimeError, MemoryError) as error:
                 smaller = split_further(region, **cut)
                 if not is_out_of_memory(error) or len(smaller) == 1:
@@ -157,11 +157,12 @@ def landing(
 
 def _restored(
     source: StackSource, grid: Grid, method: Method, region: Region, compute: Compute
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> Work[tuple[torch.Tensor, torch.Tensor]]:
     """Return the raw planes of a region ``(z, y, x)`` and its voxels ``(z', y, x)``, without halo."""
     raw = torch.from_numpy(source.read(grid.planes, region.halo_y, region.halo_x)).to(compute.device)
     y, x = region.inner
-    return raw[:, y, x], restore_region(method, region, raw)
+    volume = yield from restore_region(method, region, raw)
+    return raw[:, y, x], volume
 
 
 class _Behind:

@@ -28,13 +28,13 @@ from otf_stream.learn.training import PARTS, Trainer, with_statistics
 from otf_stream.learn.zest import select_layers
 from otf_stream.restore.methods import slices_at_once
 from otf_stream.restore.trust import Trust, examine
+from otf_stream.restore.turns import Turn, Work
 from otf_stream.service.budget import Schedule
 from otf_stream.service.character import Character, FoundPsf, characterise, find_psf
 from otf_stream.service.cleaned import CleanStack, Feed
 from otf_stream.service.costs import RestoringTime
 from otf_stream.service.source import StackSource
 from otf_stream.service.speed import Speedometer
-from otf_stream.service.turns import Turn, Work
 
 FEWEST_PLANES = 5
 _LEARNING_RATE = 2e-3

@@ -12,8 +12,8 @@ import numpy as np
 
 from otf_stream.acquisition import StackIndex
 from otf_stream.learn.compute import Compute
-from otf_stream.service.budget import Demand
 from otf_stream.service.costs import Costs
+from otf_stream.service.demand import Demand
 from otf_stream.service.memory import Memory
 from otf_stream.service.settings import Settings
 from otf_stream.service.source import StackSource

@@ -22,25 +22,26 @@ from otf_stream.acquisition import StackIndex
 from otf_stream.learn.checkpoints import digest, network_to_deblur, shipped_network
 from otf_stream.learn.compute import Compute
 from otf_stream.restore.fidelity import Fidelity
-from otf_stream.restore.methods import Grid, HazeField, Pace, TooSlowError, interpolate
+from otf_stream.restore.methods import Grid, HazeField, Pace, interpolate
 from otf_stream.restore.regions import Method, Region
-from otf_stream.service.budget import Demand, Schedule
+from otf_stream.restore.turns import OutOfTimeError, Turn, Work
+from otf_stream.service.budget import Schedule
 from otf_stream.service.character import Character, FoundPsf, characterise, find_psf, uncharacterised, usual_psf
 from otf_stream.service.costs import Costs
+from otf_stream.service.demand import Demand
 from otf_stream.service.landing import choose_method, landing, writing
 from otf_stream.service.learning import FEWEST_PLANES, Learned, Progress, learn, time_left
 from otf_stream.service.memory import Lesson, Memory
 from otf_stream.service.provenance import LIGHT_LOST, provenance, timing
 from otf_stream.service.settings import Settings
 from otf_stream.service.source import StackSource
-from otf_stream.service.speed import WRITTEN_PER_SECOND, Speedometer
-from otf_stream.service.turns import Turn, Work
+from otf_stream.service.speed import Speedometer
 from otf_stream.store.restored import RestoredWriter
 from otf_stream.store.session import SessionStore
 
 _POLL = 0.1
 _MOST_LIGHT_LOST = 0.25
-_NO_TIME_TO_RESTORE = "no time to restore with the network before the deadline, the machine is too busy: interpolated"
+_NO_TIME = "no time to restore with the network before the deadline, the machine is too busy: interpolated"
 
 
 class EmptyStackError(RuntimeError):
@@ -95,7 +96,13 @@ class Restoration:
         self._claim = claim
         self.source = StackSource(store, stack, silence=settings.silence)
         self._costs = costs or Costs()
-        self.schedule = Schedule(settings.budget, self.source.arrivals, costs=self._costs, others=others)
+        self.schedule = Schedule(
+            settings.budget,
+            self.source.arrivals,
+            costs=self._costs,
+            interpolating=lambda: self._costs.interpolating(self.source.voxels),
+            others=others,
+        )
         self._store = store
         self._settings = settings
         self._compute = compute
@@ -104,6 +111,7 @@ class Restoration:
         self._writing = partial(writing, store.journal, patient=patient)
         self._timings: dict[str, float] = {}
         self._work = self._restoring()
+        self._may_be_given_up = self._learnt = False
         self.provenance: dict[str, Any] | None = None
         """As it is written beside the volume, once that is done."""
 
@@ -119,6 +127,9 @@ class Restoration:
         """
         with self.schedule.turn():
             try:
+                if self._may_be_given_up and self.schedule.out_of_time(learnt=self._learnt):
+                    self._may_be_given_up = False
+                    return self._work.throw(OutOfTimeError)
                 return next(self._work)
             except StopIteration as done:
                 self.provenance = done.value
@@ -126,19 +137,24 @@ class Restoration:
 
     def demand(self) -> Demand:
         """Return what the stack asks of the device."""
-        return self.schedule.demand(self._costs.interpolating(self.source.voxels))
+        return self.schedule.demand()
 
     def _restoring(self) -> Work[dict[str, Any]]:
+        self._may_be_given_up = self._settings.method != "interpolate"
         try:
             return (yield from self._through_the_stages([]))
         except (EmptyStackError, OSError):
             raise
+        except OutOfTimeError:
+            self._decide("interpolate", "this is the last moment, or the network is too slow")
+            failed = _NO_TIME
         except Exception as error:
             method = self._settings.method
             if method == "interpolate":
                 raise
             self._note("failure", trace=traceback.format_exc())
             failed = f"restoring with method {method} failed ({type(error).__name__}: {error}): interpolated"
+        self._may_be_given_up = False
         self._settings = replace(self._settings, method="interpolate")
         return (yield from self._through_the_stages([failed]))
 
@@ -159,7 +175,7 @@ class Restoration:
                 character = self._characterised(after_failure=bool(failures))[0]
             found = learned.found if learned else self._psf(character, reasons)
             grid = source.grid()  # Planes that come later than this are not in the volume.
-            pace = Pace(self._directions, self._keeps_up)
+            pace = Pace(self._passed, lambda region: self.schedule.decide_directions())
             method, field = choose_method(settings.method, grid, character, found, learned, self._compute, pace=pace)
             if learned and learned.trust.best != "network":
                 reasons.append(
@@ -172,13 +188,7 @@ class Restoration:
             writer = yield from self._writing(
                 lambda: RestoredWriter.create(self._store, dtype=source.acquisition.dtype)
             )
-            try:
-                fidelity = yield from self._landing(grid, method, field, found, character, writer)
-            except TooSlowError:
-                reasons.append(_NO_TIME_TO_RESTORE)
-                self._decide("interpolate", "restoring with the network turned out to be too slow")
-                method, learned, field, schedule.landed = interpolate(grid), None, None, 0.0
-                fidelity = yield from self._landing(grid, method, field, found, character, writer)
+            fidelity = yield from self._landing(grid, method, field, found, character, writer)
             if learned and learned.trust.best == "network" and schedule.directions == 1:
                 reasons.append("time for XZ slices alone: YZ slices did not go through the network")
             # What is left of planes without haze is divided by the core's share of the light, and so are errors in it.
@@ -254,10 +264,8 @@ class Restoration:
         if character.scale <= 0 and (character := characterise(source)).scale <= 0:
             reasons.append("the stack has no contrast, every pixel is alike: interpolated")
             return None
-        if not schedule.worth_training(source.voxels):
-            reasons.append("no time to learn before the deadline: interpolated")
-            self._decide("interpolate", "no time to learn")
-            return None
+        if not schedule.worth_learning(source.voxels):
+            raise OutOfTimeError
         self._decide("learn", "warm start" if earlier else "from the pre-trained networks")
         finetune = settings.method != "pretrained"
         learned = yield from learn(
@@ -278,10 +286,8 @@ class Restoration:
         yield from self._planes(None)
         yield from learned.stack.taking(at_once=True)
         schedule.reserve(lambda: time_left(speed, learned.stack), anew=True)  # most has been denoised meanwhile
-        if not schedule.time_to_restore:
-            reasons.append(_NO_TIME_TO_RESTORE)
-            self._decide("interpolate", "no time to restore with the network")
-            return None
+        self._learnt = True
+        yield Turn.READY
         if finetune and learned.steps == 0:
             reasons.append("no time to fine-tune before the deadline: the pre-trained network was used as it is")
         return replace(learned, weights=weights)
@@ -302,23 +308,11 @@ class Restoration:
         yield from landing(source, grid, method, fidelity, writer, self._compute, self._landed, self._writing)
         return fidelity
 
-    def _directions(self, seconds: float, region: Region) -> int:
-        """Decide whether there is time for YZ slices too, by what XZ slices took for a region."""
-        return self.schedule.decide_directions(seconds, self._share(region), self.source.voxels / WRITTEN_PER_SECOND)
-
-    def _keeps_up(self, direction: int, seconds: float, done: float, region: Region) -> bool:
-        """Decide whether to go on, by what was done of a region in so many seconds."""
-        voxels = self.source.voxels
-        return self.schedule.keeps_up(
-            direction, seconds, done, self._share(region),
-            writing=voxels / WRITTEN_PER_SECOND, interpolating=self._costs.interpolating(voxels),
-        )  # fmt: skip
-
-    def _share(self, region: Region) -> float:
-        """Return which part of the volume a region is."""
+    def _passed(self, direction: int, done: float, region: Region) -> None:
+        """Take note of how far the slices of a region are."""
         sizes = self.source.acquisition.sizes
-        area: int = (region.y.stop - region.y.start) * (region.x.stop - region.x.start)
-        return area / (sizes.y * sizes.x)
+        area = (region.y.stop - region.y.start) * (region.x.stop - region.x.start)
+        self.schedule.passed(direction, done, area / (sizes.y * sizes.x))
 
     def _landed(self, stage: str, share: float) -> None:
         self.schedule.landed = share

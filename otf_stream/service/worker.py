@@ -27,8 +27,9 @@ import torch
 from otf_stream.acquisition import StackIndex
 from otf_stream.config import DeviceName
 from otf_stream.learn.compute import Compute, choose_compute
-from otf_stream.service.budget import Demand
+from otf_stream.restore.turns import Turn
 from otf_stream.service.costs import Costs
+from otf_stream.service.demand import Demand
 from otf_stream.service.learning import Progress
 from otf_stream.service.memory import Memory
 from otf_stream.service.pending import Key, PendingStack, PendingStacks
@@ -37,7 +38,6 @@ from otf_stream.service.settings import Settings
 from otf_stream.service.source import StackSource
 from otf_stream.service.speed import warm_up
 from otf_stream.service.stack import EmptyStackError, Restoration, expected_demand
-from otf_stream.service.turns import Turn
 from otf_stream.store.disk import is_full
 from otf_stream.store.session import SessionStore
 

@@ -16,7 +16,6 @@ from otf_stream.restore.methods import (
     Grid,
     HazeField,
     Pace,
-    TooSlowError,
     clean_richardson_lucy,
     deblur,
     denoising,
@@ -25,6 +24,7 @@ from otf_stream.restore.methods import (
     richardson_lucy,
 )
 from otf_stream.restore.regions import Region, restore_region, split_into_regions
+from otf_stream.restore.turns import OutOfTimeError, Turn, at_once
 
 CPU = choose_compute("cpu")
 
@@ -41,7 +41,7 @@ def everywhere(raw):
 
 
 def whole(method, raw):
-    return restore_region(method, everywhere(raw), raw)
+    return at_once(restore_region(method, everywhere(raw), raw))
 
 
 def haze_of(raw, binning=2):
@@ -111,15 +111,15 @@ def test_regions_are_invisible_in_the_result():
     denoiser = Denoiser(awake_network(seed=1, levels=1, guides=5), NoiseModel(1.0, 100.0, 1.0), 500.0, CPU)
     method = deblur(grid, denoising(denoiser), haze_of(raw), gaussian(2.0), network, CPU, origin=100.0, scale=500.0)
     assert (network.reach + denoiser.reach) % network.multiple != 0
-    at_once = whole(method, raw)
-    tiled = torch.empty_like(at_once)
+    untiled = whole(method, raw)
+    tiled = torch.empty_like(untiled)
     regions = list(split_into_regions(10**9, 192, 192, block=64, halo=method.halo))
     assert len(regions) == 9
     for region in regions:
-        tiled[:, region.y, region.x] = restore_region(method, region, raw[:, region.halo_y, region.halo_x])
-    scale = float((at_once - interpolated(grid, raw)).abs().max())
+        tiled[:, region.y, region.x] = at_once(restore_region(method, region, raw[:, region.halo_y, region.halo_x]))
+    scale = float((untiled - interpolated(grid, raw)).abs().max())
     assert scale > 1  # the network does something
-    assert float((tiled - at_once).abs().max()) < 0.02 * scale  # the last bits of bfloat16
+    assert float((tiled - untiled).abs().max()) < 0.02 * scale  # the last bits of bfloat16
 
 
 def test_both_directions_are_treated_alike():
@@ -131,52 +131,58 @@ def test_both_directions_are_treated_alike():
     torch.testing.assert_close(turned, whole(method, raw), atol=0.5, rtol=0)
 
 
+def paced(raw, **pace):
+    """A method with a network, at a pace."""
+    identity = Denoiser(denoising_network().eval(), NoiseModel(1.0, 100.0, 1.0), 500.0, CPU)
+    grid, network = Grid(range(9), 2.0, 17), awake_network(guides=1)
+    return deblur(
+        grid, denoising(identity), no_haze(raw), gaussian(1.0), network, CPU,
+        origin=100.0, scale=500.0, pace=Pace(**pace),
+    )  # fmt: skip
+
+
 def test_where_time_is_short_one_direction_will_do():
     raw = sample(9, 40)
-    identity = Denoiser(denoising_network().eval(), NoiseModel(1.0, 100.0, 1.0), 500.0, CPU)
-    grid, network, told = Grid(range(9), 2.0, 17), awake_network(guides=1), []
-
-    def one(seconds, region):
-        told.append(seconds)
-        return 1
-
-    method, short = (
-        deblur(
-            grid, denoising(identity), no_haze(raw), gaussian(1.0), network, CPU,
-            origin=100.0, scale=500.0, pace=Pace(directions),
-        )
-        for directions in (lambda seconds, region: 2, one)
-    )  # fmt: skip
+    method, short = paced(raw), paced(raw, directions=lambda region: 1)
     xz, yz = whole(short, raw), whole(short, raw.transpose(1, 2).contiguous()).transpose(1, 2)
     assert float((xz - yz).abs().max()) > 1
     torch.testing.assert_close(0.5 * (xz + yz), whole(method, raw), atol=0.5, rtol=0)
-    assert all(seconds > 0 for seconds in told)
 
 
-def test_what_is_too_slow_is_given_up_and_of_the_second_direction_nothing_is_left():
+def test_it_is_told_how_far_each_direction_is():
+    raw, told = sample(9, 40), []
+    whole(paced(raw, passed=lambda direction, share, region: told.append((direction, share))), raw)
+    assert told == sorted(told)
+    assert {(1, 0.0), (1, 1.0), (2, 0.0), (2, 1.0)} <= set(told)
+    assert all(region_share <= 1 for _, region_share in told)
+
+
+def run_out(raw, region, at):
+    """Restore until `at` has passed; then there is no more time."""
+    told = []
+    method = paced(raw, passed=lambda direction, share, region: told.append((direction, share)))
+    work = restore_region(method, region, raw)
+    while not told or told[-1] != at:
+        assert next(work) is Turn.READY
+    try:
+        work.throw(OutOfTimeError)
+    except StopIteration as done:
+        return done.value
+
+
+def test_if_time_runs_out_slices_of_one_direction_are_left():
     raw = sample(9, 40)
-    identity = Denoiser(denoising_network().eval(), NoiseModel(1.0, 100.0, 1.0), 500.0, CPU)
-    grid, network, told = Grid(range(9), 2.0, 17), awake_network(guides=1), []
+    expected = whole(paced(raw, directions=lambda region: 1), raw)
+    assert torch.equal(run_out(raw, everywhere(raw), (2, 1.0)), expected)
+    with pytest.raises(OutOfTimeError):
+        run_out(raw, everywhere(raw), (1, 1.0))
 
-    def given_up(wanted):
-        def goes_on(direction, seconds, share, region):
-            told.append((direction, share))
-            return direction != wanted
 
-        return deblur(
-            grid, denoising(identity), no_haze(raw), gaussian(1.0), network, CPU,
-            origin=100.0, scale=500.0, pace=Pace(goes_on=goes_on),
-        )  # fmt: skip
-
-    one = deblur(
-        grid, denoising(identity), no_haze(raw), gaussian(1.0), network, CPU,
-        origin=100.0, scale=500.0, pace=Pace(lambda seconds, region: 1),
-    )  # fmt: skip
-    assert torch.equal(whole(given_up(2), raw), whole(one, raw))
-    assert told[0][0] == 1
-    assert (1, 1.0) in told
-    with pytest.raises(TooSlowError):
-        whole(given_up(1), raw)
+def test_a_part_of_a_volume_goes_as_far_as_the_others_or_nowhere():
+    raw = sample(9, 40)
+    part = Region(slice(0, 20), slice(0, 40), slice(0, 40), slice(0, 40))
+    with pytest.raises(OutOfTimeError):
+        run_out(raw, part, (2, 1.0))
 
 
 def test_an_untrained_network_is_richardson_lucy():

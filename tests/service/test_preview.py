@@ -7,12 +7,12 @@ from stacks import small_stack, write
 
 from otf_stream.learn.compute import choose_compute
 from otf_stream.restore.methods import Grid, interpolated
+from otf_stream.restore.turns import Turn
 from otf_stream.service import preview
 from otf_stream.service.pending import PendingStacks
 from otf_stream.service.preview import Previewer
 from otf_stream.service.settings import Settings
 from otf_stream.service.source import StackSource
-from otf_stream.service.turns import Turn
 from otf_stream.service.worker import Worker
 from otf_stream.store.pyramid import halve
 from otf_stream.store.restored import read_provenance, read_restored

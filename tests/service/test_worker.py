@@ -13,10 +13,10 @@ from otf_stream.acquisition import Acquisition
 from otf_stream.learn.checkpoints import save_weights
 from otf_stream.learn.compute import choose_compute
 from otf_stream.learn.nafnet import NAFNet
+from otf_stream.restore.turns import Turn
 from otf_stream.service.budget import Budget
 from otf_stream.service.overview import overview
 from otf_stream.service.settings import Settings
-from otf_stream.service.turns import Turn
 from otf_stream.service.worker import Worker
 from otf_stream.store.journal import journal_path, remove_journal
 from otf_stream.store.restored import read_provenance, read_restored
