@@ -171,6 +171,10 @@ class Denoiser:
 
         return torch.cat(list(self.compute.map(clean, range(len(planes))[wanted]))) * scale + offset
 
+    def recorded(self, planes: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw what the camera makes of true counts, ``(n, y, x)``."""
+        return self.noise.draw(planes[:, None], generator)[:, 0].add_(planes)
+
     def errors(self, planes: Tensor, generator: torch.Generator) -> Tensor:
         """Draw the errors that denoising leaves in a stack whose true counts are ``planes``, ``(n, y, x)``."""
-        return self(planes + self.noise.draw(planes[:, None], generator)[:, 0], slice(None)) - planes
+        return self(self.recorded(planes, generator)) - planes

@@ -68,6 +68,11 @@ class StackAttention(nn.Sequential):
         """Start the statistic anew."""
         self._updates = 0
 
+    def settle(self, pooled: Tensor) -> None:
+        """Take ``pooled``, ``(1, c, 1, 1)``, for the statistic of the stack."""
+        self.pooled.copy_(pooled)
+        self._updates = 1
+
     def forward(self, x: Tensor) -> Tensor:
         """Scale each channel of ``x``, ``(n, c, h, w)``."""
         if self.training:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
+from queue import SimpleQueue
 
 import torch
 from torch import Tensor, nn
@@ -136,7 +137,7 @@ class Trainer:
         ----------
         inputs
             Batches of what the network will be given, ``(n, c, y, x)``, on which the statistics of its attention are
-            measured; eight batches of pairs if None.
+            measured; some batches of pairs if None.
         """
         if inputs is None:
             inputs = (self._pairs()[0] for _ in range(_STATISTICS))
@@ -196,16 +197,30 @@ def with_statistics(network: NAFNet, batches: Iterable[Tensor], compute: Compute
     Its channel attention looks at the statistics of the stack, and these are measured on the batches, of any size.
     """
     network = copy.deepcopy(network).to(compute.device).train()
-    for module in network.modules():
-        if isinstance(module, StackAttention):
-            module.forget()
-    with torch.no_grad():
-        for batch in batches:
-            height, width = batch.shape[-2:]
-            padding = [0, -width % network.multiple, 0, -height % network.multiple]
-            with compute.autocast():  # not around what makes the batches
-                network(_reflect(batch, padding).contiguous(memory_format=torch.channels_last))
+    idle = SimpleQueue[NAFNet]()
+    for _ in range(compute.side_by_side):
+        idle.put(_replica(network))
+
+    def statistics(batch: Tensor) -> list[Tensor]:
+        replica = idle.get()
+        height, width = batch.shape[-2:]
+        padding = [0, -width % network.multiple, 0, -height % network.multiple]
+        for attention in _attentions(replica):
+            attention.forget()
+        with torch.no_grad(), compute.autocast():
+            replica(_reflect(batch, padding).contiguous(memory_format=torch.channels_last))
+        found = [attention.pooled.clone() for attention in _attentions(replica)]
+        idle.put(replica)
+        return found
+
+    found = zip(*compute.map(statistics, batches), strict=True)
+    for attention, pooled in zip(_attentions(network), found, strict=False):
+        attention.settle(torch.stack(pooled).mean(dim=0))
     return network.eval()
+
+
+def _attentions(network: NAFNet) -> list[StackAttention]:
+    return [module for module in network.modules() if isinstance(module, StackAttention)]
 
 
 def apply_network(network: NAFNet, images: Tensor, compute: Compute) -> Tensor:

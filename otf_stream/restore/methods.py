@@ -26,7 +26,7 @@ from otf_stream.restore.turns import OutOfTimeError, Turn, Work
 
 # Activations of so many pixels stay in the cache of a CPU core.
 _SLICE_PIXELS = 2**17
-_PLANES = 8  # denoised in one turn
+_PLANES = 4  # denoised in one turn
 _DECONVOLVED = 2**19  # voxels, in one turn
 
 
@@ -118,17 +118,18 @@ class Cleaner:
 
 def denoising(denoiser: Denoiser) -> Cleaner:
     """Denoise planes when they are needed."""
+    return Cleaner(lambda raw, region: denoised(denoiser, raw), denoiser.reach, denoiser.network.multiple)
 
-    def clean(raw: Tensor, region: Region) -> Work[Tensor]:
-        denoised = []
-        for start in range(0, len(raw), _PLANES):
-            before = min(start, NEIGHBOURS)
-            window = raw[start - before : start + _PLANES + NEIGHBOURS]
-            denoised.append(denoiser(window, slice(before, before + _PLANES)))
-            yield Turn.READY
-        return torch.cat(denoised)
 
-    return Cleaner(clean, denoiser.reach, denoiser.network.multiple)
+def denoised(denoiser: Denoiser, planes: Tensor) -> Work[Tensor]:
+    """Denoise planes ``(n, y, x)``, counts, in the order in which they lie, a few a turn."""
+    parts = []
+    for start in range(0, len(planes), _PLANES):
+        before = min(start, NEIGHBOURS)
+        window = planes[start - before : start + _PLANES + NEIGHBOURS]
+        parts.append(denoiser(window, slice(before, before + _PLANES)))
+        yield Turn.READY
+    return torch.cat(parts)
 
 
 def interpolate(grid: Grid) -> Method:

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from otf_stream.learn.compute import Compute
+from otf_stream.learn.folding import folded
 from otf_stream.learn.nafnet import NAFNet
 from otf_stream.learn.pairs import AxialPairs
 
@@ -60,13 +62,15 @@ def examine(network: NAFNet, pairs: AxialPairs, compute: Compute, *, planes: int
     planes
         How many planes those are.
     """
-    missed = torch.zeros(3, dtype=torch.float64)
-    for _ in range(_BATCHES):
-        slices, clean = pairs()
+    ready = folded(network)
+
+    def misses(pair: tuple[Tensor, Tensor]) -> list[float]:
+        slices, clean = pair
         with torch.inference_mode(), compute.autocast():
-            restored = network(slices.contiguous(memory_format=torch.channels_last)).float()
+            restored = ready(slices.contiguous(memory_format=torch.channels_last)).float()
         # The network's first guess is Richardson–Lucy, and its guide is interpolation.
-        for place, volume in enumerate((slices[:, 1:], restored, slices[:, :1])):
-            missed[place] += float((volume - clean).square().mean())
+        return [float((volume - clean).square().mean()) for volume in (slices[:, 1:], restored, slices[:, :1])]
+
+    missed = torch.tensor(list(compute.map(misses, (pairs() for _ in range(_BATCHES)))), dtype=torch.float64).sum(dim=0)
     gain = 10 * torch.log10(missed[0].clamp(min=_FAINTEST) / missed[1:].clamp(min=_FAINTEST))
     return Trust(float(gain[0]), float(gain[1]), planes)

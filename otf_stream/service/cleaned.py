@@ -20,14 +20,14 @@ from otf_stream.learn.denoise import NEIGHBOURS, Denoiser
 from otf_stream.learn.pairs import PATCH, patch_side
 from otf_stream.learn.planes import PlanePool
 from otf_stream.optics.haze import binned, haze, share_left
-from otf_stream.restore.methods import Cleaner, Grid, HazeField, denoising
+from otf_stream.restore.methods import Cleaner, Grid, HazeField, denoised, denoising
 from otf_stream.restore.regions import Region
 from otf_stream.restore.turns import Turn, Work
 from otf_stream.service.character import FoundPsf, middle
 from otf_stream.service.source import StackSource
 
 _LOOK = 0.5  # seconds between two looks for new planes
-_BATCH = 8  # planes read at a time
+_BATCH = 4  # planes read, or denoised, at a time
 _KEPT = 48 * 2**20  # pixels kept in full
 _HAZE_VOXELS = 4 * 2**20
 _COARSEST = 8
@@ -245,8 +245,8 @@ class CleanStack:
         grid = Grid([z - there[0] for z in there], self._anisotropy, depth)
         return grid, [torch.stack(xz), torch.stack(yz)]
 
-    def lessons(self, field: HazeField) -> Lessons:
-        """Free the planes that are kept in full of their haze, and set some of them aside."""
+    def lessons(self, field: HazeField) -> Work[Lessons]:
+        """Free the planes that are kept in full of their haze, and set some of them aside; by turns."""
         there = sorted(self._coarse)
         kept = sorted(self._full)
         clean = []
@@ -263,16 +263,18 @@ class CleanStack:
         pools = [PlanePool(planes.device, smallest=patch_side(self._anisotropy)) for _ in range(2)]
         pools[0].add((planes[~asked] / scale)[:, None], self._generator)
         pools[1].add((planes[asked if asked.any() else ~asked] / scale)[:, None], self._generator)
-        errors = self._drawn_errors() / (field.core_share * scale)
+        yield Turn.READY
+        errors = (yield from self._drawn_errors()) / (field.core_share * scale)
         wide = PlanePool(planes.device, smallest=PATCH)
         wide.add(errors[:, None], self._generator)
         return Lessons(pools[0], pools[1], int(asked.sum()), wide.planes[:, 0], scale)
 
-    def _drawn_errors(self) -> Tensor:
+    def _drawn_errors(self) -> Work[Tensor]:
         """Return what denoising leaves in some planes, ``(z, y, x)``, counts; drawn anew for twice as many."""
         some = sorted(self._full)[:_ERROR_PLANES]
         if self._errors is None or len(some) >= 2 * len(self._errors):
             y, x = (middle(axis.stop, _ERROR_SIDE) for axis in self._lateral)
             light = torch.stack([self._full[z][y, x] for z in some]) + self._denoiser.noise.offset
-            self._errors = self._denoiser.errors(light, self._generator)
+            recorded = self._denoiser.recorded(light, self._generator)
+            self._errors = (yield from denoised(self._denoiser, recorded)) - light
         return self._errors

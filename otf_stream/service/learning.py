@@ -128,7 +128,9 @@ def learn(
     yield from stack.taking(at_once=True)
     found = find_psf(source, character.noise, measured)
     yield Turn.READY
-    lessons = stack.lessons(stack.haze(found))
+    field = stack.haze(found)
+    yield Turn.READY
+    lessons = yield from stack.lessons(field)
     anisotropy = source.acquisition.voxel_size.anisotropy
     pairs = AxialPairs(lessons.clean, lessons.errors, found.blur, anisotropy, generator)
     selected = select_layers(network, pairs(), compute) if finetune and layers == "zest" else None
@@ -148,12 +150,15 @@ def learn(
             known = stack.seen
             if measured is None:
                 found = find_psf(source, character.noise)
-            lessons = stack.lessons(stack.haze(found))
+            yield Turn.READY
+            lessons = yield from stack.lessons(stack.haze(found))
             pairs.clean, pairs.errors, pairs.blur = lessons.clean, lessons.errors, found.blur
     exam = AxialPairs(lessons.held_out, lessons.errors, found.blur, anisotropy, generator)
     ready = trainer.network()
+    yield Turn.READY
     trust = examine(ready, exam, compute, planes=lessons.held_out_planes)
     # Of pairs, it is fair to examine the network by their statistics; of axial slices, it is to have theirs.
+    yield Turn.READY
     slices = _axial_slices(stack, found, lessons.scale)
     return Learned(
         denoiser,
@@ -201,6 +206,7 @@ def _learn_to_denoise(
             pool.add(character.normalised(neighbourhoods(batch.planes, batch.wanted)), generator)
 
     take(at_once=True)
+    yield Turn.READY
     trainer = denoiser_trainer(network, pool, character.normalised_noise, compute, generator)
     while finetune and (done := schedule.denoising(trainer.steps)) < 1:
         _step(trainer, done, schedule)

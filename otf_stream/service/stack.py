@@ -174,6 +174,7 @@ class Restoration:
             if not learned:
                 character = self._characterised(after_failure=bool(failures))[0]
             found = learned.found if learned else self._psf(character, reasons)
+            yield Turn.READY
             grid = source.grid()  # Planes that come later than this are not in the volume.
             pace = Pace(self._passed, lambda region: self.schedule.decide_directions())
             method, field = choose_method(settings.method, grid, character, found, learned, self._compute, pace=pace)

@@ -29,7 +29,7 @@ from otf_stream.config import DeviceName
 from otf_stream.learn.compute import Compute, choose_compute
 from otf_stream.restore.turns import Turn
 from otf_stream.service.costs import Costs
-from otf_stream.service.demand import Demand
+from otf_stream.service.demand import Demand, time_to_spare
 from otf_stream.service.learning import Progress
 from otf_stream.service.memory import Memory
 from otf_stream.service.pending import Key, PendingStack, PendingStacks
@@ -43,7 +43,8 @@ from otf_stream.store.session import SessionStore
 
 _POLL = 0.2
 _LOOK_AGAIN = 1.0  # seconds between two looks for stacks
-_AT_ONCE = 6  # stacks; each keeps some hundred megabytes of planes and networks
+_AT_ONCE = 6  # stacks are learnt from; each keeps some hundred megabytes of planes and networks
+_LAST_MOMENT = 5.0  # seconds before that, a stack that would be one more is begun all the same, to be interpolated
 
 
 class Worker:
@@ -92,7 +93,7 @@ class Worker:
         self._look()
         for key in sorted(self._waiting, key=self._urgency):
             if key not in self._begun:
-                if len(self._begun) >= _AT_ONCE:
+                if len(self._begun) >= _AT_ONCE and not self._is_last_moment(key):
                     continue
                 self._begun[key] = self._begin(key)
             if self._turn(key) is Turn.READY:
@@ -103,6 +104,13 @@ class Worker:
         """Close every session."""
         self._begun.clear()
         self._pending.close()
+
+    def _is_last_moment(self, key: Key) -> bool:
+        """Whether a stack that has not been begun must be, since it has just the time to be interpolated."""
+        return time_to_spare(time.time(), self._demands[key], self._others(key)) < _LAST_MOMENT
+
+    def _others(self, key: Key) -> list[Demand]:
+        return [demand for other, demand in self._demands.items() if other != key]
 
     def _urgency(self, key: Key) -> tuple[float, StackIndex, str]:
         return self._demands[key].deadline, key[1], key[0]
@@ -115,7 +123,7 @@ class Worker:
             self._settings,
             self._compute,
             progress=_stages(waiting.store, waiting.stack),
-            others=lambda: [demand for other, demand in self._demands.items() if other != key],
+            others=lambda: self._others(key),
             patient=True,
             memory=self._memory,
             costs=self._costs,

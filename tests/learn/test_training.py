@@ -1,5 +1,7 @@
 """Training: reproducible, annealed, of the layers asked for and no others, and what it returns is ready to use."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -115,14 +117,32 @@ def test_the_loss_of_pretraining_weighs_scenes_of_faint_and_strong_errors_alike(
 
 def test_statistics_are_measured_on_images_of_any_size_and_in_full_precision():
     network = NAFNet(width=8)
-    precise = []
+    images, precise = [torch.rand(2, 1, 13, 21), torch.rand(2, 1, 5, 64)], []
 
     def batches():
-        for size in ((13, 21), (5, 64)):
+        for batch in images:
             precise.append(not torch.is_autocast_enabled("cpu"))
-            yield torch.rand(2, 1, *size)
+            yield batch
 
     ready = with_statistics(network, batches(), CPU)
     assert precise == [True, True]
-    assert all(module._updates == 2 for module in ready.modules() if isinstance(module, StackAttention))
     assert ready.training is False
+    alone = [_statistics(with_statistics(network, [batch], CPU)) for batch in images]
+    for both, each in zip(_statistics(ready), zip(*alone, strict=True), strict=True):
+        torch.testing.assert_close(both, sum(each) / 2)
+
+
+def _statistics(network):
+    attentions = [module for module in network.modules() if isinstance(module, StackAttention)]
+    assert all(attention.measured for attention in attentions)
+    return [attention.pooled for attention in attentions]
+
+
+@pytest.mark.parametrize("cores", [1, 3])
+def test_statistics_do_not_depend_on_how_many_cores_measure_them(cores):
+    torch.manual_seed(0)
+    network = NAFNet(width=8)
+    images = [torch.rand(2, 1, 16, 16) for _ in range(7)]
+    one, others = (_statistics(with_statistics(network, images, replace(CPU, side_by_side=n))) for n in (2, cores))
+    for statistic, other in zip(one, others, strict=True):
+        torch.testing.assert_close(statistic, other, rtol=1e-5, atol=1e-7)

@@ -162,6 +162,24 @@ def test_an_acquisition_of_unknown_length_is_restored_as_it_grows(tmp_path, work
     store.close()
 
 
+def test_stacks_that_wait_for_their_planes_make_no_other_late(session, tmp_path, weights, monkeypatch):
+    monkeypatch.setattr("otf_stream.service.worker._AT_ONCE", 1)
+    slow = growing_session(tmp_path)
+    write(slow, [((0, 0, z), plane) for z, plane in enumerate(small_stack(side=72)[:3])])
+    worker = Worker(tmp_path, Settings(budget=Budget(total=12, tail=0), weights=weights), CPU)
+    assert worker.work() is Turn.WAITING
+    quick = session({(0, 0): small_stack(seed=2, side=48)}, name="quick")
+    until = time.time() + 15
+    settle(worker, lambda: restored(quick, (0, 0))() or time.time() > until)
+    told = read_provenance(quick.path)["t0c0"]
+    assert not told["timing"]["late"]
+    assert told["method"] == "interpolate"
+    assert "no time to restore with the network before the deadline" in told["warnings"][0]
+    assert slow.journal.state((0, 0)) != "restored"
+    worker.close()
+    slow.close()
+
+
 def test_a_stack_that_falls_silent_is_restored_and_restored_anew_when_more_comes(tmp_path):
     worker = Worker(tmp_path, Settings(method="interpolate", silence=0.5), CPU)
     store = growing_session(tmp_path)
