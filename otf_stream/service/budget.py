@@ -26,6 +26,7 @@ _TRUSTED = 3  # measurements
 _MEASURE_AGAIN = 30.0  # seconds
 _JUDGED = 0.25  # share of a direction after which its speed is known
 _HOPELESS = 2.0  # times as slow as it had to be
+_FINISHED = 0.3  # of the time to interpolate, which is all but writing
 _ENDING = 10  # steps that measuring a network's statistics and examining it take as long as
 _REPEATED_MARGIN = 1.2  # of what was done once already
 _LONGEST_TURN = 2.0  # seconds, of other stacks', that the last moment must not fall into
@@ -246,22 +247,22 @@ class Schedule:
                 self._landing = 1
         return self._landing
 
-    def out_of_time(self, *, learnt: bool = True) -> bool:
-        """Whether this is the last moment to interpolate instead, or there is no hope of anything better.
+    def is_last_moment(self) -> bool:
+        """Whether the stack must be interpolated now, for itself and those that come after it to be in time."""
+        return self._budget.steps is None and self._spare() < _LONGEST_TURN
+
+    def is_out_of_time(self) -> bool:
+        """Whether restoring with the network must be given up: this is the last moment, or there is no hope.
 
         What was measured on a sample may have been measured in a busy moment, and a machine may become busy, or idle.
-        What is given up is lost, so it is given up too late rather than too soon.
-
-        Parameters
-        ----------
-        learnt
-            Whether only restoring is left to be done.
+        What is given up is lost, so it is given up too late rather than too soon; and not at all where interpolating
+        would take longer than what is left to be done.
         """
         if self._budget.steps is not None:
             return False
+        left = self._restoring_left(self._costs.corrected(min((time.first for time in self._measures), default=0.0)))
         spare = self._spare()
-        best = self._costs.corrected(min((time.first for time in self._measures), default=0.0))
-        return spare < _LONGEST_TURN or (learnt and self._restoring_left(best) > _HOPELESS * spare)
+        return (spare < _LONGEST_TURN or left > _HOPELESS * spare) and left > _FINISHED * self._interpolating()
 
     def _spare(self) -> float:
         # Interpolating was measured when perhaps nothing else was to be done.

@@ -44,6 +44,10 @@ _MOST_LIGHT_LOST = 0.25
 _NO_TIME = "no time to restore with the network before the deadline, the machine is too busy: interpolated"
 
 
+def _never() -> bool:
+    return False
+
+
 class EmptyStackError(RuntimeError):
     """Not one plane of a stack arrived, so there is nothing to restore."""
 
@@ -111,7 +115,7 @@ class Restoration:
         self._writing = partial(writing, store.journal, patient=patient)
         self._timings: dict[str, float] = {}
         self._work = self._restoring()
-        self._may_be_given_up = self._learnt = False
+        self._is_over: Callable[[], bool] = _never
         self.provenance: dict[str, Any] | None = None
         """As it is written beside the volume, once that is done."""
 
@@ -127,8 +131,8 @@ class Restoration:
         """
         with self.schedule.turn():
             try:
-                if self._may_be_given_up and self.schedule.out_of_time(learnt=self._learnt):
-                    self._may_be_given_up = False
+                if self._is_over():
+                    self._is_over = _never  # what can be had without going on is seen to the end
                     return self._work.throw(OutOfTimeError)
                 return next(self._work)
             except StopIteration as done:
@@ -140,7 +144,7 @@ class Restoration:
         return self.schedule.demand()
 
     def _restoring(self) -> Work[dict[str, Any]]:
-        self._may_be_given_up = self._settings.method != "interpolate"
+        self._is_over = self.schedule.is_last_moment
         try:
             return (yield from self._through_the_stages([]))
         except (EmptyStackError, OSError):
@@ -154,25 +158,21 @@ class Restoration:
                 raise
             self._note("failure", trace=traceback.format_exc())
             failed = f"restoring with method {method} failed ({type(error).__name__}: {error}): interpolated"
-        self._may_be_given_up = False
-        self._settings = replace(self._settings, method="interpolate")
+        self._is_over, self._settings = _never, replace(self._settings, method="interpolate")
         return (yield from self._through_the_stages([failed]))
 
     def _through_the_stages(self, failures: Sequence[str]) -> Work[dict[str, Any]]:
         """Take the stack through the stages; its provenance tells of earlier ``failures``."""
         source, settings, schedule = self.source, self._settings, self.schedule
-        begun = time.monotonic()
+        begun, reasons = time.monotonic(), list(failures)
         yield from self._planes(FEWEST_PLANES)
-        self._timings["wait"] = time.monotonic() - begun
-        self._progress("characterise", 0.0)
+        self._timings.setdefault("wait", time.monotonic() - begun)
         with self._timed("learn"):
-            character, reasons = self._characterised(after_failure=bool(failures))
             earlier = self._memory.recall(self._store.session, source.stack)
-            learned = yield from self._learning(character, reasons, earlier)
+            learned = yield from self._learning(reasons, earlier)
         yield from self._planes(None)
         with self._timed("restore"):
-            if not learned:
-                character = self._characterised(after_failure=bool(failures))[0]
+            character = learned.character if learned else self._characterised(reasons)
             found = learned.found if learned else self._psf(character, reasons)
             yield Turn.READY
             grid = source.grid()  # Planes that come later than this are not in the volume.
@@ -215,7 +215,7 @@ class Restoration:
             fidelity=fidelity,
             learned=learned,
             earlier=earlier,
-            warnings=[*failures, *reasons],
+            warnings=reasons,
             timing=timing(source, schedule, self._timings),
         )
 
@@ -242,7 +242,7 @@ class Restoration:
                 return
             yield Turn.WAITING
 
-    def _learning(self, character: Character, reasons: list[str], earlier: Lesson | None) -> Work[Learned | None]:
+    def _learning(self, reasons: list[str], earlier: Lesson | None) -> Work[Learned | None]:
         """Learn where the method asks for it and the stack allows it; otherwise add to the reasons why not."""
         source, settings, schedule, compute = self.source, self._settings, self.schedule, self._compute
         if settings.method not in ("auto", "finetune", "pretrained"):
@@ -251,6 +251,8 @@ class Restoration:
         if planes < FEWEST_PLANES:
             reasons.append(f"{planes} planes are too few to learn from (at least {FEWEST_PLANES}): interpolated")
             return None
+        self._progress("characterise", 0.0)
+        character = characterise(source)
         torch.manual_seed(settings.seed)
         if earlier:
             network, denoising, weights = earlier.deblurring, earlier.denoising, earlier.weights
@@ -287,7 +289,7 @@ class Restoration:
         yield from self._planes(None)
         yield from learned.stack.taking(at_once=True)
         schedule.reserve(lambda: time_left(speed, learned.stack), anew=True)  # most has been denoised meanwhile
-        self._learnt = True
+        self._is_over = schedule.is_out_of_time
         yield Turn.READY
         if finetune and learned.steps == 0:
             reasons.append("no time to fine-tune before the deadline: the pre-trained network was used as it is")
@@ -303,6 +305,10 @@ class Restoration:
         writer: RestoredWriter,
     ) -> Work[Fidelity]:
         source = self.source
+        if method.name == "interpolate":
+            self._is_over = _never
+        elif method.name == "richardson-lucy":
+            self._is_over = self.schedule.is_last_moment
         step = 1.0 if source.acquisition.numpy_dtype.kind in "ui" else 0.0
         fidelity = Fidelity(grid, character.noise, found.psf.kernel, field, step=step)
         self._decide("restore", f"method {method.name}")
@@ -319,16 +325,17 @@ class Restoration:
         self.schedule.landed = share
         self._progress(stage, share)
 
-    def _characterised(self, *, after_failure: bool) -> tuple[Character, list[str]]:
-        """Characterise the stack; where that may be what failed before, do without and say so."""
+    def _characterised(self, reasons: list[str]) -> Character:
+        """Characterise a stack that was not learnt from; to interpolate it, that may fail."""
         try:
-            return characterise(self.source), []
+            return characterise(self.source)
         except OSError:
             raise
         except Exception as error:
-            if not after_failure:
+            if self._settings.method != "interpolate":
                 raise
-            return uncharacterised(), [f"noise could not be estimated ({type(error).__name__}: {error})"]
+            reasons.append(f"noise could not be estimated ({type(error).__name__}: {error})")
+            return uncharacterised()
 
     def _psf(self, character: Character, reasons: list[str]) -> FoundPsf:
         """Find the point spread function of a stack that was not learnt from; a usual one if that fails."""

@@ -94,12 +94,12 @@ def test_time_to_restore_is_kept_free():
     assert schedule.worth_learning(10**6)
     stack.now = 157.0
     assert schedule.worth_learning(10**6)
-    assert not schedule.out_of_time()
+    assert not schedule.is_out_of_time()
     stack.now = 157.6  # not even if it were twice as fast as was measured
-    assert schedule.out_of_time()
-    assert not schedule.out_of_time(learnt=False)
+    assert schedule.is_out_of_time()
+    assert not schedule.is_last_moment()
     stack.now = 158.5
-    assert schedule.out_of_time(learnt=False)
+    assert schedule.is_last_moment()
     assert not schedule.worth_learning(10**6)
     assert schedule.deblurring(0) == 1
 
@@ -109,14 +109,14 @@ def test_a_busy_moment_is_not_the_last_word():
     schedule = stack.schedule(Budget(total=100, tail=0))
     schedule.reserve(lambda: RestoringTime(500.0, 0.0))
     assert schedule.time_to_train == pytest.approx(40)
-    assert schedule.out_of_time()
+    assert schedule.is_out_of_time()
     stack.now += 10
     schedule.reserve(lambda: RestoringTime(5.0, 0.0))  # too soon to measure again
-    assert schedule.out_of_time()
+    assert schedule.is_out_of_time()
     for _ in range(2):
         stack.now += 31
         schedule.reserve(lambda: RestoringTime(5.0, 0.0))
-        assert not schedule.out_of_time()
+        assert not schedule.is_out_of_time()
     assert schedule.time_to_train == pytest.approx(100 - 72 - 5 * MARGIN)  # the median of three
 
 
@@ -162,10 +162,10 @@ def test_restoring_goes_on_while_there_is_hope_and_time_to_interpolate(seconds, 
     stack = Stack()
     with restoring(stack) as schedule:
         assert schedule.deadline == 144.0
-        assert not schedule.out_of_time()
+        assert not schedule.is_out_of_time()
         stack.now += seconds
         schedule.passed(1, done, 1.0)
-        assert schedule.out_of_time() == given_up
+        assert schedule.is_out_of_time() == given_up
 
 
 def test_what_other_stacks_need_is_kept_free():
@@ -173,9 +173,9 @@ def test_what_other_stacks_need_is_kept_free():
     with restoring(stack, others=lambda: [Demand(145.0, 50.0, 3.0), Demand(300.0, 50.0, 3.0)]) as schedule:
         stack.now += 7.5
         schedule.passed(1, 0.8, 1.0)
-        assert not schedule.out_of_time()
+        assert not schedule.is_out_of_time()
         stack.now += 0.2
-        assert schedule.out_of_time()  # 1.2 · 2 s for this one, 3 s, and 2 s for a turn
+        assert schedule.is_out_of_time()  # 1.2 · 2 s for this one, 3 s, and 2 s for a turn
 
 
 def test_parts_that_have_not_begun_are_as_slow_as_those_that_have():
@@ -242,10 +242,14 @@ def test_a_number_of_steps_asks_no_clock():
 
     schedule = Schedule(Budget(total=1, tail=0, steps=10), broken)
     assert schedule.worth_learning(10**6)
-    assert not schedule.out_of_time()
+    assert not schedule.is_out_of_time()
     assert schedule.directions == schedule.decide_directions() == 2
     assert [schedule.denoising(k) for k in (0, 5, 10)] == [0.0, 0.5, 1.0]
     assert [schedule.deblurring(k) for k in (0, 5, 12)] == [0.0, 0.5, 1.0]
+
+
+def never():
+    return False
 
 
 class Device:
@@ -279,8 +283,7 @@ class Device:
             waiting = sorted((s for s in self.stacks if s.waits(self.now)), key=lambda s: s.schedule.deadline)
             for stack in waiting:
                 with stack.schedule.turn():
-                    given_up = stack.may_be_given_up and stack.schedule.out_of_time(learnt=stack.learnt)
-                    if stack.work.throw(OutOfTimeError) if given_up else next(stack.work):
+                    if stack.work.throw(OutOfTimeError) if stack.is_over() else next(stack.work):
                         break
             else:
                 self.now = min(stack.next_plane(self.now) for stack in self.stacks if stack.done is None)
@@ -291,7 +294,7 @@ class Device:
             yield from self.learns_and_deblurs(stack)
             stack.method = "network"
         except OutOfTimeError:
-            stack.may_be_given_up = False
+            stack.is_over = never
             while not stack.arrivals(self.now).complete:
                 yield False
             self.now += stack.interpolating
@@ -301,7 +304,7 @@ class Device:
 
     def learns_and_deblurs(self, stack):
         schedule = stack.schedule
-        stack.may_be_given_up = True
+        stack.is_over = schedule.is_last_moment
         for _ in range(4):
             self.now += stack.before / 4
             yield True
@@ -316,7 +319,7 @@ class Device:
             yield True
         while not stack.arrivals(self.now).complete:
             yield False
-        stack.learnt = True
+        stack.is_over = schedule.is_out_of_time
         yield True
         took = stack.measured().first * self.slowness / self.REGIONS
         for region in range(self.REGIONS):
@@ -339,7 +342,7 @@ class Arriving:
         at = [first + (z // burst * burst) * interval + stall * (z >= planes // 2) for z in range(planes)]
         self.at = at
         self.restoring, self.interpolating, self.before = restoring, interpolating, before
-        self.may_be_given_up = self.learnt = False
+        self.is_over = never
         self.done, self.method, self.trained, self.deadline = None, "", 0.0, 0.0
 
     def measured(self):
