@@ -20,6 +20,7 @@ from threading import Barrier
 from typing import TypeVar
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from otf_stream.config import DeviceName
 
@@ -121,6 +122,8 @@ def choose_compute(choice: DeviceName = "auto", cores: int | None = None) -> Com
     RuntimeError
         Where ``cuda`` is asked for and this torch sees no such device.
     """
+    # NumPy's matrices are small here. Shared by all cores they take five times as long beside two busy processes.
+    threadpool_limits(1, user_api="blas")
     cuda = torch.cuda.is_available()
     if choice == "cuda" and not cuda:
         raise RuntimeError(

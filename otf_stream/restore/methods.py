@@ -301,7 +301,8 @@ def _through(
     passed(0.0)
     for end in compute.map(restore, range(0, slices, batch)):
         passed(end / slices)
-        yield Turn.READY
+        if end < slices:
+            yield Turn.READY
     return volume
 
 

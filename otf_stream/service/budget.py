@@ -247,6 +247,11 @@ class Schedule:
                 self._landing = 1
         return self._landing
 
+    @property
+    def through(self) -> int:
+        """Slices of how many directions have gone through the network, of every part that has been restored."""
+        return 2 if self._pass and self._pass.direction == 2 and self._pass.done == 1 else 1
+
     def is_last_moment(self) -> bool:
         """Whether the stack must be interpolated now, for itself and those that come after it to be in time."""
         return self._budget.steps is None and self._spare() < _LONGEST_TURN

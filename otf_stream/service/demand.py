@@ -78,8 +78,8 @@ def time_to_learn(now: float, mine: Demand, others: Sequence[Demand]) -> float:
 def time_to_spare(now: float, mine: Demand, others: Sequence[Demand]) -> float:
     """Return how long it is until stacks must be interpolated, one after the other, for none to be late.
 
-    A stack that could not be in time even if it were interpolated at once, or once it has arrived, does not count: that
-    one is lost.
+    Another stack that could not be in time even if it were interpolated at once, or once it has arrived, takes its time
+    but is no reason to hurry: that one is lost.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ def time_to_spare(now: float, mine: Demand, others: Sequence[Demand]) -> float:
     """
     spare, end = float("inf"), now
     for demand in sorted([mine, *others], key=lambda demand: demand.deadline):
-        if max(now, demand.arrived) + demand.interpolating <= demand.deadline:
-            end += demand.interpolating
+        end += demand.interpolating
+        if demand is mine or max(now, demand.arrived) + demand.interpolating <= demand.deadline:
             spare = min(spare, demand.deadline - end)
     return spare

@@ -190,7 +190,7 @@ class Restoration:
                 lambda: RestoredWriter.create(self._store, dtype=source.acquisition.dtype)
             )
             fidelity = yield from self._landing(grid, method, field, found, character, writer)
-            if learned and learned.trust.best == "network" and schedule.directions == 1:
+            if learned and learned.trust.best == "network" and schedule.through == 1:
                 reasons.append("time for XZ slices alone: YZ slices did not go through the network")
             # What is left of planes without haze is divided by the core's share of the light, and so are errors in it.
             bearable = min(LIGHT_LOST / (field.core_share if field else 1.0), _MOST_LIGHT_LOST)
@@ -251,6 +251,8 @@ class Restoration:
         if planes < FEWEST_PLANES:
             reasons.append(f"{planes} planes are too few to learn from (at least {FEWEST_PLANES}): interpolated")
             return None
+        if not schedule.worth_learning(source.voxels):
+            raise OutOfTimeError
         self._progress("characterise", 0.0)
         character = characterise(source)
         torch.manual_seed(settings.seed)
@@ -267,8 +269,6 @@ class Restoration:
         if character.scale <= 0 and (character := characterise(source)).scale <= 0:
             reasons.append("the stack has no contrast, every pixel is alike: interpolated")
             return None
-        if not schedule.worth_learning(source.voxels):
-            raise OutOfTimeError
         self._decide("learn", "warm start" if earlier else "from the pre-trained networks")
         finetune = settings.method != "pretrained"
         learned = yield from learn(
@@ -353,7 +353,7 @@ class Restoration:
         spent, voxels = self.schedule.spent, self.source.voxels
         if learned:
             landed, taken = spent - self.schedule.measured_at, spent - self.schedule.trained
-            measured = self.schedule.measured(self.schedule.directions)
+            measured = self.schedule.measured(self.schedule.through)
             self._costs.restored(voxels, measured=measured, landed=landed, taken=taken)
         elif method.name == "interpolate":
             self._costs.interpolated(voxels, self._timings["restore"] + self._timings["pyramid"])

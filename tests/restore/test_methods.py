@@ -157,12 +157,12 @@ def test_it_is_told_how_far_each_direction_is():
     assert all(region_share <= 1 for _, region_share in told)
 
 
-def run_out(raw, region, at):
-    """Restore until `at` has passed; then there is no more time."""
-    told = []
+def run_out(raw, region, direction):
+    """Restore until some slices of `direction` are through; then there is no more time."""
+    told = [(0, 0.0)]
     method = paced(raw, passed=lambda direction, share, region: told.append((direction, share)))
     work = restore_region(method, region, raw)
-    while not told or told[-1] != at:
+    while told[-1][0] != direction:
         assert next(work) is Turn.READY
     try:
         work.throw(OutOfTimeError)
@@ -170,19 +170,21 @@ def run_out(raw, region, at):
         return done.value
 
 
-def test_if_time_runs_out_slices_of_one_direction_are_left():
+def test_if_time_runs_out_slices_of_one_direction_are_left(monkeypatch):
     raw = sample(9, 40)
+    monkeypatch.setattr("otf_stream.restore.methods._SLICE_PIXELS", 20 * 44 * 48)  # some slices a turn
     expected = whole(paced(raw, directions=lambda region: 1), raw)
-    assert torch.equal(run_out(raw, everywhere(raw), (2, 1.0)), expected)
+    assert torch.equal(run_out(raw, everywhere(raw), direction=2), expected)
     with pytest.raises(OutOfTimeError):
-        run_out(raw, everywhere(raw), (1, 1.0))
+        run_out(raw, everywhere(raw), direction=1)
 
 
-def test_a_part_of_a_volume_goes_as_far_as_the_others_or_nowhere():
+def test_a_part_of_a_volume_goes_as_far_as_the_others_or_nowhere(monkeypatch):
+    monkeypatch.setattr("otf_stream.restore.methods._SLICE_PIXELS", 20 * 44 * 48)
     raw = sample(9, 40)
     part = Region(slice(0, 20), slice(0, 40), slice(0, 40), slice(0, 40))
     with pytest.raises(OutOfTimeError):
-        run_out(raw, part, (2, 1.0))
+        run_out(raw, part, direction=2)
 
 
 def test_an_untrained_network_is_richardson_lucy():

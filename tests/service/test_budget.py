@@ -156,6 +156,7 @@ def restoring(stack, **more):
         (6.0, 0.1, False),  # too early to tell
         (9.4, 0.7, False),
         (9.7, 0.9, True),  # now or never
+        (11.9, 0.99, False),  # it is all but finished
     ],
 )
 def test_restoring_goes_on_while_there_is_hope_and_time_to_interpolate(seconds, done, given_up):

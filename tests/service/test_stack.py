@@ -1,5 +1,6 @@
 """One stack through all stages: reproducible, complete whatever comes, and honest about it."""
 
+import itertools
 import threading
 import time
 
@@ -14,7 +15,8 @@ from otf_stream.learn.nafnet import NAFNet, deblurring_network
 from otf_stream.learn.training import layers_of
 from otf_stream.restore.methods import Grid
 from otf_stream.restore.methods import interpolated as interpolated_planes
-from otf_stream.service.budget import Budget
+from otf_stream.restore.trust import Trust
+from otf_stream.service.budget import Budget, Schedule
 from otf_stream.service.settings import Settings
 from otf_stream.service.stack import EmptyStackError, restore_stack
 from otf_stream.store.restored import read_provenance, read_restored
@@ -186,6 +188,47 @@ def test_without_time_the_stack_is_interpolated_and_says_so(session):
     assert provenance["method"] == "interpolate"
     assert "no time" in provenance["warnings"][0]
     np.testing.assert_allclose(read_restored(store.path, (0, 0)), interpolated(stack, 4.0), atol=0.51)
+
+
+def test_wherever_time_runs_out_there_is_a_whole_volume_and_it_is_told_what_of(session, tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    weights = tmp_path / "small.safetensors"
+    save_weights(NAFNet(guide_channels=1, width=8, enc_blk_nums=(1,), middle_blk_num=1, dec_blk_nums=(1,)), weights, {})
+    settings, stack = Settings(budget=Budget(steps=2), weights=weights), small_stack(planes=8, side=56)
+    asked, at = 0, None
+
+    def is_over(schedule):
+        nonlocal asked
+        asked += 1
+        return asked == at
+
+    monkeypatch.setattr(Schedule, "is_last_moment", is_over)
+    monkeypatch.setattr(Schedule, "is_out_of_time", is_over)
+    # With no haze and no step of training, Richardson-Lucy might win the exam.
+    monkeypatch.setattr(Trust, "best", "network")
+
+    def restored(name):
+        nonlocal asked
+        asked = 0
+        store = session({(0, 0): stack}, name=name)
+        return restore_stack(store, (0, 0), settings, CPU), read_restored(store.path, (0, 0))
+
+    told, whole = restored("in time")
+    assert told["method"] == "finetune"
+    assert told["warnings"] == []
+    turns, methods = asked, []
+    for at in sorted({*range(1, turns, 9), *range(turns - 6, turns, 2)}):
+        told, volume = restored(f"after {at}")
+        methods.append(told["method"])
+        if told["method"] == "interpolate":
+            assert told["warnings"] == [
+                "no time to restore with the network before the deadline, the machine is too busy: interpolated"
+            ]
+            np.testing.assert_allclose(volume, interpolated(stack, 4.0), atol=0.51)
+        else:
+            assert told["warnings"] == ["time for XZ slices alone: YZ slices did not go through the network"]
+            assert not np.array_equal(volume, whole)
+    assert [method for method, _ in itertools.groupby(methods)] == ["interpolate", "finetune"]
 
 
 def test_richardson_lucy_and_interpolation_can_be_asked_for(session):
