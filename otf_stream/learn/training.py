@@ -93,7 +93,9 @@ class Trainer:
         self._parts = parts if compute.device.type == "cpu" else 1
         self._replicas = [self._network, *(_replica(self._network) for _ in range(self._parts - 1))]
         self._peak = learning_rate
-        self._optimiser = torch.optim.AdamW(self._trained, lr=learning_rate, betas=(0.9, 0.95), weight_decay=1e-4)
+        self._optimiser = torch.optim.AdamW(
+            self._trained, lr=learning_rate, betas=(0.9, 0.95), weight_decay=1e-4, fused=True
+        )
         self.steps = 0
         self.losses: list[float] = []
 

@@ -217,7 +217,7 @@ def test_wherever_time_runs_out_there_is_a_whole_volume_and_it_is_told_what_of(s
     assert told["method"] == "finetune"
     assert told["warnings"] == []
     turns, methods = asked, []
-    for at in sorted({*range(1, turns, 9), *range(turns - 6, turns, 2)}):
+    for at in sorted({*range(1, turns, 15), *range(turns - 6, turns, 3)}):
         told, volume = restored(f"after {at}")
         methods.append(told["method"])
         if told["method"] == "interpolate":
