@@ -15,7 +15,7 @@ _UNTRIED_MARGIN, _TRIED_MARGIN = 1.6, 1.5
 _REMEMBERED = 8  # stacks
 _LEAST_RATIO = 0.8
 _GUESSED_VOXEL = 2e-6  # seconds to restore one on a slow core, before any was
-_INTERPOLATED_STACK = 1.0  # seconds, for what is done whatever the size, on a busy machine
+_INTERPOLATED_STACK = 1.0  # seconds, for noise and blur, whatever the size, on a busy machine
 _INTERPOLATED_VOXEL = 1.5e-7  # reading, comparing, compressing and the pyramid, on one slow core
 
 
@@ -66,8 +66,8 @@ class Costs:
             self._ratios.append(max(landed / measured, _LEAST_RATIO))
 
     def interpolated(self, voxels: int, taken: float) -> None:
-        """Take note of a stack of ``voxels`` that was interpolated in ``taken`` seconds."""
-        self._interpolated.append(max(taken - _INTERPOLATED_STACK, 0.0) / max(voxels, 1))
+        """Take note of a stack of ``voxels`` that was interpolated and written in ``taken`` seconds."""
+        self._interpolated.append(taken / max(voxels, 1))
 
     def corrected(self, measured: float) -> float:
         """Return how many seconds restoring will take of which ``measured`` were measured on a sample."""
@@ -98,4 +98,5 @@ class Costs:
 
     def interpolating(self, voxels: int) -> float:
         """Return how many seconds interpolating ``voxels`` will take."""
-        return _INTERPOLATED_STACK + voxels * max(self._interpolated, default=_INTERPOLATED_VOXEL)
+        took = statistics.median(self._interpolated) if self._interpolated else _INTERPOLATED_VOXEL
+        return _INTERPOLATED_STACK + voxels * max(took, _INTERPOLATED_VOXEL)

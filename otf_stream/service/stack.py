@@ -114,6 +114,7 @@ class Restoration:
         self._memory = memory or Memory()
         self._writing = partial(writing, store.journal, patient=patient)
         self._timings: dict[str, float] = {}
+        self._began_to_land = 0.0
         self._work = self._restoring()
         self._is_over: Callable[[], bool] = _never
         self.provenance: dict[str, Any] | None = None
@@ -312,6 +313,7 @@ class Restoration:
         step = 1.0 if source.acquisition.numpy_dtype.kind in "ui" else 0.0
         fidelity = Fidelity(grid, character.noise, found.psf.kernel, field, step=step)
         self._decide("restore", f"method {method.name}")
+        self._began_to_land = self.schedule.spent
         yield from landing(source, grid, method, fidelity, writer, self._compute, self._landed, self._writing)
         return fidelity
 
@@ -356,7 +358,7 @@ class Restoration:
             measured = self.schedule.measured(self.schedule.through)
             self._costs.restored(voxels, measured=measured, landed=landed, taken=taken)
         elif method.name == "interpolate":
-            self._costs.interpolated(voxels, self._timings["restore"] + self._timings["pyramid"])
+            self._costs.interpolated(voxels, spent - self._began_to_land)
 
     def _decide(self, what: str, why: str, **figures: float) -> None:
         """Note a decision in the journal, and the figures behind it."""
