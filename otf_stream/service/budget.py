@@ -26,6 +26,7 @@ _TRUSTED = 3  # measurements
 _MEASURE_AGAIN = 30.0  # seconds
 _JUDGED = 0.25  # share of a direction after which its speed is known
 _HOPELESS = 2.0  # times as slow as it had to be
+_WORTH = 3.0  # times as long has to be left for learning
 _FINISHED = 0.3  # of the time to interpolate, which is all but writing
 _ENDING = 10  # steps that measuring a network's statistics and examining it take as long as
 _REPEATED_MARGIN = 1.2  # of what was done once already
@@ -247,6 +248,10 @@ class Schedule:
                 self._landing = 1
         return self._landing
 
+    def spares(self, seconds: float) -> bool:
+        """Whether there is time for something, in seconds, that makes learning better but is none itself."""
+        return self._budget.steps is not None or self.time_to_train > _WORTH * seconds
+
     @property
     def through(self) -> int:
         """Slices of how many directions have gone through the network, of every part that has been restored."""
@@ -260,14 +265,15 @@ class Schedule:
         """Whether restoring with the network must be given up: this is the last moment, or there is no hope.
 
         What was measured on a sample may have been measured in a busy moment, and a machine may become busy, or idle.
-        What is given up is lost, so it is given up too late rather than too soon; and not at all where interpolating
-        would take longer than what is left to be done.
+        What is given up is lost, so it is given up too late rather than too soon: as long as what is left, by what was
+        done, ends before the last moment, it goes on; and so it does where interpolating would take longer.
         """
         if self._budget.steps is not None:
             return False
         left = self._restoring_left(self._costs.corrected(min((time.first for time in self._measures), default=0.0)))
         spare = self._spare()
-        return (spare < _LONGEST_TURN or left > _HOPELESS * spare) and left > _FINISHED * self._interpolating()
+        over = spare < min(_LONGEST_TURN, _REPEATED_MARGIN * left) or left > _HOPELESS * spare
+        return over and left > _FINISHED * self._interpolating()
 
     def _spare(self) -> float:
         # Interpolating was measured when perhaps nothing else was to be done.

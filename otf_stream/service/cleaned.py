@@ -34,7 +34,7 @@ _COARSEST = 8
 # Where pinholes or two photons leave little haze, bins twice as wide take a tenth of the time and cost 0.02 dB; a light
 # sheet would lose 0.25 dB.
 _FAINT_HAZE, _FAINT_HAZE_BINNING = ("confocal", "multiphoton"), 4
-_ERROR_PLANES, _ERROR_SIDE = 24, 192  # of the window of planes whose errors are drawn
+_ERROR_PLANES, _ERROR_SIDE = 12, 192  # of the window of planes whose errors are drawn
 _HELD_OUT = 8  # one plane of so many is kept for the exam
 _BRIGHT = 99.9
 _LINES = 12  # rows, and columns, that are kept of every plane

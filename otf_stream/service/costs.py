@@ -1,8 +1,8 @@
 """What restoring costs on this device: measured on a sample before, and corrected by what it really took.
 
 A measurement on a few slices knows nothing of the disk, of compression, or of what else the machine is doing. Once
-whole stacks have been restored, the ratio of what they took to what had been measured is known, and the
-margin that guards a deadline can be smaller.
+whole stacks have been restored, the ratio of what they took to what had been measured is known, and the margin that
+guards a deadline is as small as the slowest of them allows.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import statistics
 from collections import deque
 from dataclasses import dataclass
 
-_UNTRIED_MARGIN, _TRIED_MARGIN = 1.6, 1.5
+_UNTRIED_MARGIN, _LEAST_MARGIN, _SLOWER = 1.6, 1.25, 1.15
 _REMEMBERED = 8  # stacks
 _LEAST_RATIO = 0.8
 _GUESSED_VOXEL = 2e-6  # seconds to restore one on a slow core, before any was
@@ -75,7 +75,9 @@ class Costs:
 
     def with_margin(self, measured: float) -> float:
         """Return how many seconds to keep free for that: a busy machine is slower than the one that was measured."""
-        return self.corrected(measured) * (_TRIED_MARGIN if self._ratios else _UNTRIED_MARGIN)
+        if not self._ratios:
+            return measured * _UNTRIED_MARGIN
+        return max(self.corrected(measured) * _LEAST_MARGIN, measured * max(self._ratios) * _SLOWER)
 
     def restoring(self, voxels: int) -> float:
         """Return how many seconds restoring ``voxels`` with a network will take, where no sample was measured."""

@@ -128,9 +128,11 @@ def learn(
     yield from stack.taking(at_once=True)
     found = find_psf(source, character.noise, measured)
     yield Turn.READY
+    begun = schedule.spent
     field = stack.haze(found)
     yield Turn.READY
     lessons = yield from stack.lessons(field)
+    refreshing = schedule.spent - begun
     anisotropy = source.acquisition.voxel_size.anisotropy
     pairs = AxialPairs(lessons.clean, lessons.errors, found.blur, anisotropy, generator)
     selected = select_layers(network, pairs(), compute) if finetune and layers == "zest" else None
@@ -146,7 +148,7 @@ def learn(
         yield from stack.taking()
         if stack.seen > seen:  # less is left to be denoised
             schedule.reserve(lambda: time_left(speed.measured_lately(), stack), anew=True)
-        if stack.seen >= _MORE * known:
+        if stack.seen >= _MORE * known and schedule.spares(refreshing):
             known = stack.seen
             if measured is None:
                 found = find_psf(source, character.noise)

@@ -155,7 +155,8 @@ def restoring(stack, **more):
         (6.0, 0.3, True),  # but not twice as fast
         (6.0, 0.1, False),  # too early to tell
         (9.4, 0.7, False),
-        (9.7, 0.9, True),  # now or never
+        (9.7, 0.8, True),  # now or never
+        (9.7, 0.9, False),  # it will end before that
         (11.9, 0.99, False),  # it is all but finished
     ],
 )
@@ -237,12 +238,21 @@ def test_the_other_direction_follows_if_there_is_time_after_the_first():
             assert schedule.decide_directions() == fit
 
 
+def test_what_makes_learning_better_may_not_take_its_time():
+    stack = Stack()
+    schedule = stack.schedule(Budget(total=60, tail=0))
+    stack.now = 148.0
+    assert schedule.spares(3.9)
+    assert not schedule.spares(4.1)
+
+
 def test_a_number_of_steps_asks_no_clock():
     def broken():
         raise AssertionError("the clock was asked")
 
     schedule = Schedule(Budget(total=1, tail=0, steps=10), broken)
     assert schedule.worth_learning(10**6)
+    assert schedule.spares(10**6)
     assert not schedule.is_out_of_time()
     assert schedule.directions == schedule.decide_directions() == 2
     assert [schedule.denoising(k) for k in (0, 5, 10)] == [0.0, 0.5, 1.0]

@@ -27,3 +27,15 @@ def test_nothing_is_known_of_a_device_that_has_restored_nothing():
     assert costs.restoring(VOXELS) > 0
     assert costs.corrected(3.0) == 3
     assert costs.with_margin(3.0) > 3
+
+
+def test_the_margin_is_as_small_as_what_was_seen_allows():
+    costs = Costs()
+    untried = costs.with_margin(10.0)
+    for _ in range(7):
+        costs.restored(VOXELS, measured=10.0, landed=10.0, taken=15.0)
+    steady = costs.with_margin(10.0)
+    assert 10 < steady < untried
+    costs.restored(VOXELS, measured=10.0, landed=18.0, taken=25.0)
+    assert costs.corrected(10.0) == 10
+    assert costs.with_margin(10.0) > 18
