@@ -289,12 +289,16 @@ class Restoration:
         self._decide("stop learning", "the time for it is over", steps=learned.steps)
         yield from self._planes(None)
         yield from learned.stack.taking(at_once=True)
+        found = learned.found
+        if settings.psf is None:  # of all planes, the blur can be told better
+            found = find_psf(source, learned.character.noise)
+            yield Turn.READY
         schedule.reserve(lambda: time_left(speed, learned.stack), anew=True)  # most has been denoised meanwhile
         self._is_over = schedule.is_out_of_time
         yield Turn.READY
         if finetune and learned.steps == 0:
             reasons.append("no time to fine-tune before the deadline: the pre-trained network was used as it is")
-        return replace(learned, weights=weights)
+        return replace(learned, weights=weights, found=found)
 
     def _landing(
         self,
