@@ -2,7 +2,7 @@
 
 A measurement on a few slices knows nothing of the disk, of compression, or of what else the machine is doing. Once
 whole stacks have been restored, the ratio of what they took to what had been measured is known, and the margin that
-guards a deadline is as small as the slowest of them allows.
+guards a deadline can be smaller, though not smaller than the slowest of them allows.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import statistics
 from collections import deque
 from dataclasses import dataclass
 
-_UNTRIED_MARGIN, _LEAST_MARGIN, _SLOWER = 1.6, 1.25, 1.15
+_UNTRIED_MARGIN, _TRIED_MARGIN, _SLOWER = 1.6, 1.5, 1.15
 _REMEMBERED = 8  # stacks
 _LEAST_RATIO = 0.8
 _GUESSED_VOXEL = 2e-6  # seconds to restore one on a slow core, before any was
@@ -77,7 +77,7 @@ class Costs:
         """Return how many seconds to keep free for that: a busy machine is slower than the one that was measured."""
         if not self._ratios:
             return measured * _UNTRIED_MARGIN
-        return max(self.corrected(measured) * _LEAST_MARGIN, measured * max(self._ratios) * _SLOWER)
+        return max(self.corrected(measured) * _TRIED_MARGIN, measured * max(self._ratios) * _SLOWER)
 
     def restoring(self, voxels: int) -> float:
         """Return how many seconds restoring ``voxels`` with a network will take, where no sample was measured."""

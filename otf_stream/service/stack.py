@@ -168,6 +168,7 @@ class Restoration:
         begun, reasons = time.monotonic(), list(failures)
         yield from self._planes(FEWEST_PLANES)
         self._timings.setdefault("wait", time.monotonic() - begun)
+        self._progress("characterise", 0.0)
         with self._timed("learn"):
             earlier = self._memory.recall(self._store.session, source.stack)
             learned = yield from self._learning(reasons, earlier)
@@ -254,7 +255,6 @@ class Restoration:
             return None
         if not schedule.worth_learning(source.voxels):
             raise OutOfTimeError
-        self._progress("characterise", 0.0)
         character = characterise(source)
         torch.manual_seed(settings.seed)
         if earlier:
