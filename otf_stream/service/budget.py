@@ -92,8 +92,8 @@ class _Pass:
         Which part had been restored when this one was begun.
     begun
         How long the stack had had the device by then.
-    done, seconds
-        The share of the slices that are through, and what they took.
+    done
+        The share of the slices that are through.
     """
 
     direction: int
@@ -101,7 +101,6 @@ class _Pass:
     before: float
     begun: float
     done: float = 0.0
-    seconds: float = 0.0
 
 
 class Schedule:
@@ -225,9 +224,9 @@ class Schedule:
         """
         if self._pass is None or not done:
             self._pass = _Pass(direction, share, self.landed, self.spent)
-        self._pass.done, self._pass.seconds = done, self.spent - self._pass.begun
+        self._pass.done = done
         if done >= _JUDGED:
-            self._direction = self._pass.seconds / done / share
+            self._direction = (self.spent - self._pass.begun) / done / share
 
     def decide_directions(self) -> int:
         """Decide, once, by what the first direction took, whether slices of the other go through the network too.

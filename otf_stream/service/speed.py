@@ -27,7 +27,7 @@ from otf_stream.service.costs import RestoringTime
 from otf_stream.service.source import StackSource
 from otf_stream.store.restored import BLOCK
 
-WRITTEN_PER_SECOND = 15e6  # voxels: reading, comparing, compressing and the pyramid, on one slow core
+_WRITTEN_PER_SECOND = 15e6  # voxels: reading, comparing, compressing and the pyramid, on one slow core
 _PIXELS, _SIDE = 2**15, 128  # of the slice, and of the plane, that speed is measured on
 _RUNS = 3
 _LATELY = 30.0  # seconds
@@ -94,7 +94,7 @@ class Speedometer:
         across = self._of_slices * sum(y * padded_pixels(self._network, depth, x) for y, x in sides)
         along = self._of_slices * sum(x * padded_pixels(self._network, depth, y) for y, x in sides)
         denoised = self._of_planes * to_denoise * sum(padded_pixels(self._denoising, y, x) for y, x in sides)
-        return RestoringTime(across + denoised + depth * sizes.y * sizes.x / WRITTEN_PER_SECOND, along)
+        return RestoringTime(across + denoised + depth * sizes.y * sizes.x / _WRITTEN_PER_SECOND, along)
 
 
 def _seconds_of_pixel(network: NAFNet, images: Callable[[], Tensor], compute: Compute) -> float:
