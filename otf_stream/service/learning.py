@@ -49,7 +49,8 @@ class Learned:
     """Networks for one stack, what they were taught with, and how they came about.
 
     ``scale`` is the unit of the deblurring network: counts, haze left out, of the brightest thousandth. ``layers`` were
-    fine-tuned, all if None. ``weights`` is the SHA-256 of those it started from.
+    fine-tuned, all if None. ``planes`` had been denoised when the blur was estimated. ``weights`` is the SHA-256 of
+    those it started from.
     """
 
     denoiser: Denoiser
@@ -63,6 +64,7 @@ class Learned:
     steps: int
     losses: tuple[float, ...]
     layers: tuple[str, ...] | None
+    planes: int
     weights: str = ""
 
 
@@ -174,6 +176,7 @@ def learn(
         trainer.steps,
         tuple(trainer.losses),
         selected,
+        known,
     )
 
 

@@ -290,7 +290,7 @@ class Restoration:
         yield from self._planes(None)
         yield from learned.stack.taking(at_once=True)
         found = learned.found
-        if settings.psf is None:  # of all planes, the blur can be told better
+        if settings.psf is None and learned.stack.seen > learned.planes:  # of more planes, the blur is told better
             found = find_psf(source, learned.character.noise)
             yield Turn.READY
         schedule.reserve(lambda: time_left(speed, learned.stack), anew=True)  # most has been denoised meanwhile
