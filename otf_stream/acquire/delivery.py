@@ -14,6 +14,7 @@ import time
 from bisect import bisect_right
 from contextlib import suppress
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Literal
 
 import zmq
@@ -121,11 +122,15 @@ class Delivery:
         except zmq.ZMQError as error:
             self._context.destroy(linger=0)
             raise ValueError(f"cannot connect to {address!r} ({error}); give tcp://HOST:PORT") from error
-        # ZeroMQ's sockets belong to one thread; a pair of plain ones wakes it from another, under Windows too.
+        # ZeroMQ's sockets belong to one thread; a pair of plain ones wakes it from another, under Windows too. Who sends
+        # lets the interpreter's lock go, and may wait 5 ms for it: not the camera's thread, but one that does only that.
         self._bell, self._ear = socket.socketpair()
         self._bell.setblocking(False)
         self._ear.setblocking(False)
+        self._rings = SimpleQueue[bool]()
+        self._ringer = threading.Thread(target=self._ring_the_bell, name="publisher's bell", daemon=True)
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
+        self._ringer.start()
         self._thread.start()
 
     @property
@@ -139,9 +144,8 @@ class Delivery:
         self.ring()
 
     def ring(self) -> None:
-        """Wake the thread: there is something to do."""
-        with suppress(OSError):  # It is awake already, or gone.
-            self._bell.send(b"!")
+        """Wake the thread: there is something to do. Takes the caller no time."""
+        self._rings.put(True)
 
     def end(self, reason: Literal["finished", "aborted"]) -> None:
         """Let the session end once every plane is delivered; `ended` tells when it has."""
@@ -151,10 +155,18 @@ class Delivery:
     def stop(self) -> None:
         """End the thread and close its sockets."""
         self._stop.set()
-        self.ring()
+        self._rings.put(False)
+        self._ringer.join()
         self._thread.join()
         self._bell.close()
         self._ear.close()
+
+    def _ring_the_bell(self) -> None:
+        goes_on = True
+        while goes_on:
+            goes_on = self._rings.get()
+            with suppress(OSError):  # The thread is awake already, or gone.
+                self._bell.send(b"!")
 
     def _run(self) -> None:
         poller = zmq.Poller()
