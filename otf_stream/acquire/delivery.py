@@ -122,8 +122,8 @@ class Delivery:
         except zmq.ZMQError as error:
             self._context.destroy(linger=0)
             raise ValueError(f"cannot connect to {address!r} ({error}); give tcp://HOST:PORT") from error
-        # ZeroMQ's sockets belong to one thread; a pair of plain ones wakes it from another, under Windows too. Who sends
-        # lets the interpreter's lock go, and may wait 5 ms for it: not the camera's thread, but one that does only that.
+        # ZeroMQ's sockets belong to one thread; a pair of plain ones wakes it from another, under Windows too. Who
+        # sends lets the interpreter's lock go, and may wait 5 ms for it: not the camera's thread, but one of its own.
         self._bell, self._ear = socket.socketpair()
         self._bell.setblocking(False)
         self._ear.setblocking(False)
