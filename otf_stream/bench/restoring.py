@@ -34,7 +34,7 @@ from otf_stream.learn.folding import folded
 from otf_stream.learn.nafnet import NAFNet
 from otf_stream.learn.slices import CHANNELS
 from otf_stream.learn.training import apply_network, with_statistics
-from otf_stream.restore.methods import slices_at_once
+from otf_stream.restore.deblurring import slices_at_once
 from otf_stream.service.budget import Budget
 from otf_stream.service.settings import Settings
 from otf_stream.service.stack import restore_stack

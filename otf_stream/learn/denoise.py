@@ -18,6 +18,7 @@ Zhang, Zuo, Zhang: FFDNet, IEEE TIP 27 (2018), for the map of the noise.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -42,6 +43,7 @@ _RECORRUPTION = 0.7
 _BATCH = 8
 _LEARNING_RATE = 3e-4  # the network knows noise already; more makes it forget
 _SMOOTHING = 5  # pixels over which light is averaged to tell the noise
+_TILE = 512  # pixels; of a larger image, activations fill the memory and take twice as long
 
 
 def denoising_network() -> NAFNet:
@@ -156,20 +158,47 @@ class Denoiser:
         reach: int = self.network.reach + _SMOOTHING // 2
         return reach
 
-    def __call__(self, planes: Tensor, wanted: slice = slice(None)) -> Tensor:
-        """Denoise the ``wanted`` ones of ``planes``, ``(n, y, x)``, counts, in the order in which they lie.
+    def parts(self, planes: Tensor, wanted: slice = slice(None)) -> Iterator[tuple[int, slice, slice, Tensor]]:
+        """Denoise the ``wanted`` ones of ``planes``, ``(n, y, x)``, counts, in the order in which they lie, by tiles.
 
-        One image each, which bounds the memory.
+        Tiles bound the memory, and do not show: each is denoised with as much around it as its pixels depend on.
+
+        Yields
+        ------
+        tuple
+            Which of the wanted planes, the rows and columns of the tile, and the tile, ``(y, x)`` counts.
         """
         offset, scale = self.noise.offset, self.scale
         light = (planes.to(self.compute.device) - offset) / scale
         noise, network = self.noise.rescaled(offset, scale), self._folded
+        height, width = light.shape[1:]
+        halo = -(-self.reach // network.multiple) * network.multiple
+        # Neighbours past the ends of the stack depend on where the ends are, not on which planes are wanted.
+        indices = range(len(light))[wanted]
+        tiles = [
+            (index, slice(top, min(top + _TILE, height)), slice(left, min(left + _TILE, width)))
+            for index in indices
+            for top in range(0, height, _TILE)
+            for left in range(0, width, _TILE)
+        ]
 
-        def clean(index: int) -> Tensor:
-            given = with_noise_map(neighbourhoods(light, slice(index, index + 1)), noise)
-            return apply_network(network, given, self.compute)[:, 0]
+        def clean(tile: tuple[int, slice, slice]) -> tuple[int, slice, slice, Tensor]:
+            index, y, x = tile
+            top, left = max(y.start - halo, 0), max(x.start - halo, 0)
+            window = light[:, top : y.stop + halo, left : x.stop + halo]
+            given = with_noise_map(neighbourhoods(window, slice(index, index + 1)), noise)
+            denoised = apply_network(network, given, self.compute)[0, 0]
+            inner = denoised[y.start - top : y.stop - top, x.start - left : x.stop - left]
+            return index - indices.start, y, x, inner * scale + offset
 
-        return torch.cat(list(self.compute.map(clean, range(len(planes))[wanted]))) * scale + offset
+        yield from self.compute.map(clean, tiles)
+
+    def __call__(self, planes: Tensor, wanted: slice = slice(None)) -> Tensor:
+        """Denoise the ``wanted`` ones of ``planes``, ``(n, y, x)``, counts, in the order in which they lie."""
+        clean = torch.empty(len(range(len(planes))[wanted]), *planes.shape[1:], device=self.compute.device)
+        for index, y, x, tile in self.parts(planes, wanted):
+            clean[index, y, x] = tile
+        return clean
 
     def recorded(self, planes: Tensor, generator: torch.Generator) -> Tensor:
         """Draw what the camera makes of true counts, ``(n, y, x)``."""

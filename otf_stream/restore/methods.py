@@ -1,4 +1,4 @@
-"""The ways to restore: linear interpolation, Richardson–Lucy, and the deblurring network.
+"""The classical ways to restore, linear interpolation and Richardson–Lucy, and what every way knows of a stack.
 
 All see a stack as planes at known positions on the isotropic grid. A plane that never came is a position that is not
 there: every method then spans the gap from its neighbours.
@@ -12,21 +12,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from otf_stream.learn.compute import Compute
-from otf_stream.learn.denoise import NEIGHBOURS, Denoiser
-from otf_stream.learn.folding import folded
-from otf_stream.learn.nafnet import NAFNet
-from otf_stream.learn.slices import shown
-from otf_stream.learn.training import apply_network
+from otf_stream.learn.denoise import Denoiser
 from otf_stream.optics.deconvolution import deconvolved
 from otf_stream.optics.forward import imaging_matrix, interpolation_matrix
 from otf_stream.optics.haze import spread
 from otf_stream.restore.regions import Method, Region
-from otf_stream.restore.turns import OutOfTimeError, Turn, Work
+from otf_stream.restore.turns import Turn, Work
 
-# Activations of so many pixels stay in the cache of a CPU core.
-_SLICE_PIXELS = 2**17
-_PLANES = 4  # denoised in one turn
+_DENOISED = 2**18  # pixels, in one turn
 _DECONVOLVED = 2**19  # voxels, in one turn
 
 
@@ -96,40 +89,22 @@ class HazeField:
         return light * self.core_share + spread(self.coarse, self.binning, y, x).to(light.device)
 
 
-@dataclass(frozen=True)
-class Cleaner:
-    """A way to come by planes without noise: by denoising them, or by having kept them.
-
-    Parameters
-    ----------
-    clean
-        Maps raw planes ``(z, y, x)``, counts, and the region that they are of, halo included, to denoised ones, by
-        turns.
-    reach
-        Lateral pixels around a pixel that its value depends on.
-    multiple
-        Regions are to begin at multiples of so many pixels.
-    """
-
-    clean: Callable[[Tensor, Region], Work[Tensor]]
-    reach: int
-    multiple: int
+Light = Callable[[slice, slice], Tensor]
+"""Reads a rectangle, rows and columns, of planes without noise: ``(z, y, x)``, light in counts."""
 
 
-def denoising(denoiser: Denoiser) -> Cleaner:
-    """Denoise planes when they are needed."""
-    return Cleaner(lambda raw, region: denoised(denoiser, raw), denoiser.reach, denoiser.network.multiple)
-
-
-def denoised(denoiser: Denoiser, planes: Tensor) -> Work[Tensor]:
-    """Denoise planes ``(n, y, x)``, counts, in the order in which they lie, a few a turn."""
-    parts = []
-    for start in range(0, len(planes), _PLANES):
-        before = min(start, NEIGHBOURS)
-        window = planes[start - before : start + _PLANES + NEIGHBOURS]
-        parts.append(denoiser(window, slice(before, before + _PLANES)))
-        yield Turn.READY
-    return torch.cat(parts)
+def denoised(denoiser: Denoiser, planes: Tensor, wanted: slice = slice(None)) -> Work[Tensor]:
+    """Denoise the ``wanted`` ones of planes ``(n, y, x)``, counts, in the order in which they lie, by turns."""
+    clean = planes.new_empty(len(range(len(planes))[wanted]), *planes.shape[1:], device=denoiser.compute.device)
+    pixels = 0
+    for index, y, x, tile in denoiser.parts(planes, wanted):
+        clean[index, y, x] = tile
+        pixels += tile.numel()
+        if pixels >= _DENOISED:
+            pixels = 0
+            yield Turn.READY
+    yield Turn.READY
+    return clean
 
 
 def interpolate(grid: Grid) -> Method:
@@ -139,7 +114,7 @@ def interpolate(grid: Grid) -> Method:
         yield Turn.READY
         return interpolated(grid, raw)
 
-    return Method("interpolate", 0, restore)
+    return Method("interpolate", restore)
 
 
 def interpolated(grid: Grid, planes: Tensor) -> Tensor:
@@ -162,20 +137,18 @@ def richardson_lucy(grid: Grid, kernel: Tensor, background: float) -> Method:
         volume = yield from _deconvolve(grid, kernel, raw - background)
         return volume.add_(background)
 
-    return Method("richardson-lucy", 0, restore)
+    return Method("richardson-lucy", restore)
 
 
-def clean_richardson_lucy(grid: Grid, cleaner: Cleaner, field: HazeField, kernel: Tensor, background: float) -> Method:
-    """Denoise the planes, free them of haze, and deconvolve along z; parameters as elsewhere here."""
+def clean_richardson_lucy(grid: Grid, light: Light, field: HazeField, kernel: Tensor, background: float) -> Method:
+    """Free denoised planes of haze, and deconvolve along z; parameters as elsewhere here."""
 
     def restore(raw: Tensor, region: Region) -> Work[Tensor]:
-        clean = yield from cleaner.clean(raw, region)
-        light = field.removed(clean - background, region.halo_y, region.halo_x)
-        volume = yield from _deconvolve(grid, kernel, light)
+        free = field.removed(light(region.y, region.x), region.y, region.x)
+        volume = yield from _deconvolve(grid, kernel, free)
         return volume.add_(background)
 
-    halo = -(-cleaner.reach // cleaner.multiple) * cleaner.multiple
-    return Method("richardson-lucy", halo, restore)
+    return Method("richardson-lucy", restore)
 
 
 def _deconvolve(grid: Grid, kernel: Tensor, light: Tensor) -> Work[Tensor]:
@@ -188,121 +161,6 @@ def _deconvolve(grid: Grid, kernel: Tensor, light: Tensor) -> Work[Tensor]:
         strip = light[:, top : top + rows]
         volume[:, top : top + rows] = deconvolved(*matrices, strip.flatten(1)).view(grid.depth, *strip.shape[1:])
         yield Turn.READY
-    return volume
-
-
-@dataclass(frozen=True)
-class Pace:
-    """Is told how far deblurring a region is, and decides how far it goes.
-
-    Parameters
-    ----------
-    passed
-        Given the direction, the share of its slices that have gone through the network, from 0 on, and the region.
-    directions
-        Given the region, once XZ slices are through: whether YZ slices go through the network too (2), or not (1).
-    """
-
-    passed: Callable[[int, float, Region], None] = lambda direction, share, region: None
-    directions: Callable[[Region], int] = lambda region: 2
-
-
-UNHURRIED = Pace()
-
-
-def deblur(
-    grid: Grid,
-    cleaner: Cleaner,
-    field: HazeField,
-    kernel: Tensor,
-    network: NAFNet,
-    compute: Compute,
-    *,
-    origin: float,
-    scale: float,
-    pace: Pace = UNHURRIED,
-) -> Method:
-    """Denoise the planes, free them of haze, run every XZ and every YZ slice through the network, and average the two.
-
-    Parameters
-    ----------
-    cleaner
-        Of lateral planes.
-    field
-        The haze of the whole stack.
-    kernel
-        Of the axial blur, ``(odd,)``, in voxels.
-    network
-        Ready for inference.
-    compute
-        Where it runs.
-    origin, scale
-        The network sees ``(counts − origin) / scale`` of planes without haze.
-    pace
-        Decides how far to go. Where YZ slices run out of time, those of XZ do, if the region is the whole field of
-        view: regions of one direction beside regions of two would show seams.
-    """
-    ready = folded(network)
-
-    def restore(raw: Tensor, region: Region) -> Work[Tensor]:
-        matrices = grid.imaging(kernel, raw.device), grid.interpolation(raw.device)
-        clean = yield from cleaner.clean(raw, region)
-        light = field.removed(clean - origin, region.halo_y, region.halo_x) / scale
-        del clean
-
-        def through(direction: int, light: Tensor) -> Work[Tensor]:
-            return _through(ready, compute, *matrices, light, lambda share: pace.passed(direction, share, region))
-
-        volume = yield from through(1, light)
-        if pace.directions(region) == 2:
-            try:
-                # Turned, the YZ slices of a stack are the XZ slices of its mirror image.
-                turned = yield from through(2, light.transpose(1, 2))
-                volume.add_(turned.transpose(1, 2)).div_(2)
-            except OutOfTimeError:
-                if not region.is_whole:
-                    raise
-        return volume.mul_(scale).add_(origin)
-
-    # Tiles are cut where the coarsest level of the networks has its pixels, or that level would see another grid.
-    multiple = max(network.multiple, cleaner.multiple)
-    halo = -(-(network.reach + cleaner.reach) // multiple) * multiple
-    return Method("network", halo, restore)
-
-
-def slices_at_once(depth: int, width: int) -> int:
-    """How many slices of ``depth × width`` pixels go through a network together."""
-    edge = 16  # what is mirrored around a slice counts as well
-    return max(_SLICE_PIXELS // ((depth + edge) * (width + edge)), 1)
-
-
-def _through(
-    network: NAFNet,
-    compute: Compute,
-    imaging: Tensor,
-    interpolation: Tensor,
-    light: Tensor,
-    passed: Callable[[float], None],
-) -> Work[Tensor]:
-    """Restore the slices of ``light``, ``(z, slices, width)``, into ``(z', slices, width)``, a few a turn.
-
-    ``passed`` is told the share that is done.
-    """
-    _, slices, width = light.shape
-    depth = len(interpolation)
-    volume = light.new_empty(depth, slices, width)
-    batch = slices_at_once(depth, width)
-
-    def restore(start: int) -> int:
-        sections = shown(imaging, interpolation, light[:, start : start + batch].transpose(0, 1))
-        volume[:, start : start + batch] = apply_network(network, sections, compute)[:, 0].transpose(0, 1)
-        return min(start + batch, slices)
-
-    passed(0.0)
-    for end in compute.map(restore, range(0, slices, batch)):
-        passed(end / slices)
-        if end < slices:
-            yield Turn.READY
     return volume
 
 

@@ -1,10 +1,10 @@
 """When a stack must be done, how its time is spent, and what is given up when there is too little.
 
 The deadline is ``max(first plane + total, last plane + tail)``. While planes still arrive the last one is predicted
-from their rate. Where time is short, slices of one direction go through the network rather than of both. Whatever is
-being done is given up at the last moment at which the stack, and those that come after it, can still be interpolated in
-time; or sooner, where there is no hope. Progress through training, a number from 0 to 1, is all that training ever sees
-of a clock, so that a fixed number of steps, which is reproducible, and a deadline, which is not, run the same code.
+from their rate. Where time is short, fewer YZ slices go through the network, or XZ slices alone. Whatever is being
+done is given up at the last moment at which the stack, and those that come after it, can still be interpolated in time;
+or sooner, where there is no hope. Progress through training, a number from 0 to 1, is all that training ever sees of a
+clock, so that a fixed number of steps, which is reproducible, and a deadline, which is not, run the same code.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from otf_stream.restore.deblurring import YZ_STEPS
 from otf_stream.service.costs import Costs, RestoringTime
 from otf_stream.service.demand import Demand, time_to_learn, time_to_spare
 
@@ -31,7 +32,9 @@ _FINISHED = 0.3  # of the time to interpolate, which is all but writing
 _ENDING = 10  # steps that measuring a network's statistics and examining it take as long as
 _REPEATED_MARGIN = 1.2  # of what was done once already
 _LONGEST_TURN = 2.0  # seconds, of other stacks', that the last moment must not fall into
-_SECOND_DIRECTION = 0.5  # of a stack's time for learning: learning for longer gains more than the average of two
+# What all YZ slices may take, as a share of a stack's time for learning, for every so manieth of them to be worth more
+# than learning for longer.
+_WORTH_YZ = {1: 0.05, 2: 0.5, 4: 1.25}
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class _Pass:
     Parameters
     ----------
     direction
-        The first or the second.
+        The first, XZ, or the second, YZ.
     share
         Which part of the volume.
     before
@@ -151,7 +154,7 @@ class Schedule:
         """How long the stack had had the device when what restoring will take was measured last."""
         self.landed = 0.0
         """Share of the volume that has been restored."""
-        self._landing: int | None = None
+        self._yz: float | None = None
         self._pass: _Pass | None = None
         self._direction: float | None = None
 
@@ -194,21 +197,21 @@ class Schedule:
         arrivals = self._arrivals()
         return self._budget.deadline(arrivals.first, arrivals.last(self._clock()))
 
-    def measured(self, directions: int) -> float:
-        """Seconds that restoring takes with slices of so many directions, as measured, without a margin."""
-        recent = sorted(time.of(directions) for time in self._measures[-_TRUSTED:])
+    def measured(self, yz: float) -> float:
+        """Seconds that restoring takes with such a share of the YZ slices, as measured, without a margin."""
+        recent = sorted(time.of(yz) for time in self._measures[-_TRUSTED:])
         return recent[len(recent) // 2] if recent else 0.0
 
     @property
-    def directions(self) -> int:
-        """Slices of how many directions are planned to go through the network: two, unless time is short."""
+    def yz(self) -> float:
+        """The share of the YZ slices that is to go through the network: all of them, unless time is short."""
         if self._budget.steps is not None:
-            return 2
-        if self._landing is not None:
-            return self._landing
-        once = self._time_to_learn(1)
-        more = self._costs.corrected(self.measured(2) - self.measured(1))
-        return 2 if more <= _SECOND_DIRECTION * (self.trained + once) else 1
+            return 1.0
+        if self._yz is not None:
+            return self._yz
+        learning = self.trained + self._time_to_learn(0.0)
+        every = self._costs.corrected(self.measured(1.0) - self.measured(0.0))
+        return next((1 / step for step in YZ_STEPS if every <= _WORTH_YZ[step] * learning), 0.0)
 
     def passed(self, direction: int, done: float, share: float) -> None:
         """Take note of how far restoring is.
@@ -226,35 +229,37 @@ class Schedule:
             self._pass = _Pass(direction, share, self.landed, self.spent)
         self._pass.done = done
         if done >= _JUDGED:
-            self._direction = (self.spent - self._pass.begun) / done / share
+            slices = self._yz or 1.0 if direction == 2 else 1.0
+            self._direction = (self.spent - self._pass.begun) / done / share / slices
 
-    def decide_directions(self) -> int:
-        """Decide, once, by what the first direction took, whether slices of the other go through the network too.
+    def decide_yz_step(self) -> int:
+        """Decide, once, by what XZ slices took, how many YZ slices go through the network too.
 
         Returns
         -------
         int
-            1 or 2. The same for every part: a volume of both would have seams.
+            One of `YZ_STEPS`, or 0 for none. The same for every part: a volume of both would have seams.
         """
-        if self._budget.steps is not None:
-            return 2
-        if self._landing is None:
-            self._landing = 2
-            # Of a volume in one part, the second direction can still be given up.
-            margin = _REPEATED_MARGIN if self._pass and self._pass.share < 1 else 1.0
-            mine = Demand(self.deadline, margin * self._restoring_left(0.0) + self._interpolating(), 0.0, self.trained)
-            if time_to_learn(self._clock(), mine, self._others()) < 0:
-                self._landing = 1
-        return self._landing
+        if self._yz is None:
+            fitting = (1 / step for step in YZ_STEPS if self._budget.steps is not None or self._fits(step))
+            self._yz = next(fitting, 0.0)
+        return round(1 / self._yz) if self._yz else 0
+
+    def _fits(self, step: int) -> bool:
+        # The fewest, of a volume in one part, can still be given up.
+        last_resort = step == YZ_STEPS[-1] and self._pass is not None and self._pass.share == 1
+        left = (1.0 if last_resort else _REPEATED_MARGIN) * self._restoring_left(0.0, 1 / step)
+        mine = Demand(self.deadline, left + self._interpolating(), 0.0, self.trained)
+        return time_to_learn(self._clock(), mine, self._others()) >= 0
 
     def spares(self, seconds: float) -> bool:
         """Whether there is time for something, in seconds, that makes learning better but is none itself."""
         return self._budget.steps is not None or self.time_to_train > _WORTH * seconds
 
     @property
-    def through(self) -> int:
-        """Slices of how many directions have gone through the network, of every part that has been restored."""
-        return 2 if self._pass and self._pass.direction == 2 and self._pass.done == 1 else 1
+    def yz_through(self) -> float:
+        """The share of the YZ slices that have gone through the network, of every part that has been restored."""
+        return self.yz if self._pass and self._pass.direction == 2 and self._pass.done == 1 else 0.0
 
     def is_last_moment(self) -> bool:
         """Whether the stack must be interpolated now, for itself and those that come after it to be in time."""
@@ -279,17 +284,22 @@ class Schedule:
         mine = Demand(self.deadline, 0.0, _REPEATED_MARGIN * self._interpolating())
         return time_to_spare(self._clock(), mine, self._others())
 
-    def _restoring_left(self, measured: float) -> float:
-        """Seconds that the network still takes; of ``measured`` ones, as long as what it takes is not known."""
+    def _restoring_left(self, measured: float, yz: float | None = None) -> float:
+        """Seconds that the network still takes, with a share ``yz`` of the YZ slices, or as many as was decided.
+
+        Of ``measured`` ones, as long as what it takes is not known.
+        """
         if self._pass is None or self._direction is None:
             return measured * (1 - self.landed)
-        share, directions = self._pass.share, self._landing or 1
-        here = share * (1 - self._pass.done + directions - self._pass.direction)
-        return self._direction * (here + directions * max(1 - self._pass.before - share, 0.0))
+        if yz is None:
+            yz = self._yz or 0.0
+        share, done = self._pass.share, self._pass.done
+        here = share * (1 - done + yz if self._pass.direction == 1 else yz * (1 - done))
+        return self._direction * (here + (1 + yz) * max(1 - self._pass.before - share, 0.0))
 
     def demand(self) -> Demand:
-        """Return what the stack asks of the device at the least: slices of one direction, unless both have begun."""
-        left = self._restoring_left(self._costs.with_margin(self.measured(1)))
+        """Return what the stack asks of the device at the least: XZ slices, unless others have begun."""
+        left = self._restoring_left(self._costs.with_margin(self.measured(0.0)))
         if self._pass is None:
             left += max(self._costs.preparing - (self.spent - self.trained), 0.0)
         arrived = self._arrivals().last(self._clock())
@@ -298,12 +308,12 @@ class Schedule:
     @property
     def time_to_train(self) -> float:
         """Seconds from now until training must stop. Negative where there is no time left even to restore."""
-        return self._time_to_learn(self.directions)
+        return self._time_to_learn(self.yz)
 
-    def _time_to_learn(self, directions: int) -> float:
-        now, deadline, once = self._clock(), self.deadline, self.measured(1)
-        # The second direction needs no margin: it can be left out.
-        restoring = self._costs.with_margin(once) + self._costs.corrected(self.measured(directions) - once)
+    def _time_to_learn(self, yz: float) -> float:
+        now, deadline = self._clock(), self.deadline
+        # YZ slices need no margin, and may use that of the XZ slices: they can be left out.
+        restoring = max(self._costs.with_margin(self.measured(0.0)), self._costs.corrected(self.measured(yz)))
         if len(self._measures) < _TRUSTED:
             # A measurement in a busy moment must not take all the time for learning away.
             restoring = min(restoring, _MOST_RESERVED * max(deadline - self._begun, 0.0))
@@ -326,9 +336,9 @@ class Schedule:
             "until_deadline_s": self.deadline - now,
             "to_spare_s": self._spare(),
             "to_learn_s": self.time_to_train,
-            "directions": self.directions,
-            "restoring_s": self._costs.with_margin(self.measured(self.directions)),
-            "measured_s": self.measured(self.directions),
+            "yz": self.yz,
+            "restoring_s": self._costs.with_margin(self.measured(self.yz)),
+            "measured_s": self.measured(self.yz),
             "spent_s": self.spent,
             "trained_s": self.trained,
             "others": len(others),

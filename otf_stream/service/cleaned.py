@@ -1,15 +1,16 @@
 """The planes of a growing stack, denoised and freed of haze: what deblurring is learnt from.
 
-Every plane is denoised once, as soon as its neighbours are there. All are kept binned, because the haze of one
-plane comes from all; in full only as many as training can use; and a few rows and columns of all, which are axial
-slices. The haze is computed anew as the stack grows.
+Every plane is denoised once, as soon as its neighbours are there, and put aside on the disk until the stack is
+restored. In memory all are kept binned, because the haze of one plane comes from all; a few rows and columns of all,
+which are axial slices; and of planes as much as training can use. The haze is computed anew as the stack grows.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,15 +21,15 @@ from otf_stream.learn.denoise import NEIGHBOURS, Denoiser
 from otf_stream.learn.pairs import PATCH, patch_side
 from otf_stream.learn.planes import PlanePool
 from otf_stream.optics.haze import binned, haze, share_left
-from otf_stream.restore.methods import Cleaner, Grid, HazeField, denoised, denoising
-from otf_stream.restore.regions import Region
+from otf_stream.restore.methods import Grid, HazeField, denoised
 from otf_stream.restore.turns import Turn, Work
 from otf_stream.service.character import FoundPsf, middle
 from otf_stream.service.source import StackSource
 
 _LOOK = 0.5  # seconds between two looks for new planes
-_BATCH = 4  # planes read, or denoised, at a time
-_KEPT = 48 * 2**20  # pixels kept in full
+_BATCH = 4  # planes read at a time
+_KEPT = 16 * 2**20  # pixels that training can use
+_WINDOW = 1024  # side of what is kept for training of a plane: of a few whole ones it would learn less
 _HAZE_VOXELS = 4 * 2**20
 _COARSEST = 8
 # Where pinholes or two photons leave little haze, bins twice as wide take a tenth of the time and cost 0.02 dB; a light
@@ -112,6 +113,24 @@ class Lessons:
     scale: float
 
 
+@dataclass(frozen=True)
+class _Window:
+    """A part of a denoised plane: which part, and its light ``(y, x)`` in counts."""
+
+    y: slice
+    x: slice
+    light: Tensor
+
+
+Room = Callable[[Callable[[], None]], Work[None]]
+"""Writes, and may wait for room on the disk."""
+
+
+def _unhindered(write: Callable[[], None]) -> Work[None]:
+    yield from ()
+    write()
+
+
 class CleanStack:
     """Denoises planes as they come, and keeps what haze and pairs are computed from.
 
@@ -123,18 +142,24 @@ class CleanStack:
         Of its planes.
     generator
         Source of randomness, on the computing device.
+    room
+        Puts planes aside.
     """
 
-    def __init__(self, source: StackSource, denoiser: Denoiser, generator: torch.Generator) -> None:
+    def __init__(
+        self, source: StackSource, denoiser: Denoiser, generator: torch.Generator, *, room: Room = _unhindered
+    ) -> None:
         sizes = source.acquisition.sizes
         self._denoiser = denoiser
         self._generator = generator
+        self._room = room
         self._feed = Feed(source)
         self._voxel_size = source.acquisition.voxel_size
         self._anisotropy = self._voxel_size.anisotropy
         self._lateral = slice(0, sizes.y), slice(0, sizes.x)
         self._coarse: dict[int, Tensor] = {}
-        self._full: dict[int, Tensor] = {}
+        self._aside = source.scratch()
+        self._kept: dict[int, _Window] = {}
         self._rows, self._columns = (
             sorted({(2 * i + 1) * n // (2 * _LINES) for i in range(_LINES)}) for n in (sizes.y, sizes.x)
         )
@@ -143,7 +168,8 @@ class CleanStack:
         self._source = source
         self._haze_time = 0.0
         self._errors: Tensor | None = None
-        self._room = max(_KEPT // (sizes.y * sizes.x), 1)
+        self._window = min(sizes.y, _WINDOW), min(sizes.x, _WINDOW)
+        self._most = max(_KEPT // (self._window[0] * self._window[1]), 1)
         finest = _FAINT_HAZE_BINNING if source.acquisition.modality in _FAINT_HAZE else 2
         self.binning = next(
             (b for b in range(finest, _COARSEST) if sizes.z * sizes.y * sizes.x <= _HAZE_VOXELS * b**2), _COARSEST
@@ -161,20 +187,32 @@ class CleanStack:
         return self._feed.seen
 
     def taking(self, *, at_once: bool = False) -> Work[None]:
-        """Denoise the planes that have come, a few a turn."""
+        """Denoise the planes that have come, by turns."""
         for batch in self._feed.fresh(at_once=at_once):
-            light = self._denoiser(batch.planes, batch.wanted) - self._denoiser.noise.offset
+            light = (yield from denoised(self._denoiser, batch.planes, batch.wanted)) - self._denoiser.noise.offset
             self._coarse.update(zip(batch.indices, binned(light, self.binning), strict=True))
             for z, plane in zip(batch.indices, light, strict=True):
+                yield from self._room(partial(self._aside.put, z, plane.cpu().numpy()))
                 self._lines[z] = plane[self._rows], plane[:, self._columns]
-                if len(self._full) >= self._room:
-                    # All are equally likely to stay.
-                    slot = int(torch.randint(self.seen + 1, (), generator=self._generator, device=plane.device))
-                    if slot >= self._room:
-                        continue
-                    del self._full[sorted(self._full)[slot]]
-                self._full[z] = plane
-            yield Turn.READY
+                self._keep(z, plane)
+
+    def _keep(self, z: int, plane: Tensor) -> None:
+        """Keep a window of a plane for training; past the capacity all are equally likely to stay."""
+        if len(self._kept) >= self._most:
+            slot = self._drawn(self.seen + 1)
+            if slot >= self._most:
+                return
+            del self._kept[sorted(self._kept)[slot]]
+        y, x = (
+            slice(start := self._drawn(side - length + 1), start + length)
+            for side, length in zip(plane.shape, self._window, strict=True)
+        )
+        self._kept[z] = _Window(y, x, plane[y, x].clone())
+
+    def _drawn(self, high: int) -> int:
+        """Draw a whole number below ``high``; where there is no choice, nothing is drawn."""
+        device = self._generator.device
+        return int(torch.randint(high, (), generator=self._generator, device=device)) if high > 1 else 0
 
     def haze(self, found: FoundPsf, planes: Sequence[int] | None = None) -> HazeField:
         """Compute the haze, or return what was computed if nothing has changed.
@@ -202,23 +240,14 @@ class CleanStack:
         self._haze, self._haze_time = (found, there, wanted, field), time.monotonic() - begun
         return field
 
-    def cleaner(self, planes: Sequence[int]) -> Cleaner:
-        """Return how these planes of the stack are freed of noise: looked up, if all of them were kept in full."""
-        if not self._full.keys() >= set(planes):
-            return denoising(self._denoiser)
-
-        def clean(raw: Tensor, region: Region) -> Work[Tensor]:
-            yield Turn.READY
-            light = torch.stack([self._full[z][region.halo_y, region.halo_x] for z in planes])
-            return light + self._denoiser.noise.offset
-
-        return Cleaner(clean, reach=0, multiple=1)
+    def light(self, planes: Sequence[int], y: slice, x: slice) -> Tensor:
+        """Return a window of denoised planes, ``(z, y, x)``, light in counts."""
+        return torch.from_numpy(self._aside.read(planes, y, x)).to(self._denoiser.compute.device)
 
     @property
     def left_to_denoise(self) -> int:
-        """How many planes are still to be denoised, for the first time or once more, to restore the stack."""
-        planes = len(self._source.extent)
-        return planes - self.seen if planes <= self._room else planes
+        """How many planes are still to be denoised."""
+        return len(self._source.extent) - self.seen
 
     def axial(self, found: FoundPsf) -> tuple[Grid, list[Tensor]]:
         """Return some axial slices of the planes that have been denoised.
@@ -246,14 +275,14 @@ class CleanStack:
         return grid, [torch.stack(xz), torch.stack(yz)]
 
     def lessons(self, field: HazeField) -> Work[Lessons]:
-        """Free the planes that are kept in full of their haze, and set some of them aside; by turns."""
+        """Free the planes that are kept of their haze, and set some of them aside; by turns."""
         there = sorted(self._coarse)
-        kept = sorted(self._full)
+        kept = sorted(self._kept)
         clean = []
         for z in kept:
-            row = there.index(z)
+            row, window = there.index(z), self._kept[z]
             one = HazeField(field.coarse[row : row + 1], field.binning, field.core_share)
-            clean.append(one.removed(self._full[z][None], *self._lateral))
+            clean.append(one.removed(window.light[None], window.y, window.x))
         planes = torch.cat(clean)
         step = max(planes.numel() // 2**24, 1)
         scale = max(float(np.percentile(planes.flatten()[::step].cpu().numpy(), _BRIGHT)), 1e-6)
@@ -271,10 +300,10 @@ class CleanStack:
 
     def _drawn_errors(self) -> Work[Tensor]:
         """Return what denoising leaves in some planes, ``(z, y, x)``, counts; drawn anew for twice as many."""
-        some = sorted(self._full)[:_ERROR_PLANES]
+        some = sorted(self._coarse)[:_ERROR_PLANES]
         if self._errors is None or len(some) >= 2 * len(self._errors):
-            y, x = (middle(axis.stop, _ERROR_SIDE) for axis in self._lateral)
-            light = torch.stack([self._full[z][y, x] for z in some]) + self._denoiser.noise.offset
+            window = (middle(axis.stop, _ERROR_SIDE) for axis in self._lateral)
+            light = self.light(some, *window) + self._denoiser.noise.offset
             recorded = self._denoiser.recorded(light, self._generator)
             self._errors = (yield from denoised(self._denoiser, recorded)) - light
         return self._errors

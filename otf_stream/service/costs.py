@@ -26,17 +26,17 @@ class RestoringTime:
     Parameters
     ----------
     first
-        With slices of one direction: denoising what is not yet, and writing, included.
+        With XZ slices alone: denoising what is not yet, and writing, included.
     second
-        More, for slices of the other direction as well.
+        More, for all YZ slices as well.
     """
 
     first: float
     second: float
 
-    def of(self, directions: int) -> float:
-        """Return the seconds with slices of one direction, or of two."""
-        return self.first + (directions - 1) * self.second
+    def of(self, yz: float) -> float:
+        """Return the seconds with a share of the YZ slices, from 0 to 1."""
+        return self.first + yz * self.second
 
 
 class Costs:

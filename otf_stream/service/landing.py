@@ -22,17 +22,10 @@ import torch
 
 from otf_stream.config import MethodName
 from otf_stream.learn.compute import Compute, is_out_of_memory
+from otf_stream.restore.deblurring import Pace, deblur
 from otf_stream.restore.fidelity import Fidelity
-from otf_stream.restore.methods import (
-    Grid,
-    HazeField,
-    Pace,
-    clean_richardson_lucy,
-    deblur,
-    interpolate,
-    richardson_lucy,
-)
-from otf_stream.restore.regions import Method, Region, restore_region, split_further, split_into_regions
+from otf_stream.restore.methods import Grid, HazeField, clean_richardson_lucy, interpolate, richardson_lucy
+from otf_stream.restore.regions import Method, blocks, split_further, split_into_regions
 from otf_stream.restore.turns import Turn, Work
 from otf_stream.service.character import Character, FoundPsf
 from otf_stream.service.learning import Learned, Progress
@@ -77,13 +70,13 @@ def choose_method(
     if learned and learned.trust.best == "interpolate":
         return interpolate(grid), None
     if learned:
-        field, cleaner = learned.stack.haze(found, grid.planes), learned.stack.cleaner(grid.planes)
+        field, light = learned.stack.haze(found, grid.planes), partial(learned.stack.light, grid.planes)
         kernel = found.psf.kernel
         if learned.trust.best == "richardson-lucy":
-            return clean_richardson_lucy(grid, cleaner, field, kernel, character.origin), field
+            return clean_richardson_lucy(grid, light, field, kernel, character.origin), field
         deblurred = deblur(
             grid,
-            cleaner,
+            light,
             field,
             kernel,
             learned.network,
@@ -126,8 +119,7 @@ def landing(
         Writes, as :func:`writing` does.
     """
     sizes = source.acquisition.sizes
-    cut = {"height": sizes.y, "width": sizes.x, "block": BLOCK, "halo": method.halo}
-    regions = deque(split_into_regions(grid.depth, **cut))
+    regions = deque(split_into_regions(grid.depth, sizes.y, sizes.x, block=BLOCK))
     # Where the channel has no planes, nothing is known: zeros.
     ends = grid.padding(writer.shape[0])
     landed, writes = 0, deque[_Behind]()
@@ -136,33 +128,30 @@ def landing(
             region = regions.popleft()
             progress("restore", landed / (sizes.y * sizes.x))
             try:
-                raw, volume = yield from _restored(source, grid, method, region, compute)
+                raw = torch.from_numpy(source.read(grid.planes, region.y, region.x)).to(compute.device)
+                volume = yield from method.restore(raw, region)
             except (RuntimeError, MemoryError) as error:
-                smaller = split_further(region, **cut)
+                smaller = split_further(region, block=BLOCK)
                 if not is_out_of_memory(error) or len(smaller) == 1:
                     raise
                 regions.extendleft(smaller)
                 continue
-            fidelity.add(raw, volume, region)
-            voxels = np.pad(volume.cpu().numpy(), (ends, (0, 0), (0, 0)))
+            for block in blocks(region, block=BLOCK):  # comparing and writing take several times its memory
+                inner = ..., _within(block.y, region.y), _within(block.x, region.x)
+                fidelity.add(raw[inner], volume[inner], block)
+                voxels = np.pad(volume[inner].cpu().numpy(), (ends, (0, 0), (0, 0)))
+                if len(writes) == _WRITERS:
+                    yield from room(writes.popleft().finish)
+                writes.append(_Behind(pool, partial(writer.write, source.stack, (block.y, block.x), voxels)))
+                landed += voxels[0].size
+                yield Turn.READY
             del raw, volume  # another stack may need the memory
-            if len(writes) == _WRITERS:
-                yield from room(writes.popleft().finish)
-            writes.append(_Behind(pool, partial(writer.write, source.stack, (region.y, region.x), voxels)))
-            landed += voxels[0].size
-            yield Turn.READY
         while writes:
             yield from room(writes.popleft().finish)
 
 
-def _restored(
-    source: StackSource, grid: Grid, method: Method, region: Region, compute: Compute
-) -> Work[tuple[torch.Tensor, torch.Tensor]]:
-    """Return the raw planes of a region ``(z, y, x)`` and its voxels ``(z', y, x)``, without halo."""
-    raw = torch.from_numpy(source.read(grid.planes, region.halo_y, region.halo_x)).to(compute.device)
-    y, x = region.inner
-    volume = yield from restore_region(method, region, raw)
-    return raw[:, y, x], volume
+def _within(inner: slice, outer: slice) -> slice:
+    return slice(inner.start - outer.start, inner.stop - outer.start)
 
 
 class _Behind:

@@ -26,12 +26,12 @@ from otf_stream.learn.planes import PlanePool
 from otf_stream.learn.slices import shown
 from otf_stream.learn.training import PARTS, Trainer, with_statistics
 from otf_stream.learn.zest import select_layers
-from otf_stream.restore.methods import slices_at_once
+from otf_stream.restore.deblurring import slices_at_once
 from otf_stream.restore.trust import Trust, examine
 from otf_stream.restore.turns import Turn, Work
 from otf_stream.service.budget import Schedule
 from otf_stream.service.character import Character, FoundPsf, characterise, find_psf
-from otf_stream.service.cleaned import CleanStack, Feed
+from otf_stream.service.cleaned import CleanStack, Feed, Room
 from otf_stream.service.costs import RestoringTime
 from otf_stream.service.source import StackSource
 from otf_stream.service.speed import Speedometer
@@ -82,6 +82,7 @@ def learn(
     measured: Path | None = None,
     layers: LayerChoice = "all",
     denoising: NAFNet | None = None,
+    room: Room,
 ) -> Work[Learned]:
     """Learn to denoise and to deblur a stack, from the stack, by turns.
 
@@ -111,6 +112,8 @@ def learn(
         Which layers of the network to train.
     denoising
         Where denoising starts from, trained in place; the shipped network if None.
+    room
+        Puts denoised planes aside on the disk, and may wait for it to have room.
     """
     generator = compute.generator(seed)
     denoiser, denoiser_steps = yield from _learn_to_denoise(
@@ -126,7 +129,7 @@ def learn(
     # More planes have come meanwhile. The denoiser is told the noise, and may be told better.
     character = characterise(source)
     denoiser = replace(denoiser, noise=character.noise, scale=character.scale)
-    stack = CleanStack(source, denoiser, generator)
+    stack = CleanStack(source, denoiser, generator, room=room)
     yield from stack.taking(at_once=True)
     found = find_psf(source, character.noise, measured)
     yield Turn.READY

@@ -88,12 +88,12 @@ class Speedometer:
             So many of the planes are to be denoised yet.
         """
         sizes, depth = self._source.acquisition.sizes, self._source.grid().depth
-        halo = self._network.reach + self._denoising.reach
-        regions = split_into_regions(depth, sizes.y, sizes.x, block=BLOCK, halo=halo)
-        sides = [(_length(region.halo_y), _length(region.halo_x)) for region in regions]
-        across = self._of_slices * sum(y * padded_pixels(self._network, depth, x) for y, x in sides)
-        along = self._of_slices * sum(x * padded_pixels(self._network, depth, y) for y, x in sides)
-        denoised = self._of_planes * to_denoise * sum(padded_pixels(self._denoising, y, x) for y, x in sides)
+        halo, across, along = self._network.reach, 0.0, 0.0
+        for region in split_into_regions(depth, sizes.y, sizes.x, block=BLOCK):
+            grown = region.grown(y=halo, x=halo)
+            across += self._of_slices * _length(region.y) * padded_pixels(self._network, depth, _length(grown.x))
+            along += self._of_slices * _length(region.x) * padded_pixels(self._network, depth, _length(grown.y))
+        denoised = self._of_planes * to_denoise * padded_pixels(self._denoising, sizes.y, sizes.x)
         return RestoringTime(across + denoised + depth * sizes.y * sizes.x / _WRITTEN_PER_SECOND, along)
 
 

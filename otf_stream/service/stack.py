@@ -21,8 +21,9 @@ import torch
 from otf_stream.acquisition import StackIndex
 from otf_stream.learn.checkpoints import digest, network_to_deblur, shipped_network
 from otf_stream.learn.compute import Compute
+from otf_stream.restore.deblurring import Pace
 from otf_stream.restore.fidelity import Fidelity
-from otf_stream.restore.methods import Grid, HazeField, Pace, interpolate
+from otf_stream.restore.methods import Grid, HazeField, interpolate
 from otf_stream.restore.regions import Method, Region
 from otf_stream.restore.turns import OutOfTimeError, Turn, Work
 from otf_stream.service.budget import Schedule
@@ -178,7 +179,9 @@ class Restoration:
             found = learned.found if learned else self._psf(character, reasons)
             yield Turn.READY
             grid = source.grid()  # Planes that come later than this are not in the volume.
-            pace = Pace(self._passed, lambda region: self.schedule.decide_directions())
+            if learned:
+                yield from learned.stack.taking(at_once=True)
+            pace = Pace(self._passed, self._decide_yz_step)
             method, field = choose_method(settings.method, grid, character, found, learned, self._compute, pace=pace)
             if learned and learned.trust.best != "network":
                 reasons.append(
@@ -192,7 +195,7 @@ class Restoration:
                 lambda: RestoredWriter.create(self._store, dtype=source.acquisition.dtype)
             )
             fidelity = yield from self._landing(grid, method, field, found, character, writer)
-            if learned and learned.trust.best == "network" and schedule.through == 1:
+            if learned and learned.trust.best == "network" and schedule.yz_through == 0:
                 reasons.append("time for XZ slices alone: YZ slices did not go through the network")
             # What is left of planes without haze is divided by the core's share of the light, and so are errors in it.
             bearable = min(LIGHT_LOST / (field.core_share if field else 1.0), _MOST_LIGHT_LOST)
@@ -285,6 +288,7 @@ class Restoration:
             measured=settings.psf,
             layers=settings.layers,
             denoising=denoising,
+            room=self._writing,
         )
         self._decide("stop learning", "the time for it is over", steps=learned.steps)
         yield from self._planes(None)
@@ -323,9 +327,14 @@ class Restoration:
 
     def _passed(self, direction: int, done: float, region: Region) -> None:
         """Take note of how far the slices of a region are."""
-        sizes = self.source.acquisition.sizes
-        area = (region.y.stop - region.y.start) * (region.x.stop - region.x.start)
-        self.schedule.passed(direction, done, area / (sizes.y * sizes.x))
+        self.schedule.passed(direction, done, region.share)
+
+    def _decide_yz_step(self, region: Region) -> int:
+        """Decide how many YZ slices there is time for, once for all regions."""
+        step = self.schedule.decide_yz_step()
+        if region.is_first:
+            self._decide(f"YZ slices, every {step}" if step else "no YZ slices", "what XZ slices took")
+        return step
 
     def _landed(self, stage: str, share: float) -> None:
         self.schedule.landed = share
@@ -359,7 +368,7 @@ class Restoration:
         spent, voxels = self.schedule.spent, self.source.voxels
         if learned:
             landed, taken = spent - self.schedule.measured_at, spent - self.schedule.trained
-            measured = self.schedule.measured(self.schedule.through)
+            measured = self.schedule.measured(self.schedule.yz_through)
             self._costs.restored(voxels, measured=measured, landed=landed, taken=taken)
         elif method.name == "interpolate":
             self._costs.interpolated(voxels, spent - self._began_to_land)
