@@ -8,6 +8,7 @@ anew.
 from __future__ import annotations
 
 import tempfile
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,6 +31,7 @@ class PlaneScratch:
     def __init__(self, folder: Path, height: int, width: int) -> None:
         self._shape = height, width
         self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed with its last user
+        weakref.finalize(self, self._file.close)
         self._places: dict[int, int] = {}
 
     def put(self, z: int, plane: np.ndarray) -> None:

@@ -18,6 +18,7 @@ from otf_stream.learn.denoise import (
 )
 from otf_stream.learn.planes import PlanePool
 from otf_stream.learn.scenes import draw_scene
+from otf_stream.learn.training import with_statistics
 from otf_stream.optics.noise import NoiseModel
 
 CPU = choose_compute("cpu")
@@ -126,3 +127,18 @@ def test_recorrupted_noises_are_independent():
     wrong = [(image - clean[:, :1]).flatten() for image in (seen[:, :1], target)]
     assert abs(float(torch.corrcoef(torch.stack(wrong))[0, 1])) < 0.02
     assert abs(float(wrong[1].mean())) < 0.05
+
+
+def test_tiles_are_invisible_and_come_one_by_one(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    planes = torch.rand(6, 90, 70, generator=generator) * 500 + 100
+    network = with_statistics(shipped_network("denoise"), [torch.rand(1, 6, 64, 64, generator=generator)], CPU)
+    denoiser = Denoiser(network, NoiseModel(2.0, 100.0, 4.0), 300.0, CPU)
+    untiled = denoiser(planes, slice(1, 4))
+    monkeypatch.setattr("otf_stream.learn.denoise._TILE", 32)
+    parts = list(denoiser.parts(planes, slice(1, 4)))
+    assert [index for index, *_ in parts] == sorted(index for index, *_ in parts)
+    assert len(parts) == 3 * 3 * 3
+    torch.testing.assert_close(
+        denoiser(planes, slice(1, 4)), untiled, atol=1.0 if CPU.dtype != torch.float32 else 0.01, rtol=0
+    )

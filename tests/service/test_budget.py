@@ -190,7 +190,7 @@ def test_parts_that_have_not_begun_are_as_slow_as_those_that_have():
             stack.now += 2
             schedule.passed(direction, 1.0, 0.25)
             if direction == 1:
-                assert schedule.decide_directions() == 2
+                assert schedule.decide_yz_step() == 1
         assert schedule.demand().restoring == pytest.approx(3 * 2 * 2)
         schedule.landed = 0.25
         assert schedule.demand().restoring == pytest.approx(3 * 2 * 2)
@@ -201,41 +201,94 @@ def test_parts_that_have_not_begun_are_as_slow_as_those_that_have():
         assert schedule.demand().restoring == pytest.approx(1 + 2 + 2 * 2 * 2)
 
 
-def test_slices_of_both_directions_are_for_those_who_have_the_time():
+@pytest.mark.parametrize(("total", "planned"), [(1000, 1), (200, 0.5), (145, 0.25), (130, 0)])
+def test_yz_slices_are_for_those_who_have_the_time(total, planned):
     stack = Stack()
-    for total, planned in ((200, 2), (110, 1)):
-        stack.now = 100.0
-        schedule = stack.schedule(Budget(total=total, tail=0))
-        for _ in range(3):
-            schedule.reserve(lambda: RestoringTime(20.0, 20.0))
-            stack.now += 31
-        assert schedule.directions == planned
-        stack.now += 20  # what was planned does not depend on how much of the time for learning is over
-        schedule.trained += 20
-        assert schedule.directions == planned
-    assert schedule.measured(schedule.directions) == 20
-    stack.now = 150.0
+    schedule = stack.schedule(Budget(total=total, tail=0))
+    for _ in range(3):
+        schedule.reserve(lambda: RestoringTime(20.0, 20.0))
+        stack.now += 31
+    assert schedule.yz == planned
+    assert schedule.measured(schedule.yz) == 20 + 20 * planned
+    # YZ slices may use the margin of the XZ slices.
+    assert schedule.time_to_train == pytest.approx(total - 93 - max(20 * MARGIN, 20 + 20 * planned))
+    before = schedule.time_to_train
+    stack.now += before / 2
+    schedule.trained += before / 2
+    assert schedule.yz == planned  # that does not depend on how much of the time for learning is over
+
+
+def test_what_was_decided_holds_for_all_parts():
+    stack = Stack(expected=5, interval=0.1)
+    schedule = stack.schedule(Budget(total=60, tail=0))
+    stack.now = 110.0
     with schedule.turn():
         schedule.passed(1, 0.0, 0.1)
         stack.now += 1
         schedule.passed(1, 1.0, 0.1)
-        assert schedule.decide_directions() == 2  # a turn of fortune
-        stack.now = 209.0
-        assert schedule.decide_directions() == schedule.directions == 2  # what has begun goes on
+        assert schedule.decide_yz_step() == 1
+        stack.now = 159.0
+        assert schedule.decide_yz_step() == schedule.yz == 1
 
 
-def test_the_other_direction_follows_if_there_is_time_after_the_first():
-    for spare, others, fit in ((1.0, [], 2), (-1.0, [], 1), (1.0, [Demand(210.0, 5.0, 1.0)], 1)):
+@pytest.mark.parametrize(
+    ("spare", "others", "yz", "step"),
+    [
+        (1.0, [], 1, 1),
+        (-1.0, [], 1, 2),
+        (1.0, [], 0.5, 2),
+        (-1.0, [], 0.5, 4),
+        (1.0, [], 0.25, 4),
+        (-1.0, [], 0.25, 0),
+        (1.0, [Demand(195.0, 25.0, 1.0)], 1, 0),
+    ],
+)
+def test_as_many_yz_slices_follow_as_there_is_time_for_after_the_xz_slices(spare, others, yz, step):
+    stack = Stack(expected=5, interval=0.1)
+    stack.now = 198.0
+    left = 10 * (1 + yz) - 2  # ten seconds a direction, of which a fifth of the volume's first is over
+    schedule = stack.schedule(
+        Budget(total=100 + spare + 1.2 * left + 3, tail=0), interpolating=lambda: 3.0, others=lambda: others
+    )
+    with schedule.turn():
+        schedule.passed(1, 0.0, 0.2)
+        stack.now += 2
+        schedule.passed(1, 1.0, 0.2)
+        assert schedule.decide_yz_step() == step
+        assert schedule.yz == (1 / step if step else 0)
+
+
+def test_the_fewest_yz_slices_of_a_volume_in_one_part_need_no_margin():
+    for spare, step in ((0.1, 4), (-0.1, 0)):
         stack = Stack(expected=5, interval=0.1)
         stack.now = 198.0
-        schedule = stack.schedule(
-            Budget(total=100 + spare + 1.2 * (20 - 2) + 3, tail=0), interpolating=lambda: 3.0, others=lambda o=others: o
-        )
+        schedule = stack.schedule(Budget(total=108 + 2.5 + spare, tail=0))
         with schedule.turn():
-            schedule.passed(1, 0.0, 0.2)
-            stack.now += 2
-            schedule.passed(1, 1.0, 0.2)
-            assert schedule.decide_directions() == fit
+            schedule.passed(1, 0.0, 1.0)
+            stack.now += 10
+            schedule.passed(1, 1.0, 1.0)
+            assert schedule.decide_yz_step() == step
+
+
+def test_yz_slices_that_are_fewer_take_less_time():
+    stack = Stack(expected=5, interval=0.1)
+    schedule = stack.schedule(Budget(total=132, tail=0))
+    stack.now = 198.0
+    with schedule.turn():
+        schedule.passed(1, 0.0, 1.0)
+        stack.now += 20
+        schedule.passed(1, 1.0, 1.0)
+        assert schedule.decide_yz_step() == 2
+        schedule.passed(2, 0.0, 1.0)
+        assert schedule.demand().restoring == pytest.approx(10)
+        stack.now += 6  # they are slower
+        schedule.passed(2, 0.5, 1.0)
+        assert schedule.demand().restoring == pytest.approx(6)
+        assert schedule.yz_through == 0
+        stack.now += 6
+        schedule.passed(2, 1.0, 1.0)
+        assert schedule.demand().restoring == 0
+        assert schedule.yz_through == 0.5
 
 
 def test_what_makes_learning_better_may_not_take_its_time():
@@ -254,7 +307,7 @@ def test_a_number_of_steps_asks_no_clock():
     assert schedule.worth_learning(10**6)
     assert schedule.spares(10**6)
     assert not schedule.is_out_of_time()
-    assert schedule.directions == schedule.decide_directions() == 2
+    assert schedule.yz == schedule.decide_yz_step() == 1
     assert [schedule.denoising(k) for k in (0, 5, 10)] == [0.0, 0.5, 1.0]
     assert [schedule.deblurring(k) for k in (0, 5, 12)] == [0.0, 0.5, 1.0]
 
@@ -335,13 +388,16 @@ class Device:
         took = stack.measured().first * self.slowness / self.REGIONS
         for region in range(self.REGIONS):
             schedule.landed = region / self.REGIONS
+            slices = 1.0
             for direction in (1, 2):
                 for quarter in range(5):
-                    self.now += took / 4 if quarter else 0.0
+                    self.now += slices * took / 4 if quarter else 0.0
                     schedule.passed(direction, quarter / 4, 1 / self.REGIONS)
                     yield True
-                if schedule.decide_directions() == 1:
+                step = schedule.decide_yz_step()
+                if not step:
                     break
+                slices = 1 / step
 
 
 class Arriving:

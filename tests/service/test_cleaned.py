@@ -11,8 +11,7 @@ from otf_stream.learn.checkpoints import shipped_network
 from otf_stream.learn.compute import choose_compute
 from otf_stream.learn.denoise import Denoiser
 from otf_stream.optics.noise import NoiseModel
-from otf_stream.restore.regions import Region
-from otf_stream.restore.turns import at_once
+from otf_stream.restore.turns import Turn, at_once
 from otf_stream.service.character import usual_psf
 from otf_stream.service.cleaned import CleanStack, Feed
 from otf_stream.service.source import StackSource
@@ -87,7 +86,7 @@ def test_axial_slices_are_those_of_the_denoised_planes_from_the_first_to_the_las
     torch.testing.assert_close(yz[3], free[:, :, 21], atol=2.0, rtol=0)
 
 
-def test_planes_that_were_kept_are_not_denoised_again(session):
+def test_every_plane_is_denoised_once_and_put_aside(session):
     store = session({(0, 0): small_stack(planes=10)})
     source = StackSource(store, (0, 0))
     denoiser = Denoiser(shipped_network("denoise"), NoiseModel(2.0, 100.0, 4.0), 300.0, CPU)
@@ -95,23 +94,39 @@ def test_planes_that_were_kept_are_not_denoised_again(session):
     assert stack.left_to_denoise == 10
     list(stack.taking(at_once=True))
     assert stack.left_to_denoise == 0
-    raw = torch.from_numpy(source.read(range(10)))
-    region = Region(slice(8, 40), slice(16, 48), slice(0, 56), slice(8, 64))
-    kept = stack.cleaner(range(10))
-    assert kept.reach == 0
-    torch.testing.assert_close(at_once(kept.clean(raw, region)), denoiser(raw)[:, region.halo_y, region.halo_x])
+    planes, y, x = [7, 0, 2], slice(8, 40), slice(16, 48)
+    clean = denoiser(torch.from_numpy(source.read(range(10)))) - 100
+    torch.testing.assert_close(stack.light(planes, y, x), clean[planes, y, x])
 
 
-def test_planes_that_were_not_kept_are_denoised_when_needed(session, monkeypatch):
-    monkeypatch.setattr("otf_stream.service.cleaned._KEPT", 4 * 72**2)
-    store = session({(0, 0): small_stack(planes=10)})
-    source = StackSource(store, (0, 0))
+def test_of_large_planes_windows_are_learnt_from(session, monkeypatch):
+    monkeypatch.setattr("otf_stream.service.cleaned._WINDOW", 48)
+    monkeypatch.setattr("otf_stream.service.cleaned._KEPT", 4 * 48**2)
+    source = StackSource(session({(0, 0): small_stack(planes=10)}), (0, 0))
     denoiser = Denoiser(shipped_network("denoise"), NoiseModel(2.0, 100.0, 4.0), 300.0, CPU)
     stack = CleanStack(source, denoiser, torch.Generator().manual_seed(0))
     list(stack.taking(at_once=True))
-    assert stack.left_to_denoise == 10
-    raw = torch.from_numpy(source.read(range(10)))
-    whole = Region(*[slice(0, 72)] * 4)
-    again = stack.cleaner(range(10))
-    assert again.reach == denoiser.reach
-    torch.testing.assert_close(at_once(again.clean(raw, whole)), denoiser(raw))
+    found = usual_psf(source)
+    field = stack.haze(found)
+    lessons = at_once(stack.lessons(field))
+    assert 3 <= len(lessons.clean) + len(lessons.held_out) * (lessons.held_out_planes > 0) <= 4
+    free = field.removed(stack.light(range(10), slice(0, 72), slice(0, 72)), slice(0, 72), slice(0, 72)) / lessons.scale
+    places = free.unfold(1, 48, 1).unfold(2, 48, 1)
+    for window in lessons.clean.planes[:, 0, :48, :48]:  # what follows is mirrored
+        assert float((places - window).abs().amax(dim=(-1, -2)).min()) < 1e-4
+
+
+def test_a_full_disk_is_waited_for(session):
+    source = StackSource(session({(0, 0): small_stack(planes=10)}), (0, 0))
+    denoiser = Denoiser(shipped_network("denoise"), NoiseModel(2.0, 100.0, 4.0), 300.0, CPU)
+    waited = []
+
+    def room(write):
+        if not waited:
+            waited.append(write)
+            yield Turn.WAITING
+        write()
+
+    stack = CleanStack(source, denoiser, torch.Generator().manual_seed(0), room=room)
+    assert Turn.WAITING in list(stack.taking(at_once=True))
+    assert stack.left_to_denoise == 0

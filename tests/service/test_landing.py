@@ -43,7 +43,7 @@ def starved(grid, most, error):
         seen.append(raw.shape)
         return inner.restore(raw, region)
 
-    return Method("starved", 0, restore), seen
+    return Method("starved", restore), seen
 
 
 @pytest.mark.parametrize(
