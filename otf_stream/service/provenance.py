@@ -45,6 +45,7 @@ def provenance(
     fidelity: Fidelity,
     learned: Learned | None,
     earlier: Lesson | None,
+    yz_slices: float | None,
     warnings: Sequence[str],
     timing: dict[str, Any],
 ) -> dict[str, Any]:
@@ -64,6 +65,8 @@ def provenance(
         The volume against its planes.
     learned, earlier
         What was learnt of the stack, and of the time point that it started from, if the volume came of it.
+    yz_slices
+        Which share of the YZ slices went through the network, beside all XZ slices; None where the network had no part.
     warnings
         Those that are known; more are added.
     timing
@@ -81,6 +84,7 @@ def provenance(
         "noise": {**asdict(character.noise), "grain": list(character.noise.grain)},
         "axial_blur": _blur(found),
         "training": _training(learned, earlier),
+        "yz_slices": yz_slices,
         "trust": _trust(learned),
         "settings": _told(settings),
         "timing": timing,

@@ -220,6 +220,7 @@ class Restoration:
             fidelity=fidelity,
             learned=learned,
             earlier=earlier,
+            yz_slices=schedule.yz_through if learned and learned.trust.best == "network" else None,
             warnings=reasons,
             timing=timing(source, schedule, self._timings),
         )
