@@ -43,7 +43,7 @@ _RECORRUPTION = 0.7
 _BATCH = 8
 _LEARNING_RATE = 3e-4  # the network knows noise already; more makes it forget
 _SMOOTHING = 5  # pixels over which light is averaged to tell the noise
-_TILE = 512  # pixels; of a larger image, activations fill the memory and take twice as long
+_TILE = 352  # pixels; of larger images, activations need much memory, and take up to twice as long
 
 
 def denoising_network() -> NAFNet:
@@ -175,12 +175,8 @@ class Denoiser:
         halo = -(-self.reach // network.multiple) * network.multiple
         # Neighbours past the ends of the stack depend on where the ends are, not on which planes are wanted.
         indices = range(len(light))[wanted]
-        tiles = [
-            (index, slice(top, min(top + _TILE, height)), slice(left, min(left + _TILE, width)))
-            for index in indices
-            for top in range(0, height, _TILE)
-            for left in range(0, width, _TILE)
-        ]
+        rows, columns = (_cut(side, network.multiple) for side in (height, width))
+        tiles = [(index, y, x) for index in indices for y in rows for x in columns]
 
         def clean(tile: tuple[int, slice, slice]) -> tuple[int, slice, slice, Tensor]:
             index, y, x = tile
@@ -207,3 +203,10 @@ class Denoiser:
     def errors(self, planes: Tensor, generator: torch.Generator) -> Tensor:
         """Draw the errors that denoising leaves in a stack whose true counts are ``planes``, ``(n, y, x)``."""
         return self(self.recorded(planes, generator)) - planes
+
+
+def _cut(side: int, multiple: int) -> list[slice]:
+    """Cut a side into parts of about one length, that begin at multiples of so many pixels."""
+    parts = -(-side // _TILE)
+    length = -(-side // (parts * multiple)) * multiple
+    return [slice(start, min(start + length, side)) for start in range(0, side, length)]
