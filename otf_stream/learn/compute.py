@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits
 
 from otf_stream.config import DeviceName
 
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of malloc.h
+_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # of malloc.h
 
 
 Item = TypeVar("Item")
@@ -71,7 +71,7 @@ def keep_memory() -> bool:
     """Let the process keep the memory of freed tensors, rather than return it and ask for it again.
 
     The C library gives every large tensor fresh pages, which the system clears one by one: half the time of a network
-    on a large plane. What is kept is never more than was in use at once.
+    on a large plane. What is kept is never more than was in use at once; for that, threads share it.
 
     Returns
     -------
@@ -82,7 +82,21 @@ def keep_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # macOS; musl; Windows
         return False
-    return bool(mallopt(_MMAP_MAX, 0) and mallopt(_TRIM_THRESHOLD, 2**31 - 1))
+    return bool(mallopt(_MMAP_MAX, 0) and mallopt(_TRIM_THRESHOLD, 2**31 - 1) and mallopt(_ARENA_MAX, 1))
+
+
+def release_memory() -> bool:
+    """Return to the system what is kept of freed memory; it takes up to a second to get a gigabyte of it again.
+
+    Returns
+    -------
+    bool
+        Whether the C library can be told so; glibc can.
+    """
+    try:
+        return bool(ctypes.CDLL(None).malloc_trim(0))
+    except (AttributeError, OSError, TypeError):
+        return False
 
 
 def is_out_of_memory(error: BaseException) -> bool:

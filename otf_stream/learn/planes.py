@@ -59,6 +59,17 @@ class PlanePool:
         return random_patches(self.planes, n, height, width, generator)
 
 
+def random_window(height: int, width: int, most: int, generator: torch.Generator) -> tuple[slice, slice]:
+    """Draw where a window of at most ``most`` × ``most`` pixels lies in a plane; where all fits, nothing is drawn."""
+
+    def draw(side: int) -> slice:
+        free = max(side - most, 0)
+        start = int(torch.randint(free + 1, (), generator=generator, device=generator.device)) if free else 0
+        return slice(start, start + min(side, most))
+
+    return draw(height), draw(width)
+
+
 def random_patches(
     planes: Tensor, n: int, height: int, width: int, generator: torch.Generator, *, turned: bool = True
 ) -> Tensor:

@@ -87,7 +87,7 @@ def deblur(
         matrices = grid.imaging(kernel, raw.device), grid.interpolation(raw.device)
 
         def seen(window: Region) -> Tensor:
-            return field.removed(light(window.y, window.x), window.y, window.x) / scale
+            return field.removed(light(window.y, window.x), window.y, window.x).div_(scale)
 
         def through(direction: int, slices: Tensor, inner: slice) -> Work[Tensor]:
             return _through(ready, compute, *matrices, slices, inner, lambda done: pace.passed(direction, done, region))

@@ -55,7 +55,8 @@ class Fidelity:
         self._light += float((voxels.mean(1) - background).sum()) * voxels.shape[1]
         interpolated = self._grid.interpolation(raw.device) @ planes.mean(1, keepdim=True)
         self._expected += float((interpolated - background).sum()) * planes.shape[1]
-        imaged = self._grid.imaging(self._kernel, raw.device) @ (voxels - background)
+        imaging = self._grid.imaging(self._kernel, raw.device)
+        imaged = (imaging @ voxels).sub_(imaging.sum(1, keepdim=True) * background)
         if self._field is not None:
             imaged = self._field.added(imaged.view(raw.shape), region.y, region.x).flatten(1)
         imaged = imaged + background

@@ -82,11 +82,11 @@ class HazeField:
 
     def removed(self, light: Tensor, y: slice, x: slice) -> Tensor:
         """Free planes ``(z, y, x)``, counts above the background, of haze; ``y`` and ``x`` say where they lie."""
-        return (light - spread(self.coarse, self.binning, y, x).to(light.device)) / self.core_share
+        return light.sub(spread(self.coarse, self.binning, y, x).to(light.device)).div_(self.core_share)
 
     def added(self, light: Tensor, y: slice, x: slice) -> Tensor:
         """Undo :meth:`removed`."""
-        return light * self.core_share + spread(self.coarse, self.binning, y, x).to(light.device)
+        return light.mul(self.core_share).add_(spread(self.coarse, self.binning, y, x).to(light.device))
 
 
 Light = Callable[[slice, slice], Tensor]

@@ -25,7 +25,7 @@ from otf_stream.service.source import StackSource
 from otf_stream.store.formats.source import RecordingError
 from otf_stream.store.recordings import open_recording
 
-_NOISE_PLANES = 8
+_NOISE_PAIRS, _NOISE_PIXELS = 4, 2**24  # of planes; of all of them, where planes are large
 _FIELD = 256  # pixels; a stack's point spread function is that of the middle of its field of view
 
 
@@ -76,7 +76,8 @@ def characterise(source: StackSource) -> Character:
     """Estimate noise and scale from the planes that are there. At least one must be."""
     there = source.planes()
     # Neighbours, from everywhere: their differences show the noise.
-    starts = np.linspace(0, max(len(there) - 2, 0), _NOISE_PLANES // 2).astype(int)
+    pairs = min(_NOISE_PAIRS, max(_NOISE_PIXELS // (2 * source.acquisition.sizes.y * source.acquisition.sizes.x), 2))
+    starts = np.linspace(0, max(len(there) - 2, 0), pairs).astype(int)
     planes = source.read(sorted({z for i in starts for z in there[i : i + 2]}))
     noise = estimate_noise(planes)
     scale = float(np.percentile(planes, 99.9)) - noise.offset

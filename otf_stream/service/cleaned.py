@@ -19,7 +19,7 @@ from torch import Tensor
 from otf_stream.acquisition import isotropic_depth
 from otf_stream.learn.denoise import NEIGHBOURS, Denoiser
 from otf_stream.learn.pairs import PATCH, patch_side
-from otf_stream.learn.planes import PlanePool
+from otf_stream.learn.planes import PlanePool, random_window
 from otf_stream.optics.haze import binned, haze, share_left
 from otf_stream.restore.methods import Grid, HazeField, denoised
 from otf_stream.restore.turns import Turn, Work
@@ -168,8 +168,7 @@ class CleanStack:
         self._source = source
         self._haze_time = 0.0
         self._errors: Tensor | None = None
-        self._window = min(sizes.y, _WINDOW), min(sizes.x, _WINDOW)
-        self._most = max(_KEPT // (self._window[0] * self._window[1]), 1)
+        self._most = max(_KEPT // (min(sizes.y, _WINDOW) * min(sizes.x, _WINDOW)), 1)
         finest = _FAINT_HAZE_BINNING if source.acquisition.modality in _FAINT_HAZE else 2
         self.binning = next(
             (b for b in range(finest, _COARSEST) if sizes.z * sizes.y * sizes.x <= _HAZE_VOXELS * b**2), _COARSEST
@@ -199,20 +198,12 @@ class CleanStack:
     def _keep(self, z: int, plane: Tensor) -> None:
         """Keep a window of a plane for training; past the capacity all are equally likely to stay."""
         if len(self._kept) >= self._most:
-            slot = self._drawn(self.seen + 1)
+            slot = int(torch.randint(self.seen + 1, (), generator=self._generator, device=plane.device))
             if slot >= self._most:
                 return
             del self._kept[sorted(self._kept)[slot]]
-        y, x = (
-            slice(start := self._drawn(side - length + 1), start + length)
-            for side, length in zip(plane.shape, self._window, strict=True)
-        )
+        y, x = random_window(plane.shape[0], plane.shape[1], _WINDOW, self._generator)
         self._kept[z] = _Window(y, x, plane[y, x].clone())
-
-    def _drawn(self, high: int) -> int:
-        """Draw a whole number below ``high``; where there is no choice, nothing is drawn."""
-        device = self._generator.device
-        return int(torch.randint(high, (), generator=self._generator, device=device)) if high > 1 else 0
 
     def haze(self, found: FoundPsf, planes: Sequence[int] | None = None) -> HazeField:
         """Compute the haze, or return what was computed if nothing has changed.

@@ -139,7 +139,9 @@ def landing(
             for block in blocks(region, block=BLOCK):  # comparing and writing take several times its memory
                 inner = ..., _within(block.y, region.y), _within(block.x, region.x)
                 fidelity.add(raw[inner], volume[inner], block)
-                voxels = np.pad(volume[inner].cpu().numpy(), (ends, (0, 0), (0, 0)))
+                voxels = volume[inner].cpu().numpy()
+                if any(ends):
+                    voxels = np.pad(voxels, (ends, (0, 0), (0, 0)))
                 if len(writes) == _WRITERS:
                     yield from room(writes.popleft().finish)
                 writes.append(_Behind(pool, partial(writer.write, source.stack, (block.y, block.x), voxels)))

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from otf_stream.config import LayerChoice
 from otf_stream.learn.checkpoints import shipped_network
-from otf_stream.learn.compute import Compute
+from otf_stream.learn.compute import Compute, release_memory
 from otf_stream.learn.denoise import PATCH as NOISY_PATCH
 from otf_stream.learn.denoise import Denoiser, denoiser_trainer, neighbourhoods
 from otf_stream.learn.nafnet import NAFNet
 from otf_stream.learn.pairs import AxialPairs
-from otf_stream.learn.planes import PlanePool
+from otf_stream.learn.planes import PlanePool, random_window
 from otf_stream.learn.slices import shown
 from otf_stream.learn.training import PARTS, Trainer, with_statistics
 from otf_stream.learn.zest import select_layers
@@ -33,11 +33,12 @@ from otf_stream.service.budget import Schedule
 from otf_stream.service.character import Character, FoundPsf, characterise, find_psf
 from otf_stream.service.cleaned import CleanStack, Feed, Room
 from otf_stream.service.costs import RestoringTime
-from otf_stream.service.source import StackSource
+from otf_stream.service.source import LARGE, StackSource
 from otf_stream.service.speed import Speedometer
 
 FEWEST_PLANES = 5
 _LEARNING_RATE = 2e-3
+_NOISY_WINDOW = 384  # side of what the denoiser learns from of a plane, in pixels
 _MORE = 1.5  # times as many planes are worth being learnt from anew
 
 Progress = Callable[[str, float], None]
@@ -129,6 +130,8 @@ def learn(
     # More planes have come meanwhile. The denoiser is told the noise, and may be told better.
     character = characterise(source)
     denoiser = replace(denoiser, noise=character.noise, scale=character.scale)
+    if source.voxels >= LARGE:
+        release_memory()
     stack = CleanStack(source, denoiser, generator, room=room)
     yield from stack.taking(at_once=True)
     found = find_psf(source, character.noise, measured)
@@ -211,7 +214,10 @@ def _learn_to_denoise(
 
     def take(*, at_once: bool = False) -> None:
         for batch in feed.fresh(at_once=at_once):
-            pool.add(character.normalised(neighbourhoods(batch.planes, batch.wanted)), generator)
+            # With its neighbours, a plane takes five times its memory; noise is the same everywhere.
+            _, height, width = batch.planes.shape
+            y, x = random_window(height, width, _NOISY_WINDOW, generator)
+            pool.add(character.normalised(neighbourhoods(batch.planes[:, y, x], batch.wanted)), generator)
 
     take(at_once=True)
     yield Turn.READY

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
-from otf_stream.config import LayerChoice, MethodName
+from otf_stream.config import LayerChoice, MethodName, ServiceConfig
 from otf_stream.service.budget import Budget
 
 
@@ -39,3 +40,16 @@ class Settings:
     weights: Path | None = None
     layers: LayerChoice = "all"
     silence: float | None = None
+
+    @classmethod
+    def of(cls, config: ServiceConfig) -> Self:
+        """Return those of a service."""
+        return cls(
+            method=config.method,
+            budget=Budget(total=config.budget_s, tail=config.tail_s),
+            seed=config.seed,
+            psf=config.psf,
+            weights=config.weights,
+            layers=config.layers,
+            silence=config.silence_s,
+        )

@@ -19,6 +19,9 @@ from otf_stream.service.budget import Arrivals
 from otf_stream.store.scratch import PlaneScratch
 from otf_stream.store.session import SessionStore
 
+LARGE = 2**24
+"""Voxels of a stack that takes so long to restore that a second more is worth hundreds of megabytes less."""
+
 _LOOK_AHEAD = 2  # time points; a microscope takes them one after the other
 
 
@@ -100,7 +103,7 @@ class StackSource:
             ``(len(planes), y, x)``, float32 counts, finite.
         """
         t, c = self.stack
-        return np.stack([self._finite(self._store.read_plane((t, c, z))[y, x]) for z in planes])
+        return np.stack([self._finite(self._store.read_plane((t, c, z), y, x)) for z in planes])
 
     def scratch(self) -> PlaneScratch:
         """Open a place on the session's disk for what is made of its planes."""

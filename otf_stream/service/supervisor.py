@@ -3,6 +3,8 @@
 The two share the session stores on disk and nothing else, so either can die alone: planes keep landing while the
 worker restarts, and a stack keeps being restored while the listener does. A process that keeps dying is
 restarted ever more slowly.
+
+Only the worker imports torch: the supervisor computes nothing, starts at once and stays small.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import multiprocessing
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from types import TracebackType
@@ -18,10 +21,6 @@ from typing import Self
 
 from otf_stream.acquire.listener import run_listener
 from otf_stream.config import ServiceConfig
-from otf_stream.learn.compute import choose_compute
-from otf_stream.service.budget import Budget
-from otf_stream.service.settings import Settings
-from otf_stream.service.worker import run_worker
 
 # Forking a process that has threads (ZeroMQ's, torch's) is not safe; Windows cannot fork at all.
 _PROCESSES = multiprocessing.get_context("spawn")
@@ -111,10 +110,15 @@ class Service:
             self._config.data.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ServiceError(f"cannot create the data folder {self._config.data}: {error.strerror}") from error
-        try:
-            choose_compute(self._config.device)
-        except RuntimeError as error:
-            raise ServiceError(str(error)) from error
+        if find_spec("torch") is None:
+            raise ModuleNotFoundError("torch is not installed", name="torch")
+        if self._config.device == "cuda":  # refused now, and not when a stack is on the stage
+            from otf_stream.learn.compute import choose_compute
+
+            try:
+                choose_compute("cuda")
+            except RuntimeError as error:
+                raise ServiceError(str(error)) from error
         try:
             self._listener.run()
             self._worker.run()
@@ -153,23 +157,16 @@ class Service:
         return process
 
     def _start_worker(self) -> SpawnProcess:
-        config = self._config
-        settings = Settings(
-            method=config.method,
-            budget=Budget(total=config.budget_s, tail=config.tail_s),
-            seed=config.seed,
-            psf=config.psf,
-            weights=config.weights,
-            layers=config.layers,
-            silence=config.silence_s,
-        )
-        process = _PROCESSES.Process(
-            target=run_worker,
-            args=(config.data, settings, config.device, config.threads),
-            name="otf-stream worker",
-        )
+        process = _PROCESSES.Process(target=_work, args=(self._config,), name="otf-stream worker")
         process.start()
         return process
+
+
+def _work(config: ServiceConfig) -> None:
+    """Run the worker: the body of its process."""
+    from otf_stream.service.worker import run_worker
+
+    run_worker(config)
 
 
 def _bound_address(ready: Connection, asked: str, process: SpawnProcess) -> str:

@@ -25,7 +25,7 @@ from types import FrameType
 import torch
 
 from otf_stream.acquisition import StackIndex
-from otf_stream.config import DeviceName
+from otf_stream.config import ServiceConfig
 from otf_stream.learn.compute import Compute, choose_compute
 from otf_stream.restore.turns import Turn
 from otf_stream.service.costs import Costs
@@ -170,9 +170,9 @@ class Worker:
         return expected_demand(source, self._settings, self._costs)
 
 
-def run_worker(data: Path, settings: Settings, device: DeviceName, threads: int | None) -> None:
+def run_worker(config: ServiceConfig) -> None:
     """Run a worker until SIGTERM: the body of its process."""
-    stop = Event()
+    data, settings, threads, stop = config.data, Settings.of(config), config.threads, Event()
 
     def finish(number: int, frame: FrameType | None) -> None:
         stop.set()
@@ -189,7 +189,7 @@ def run_worker(data: Path, settings: Settings, device: DeviceName, threads: int 
     torch.set_num_threads(threads or max((os.cpu_count() or 2) - 1, 1))
     previewer = Previewer(PendingStacks(data), silence=settings.silence)
     threading.Thread(target=previewer.run, args=(stop,), name="previews", daemon=True).start()
-    compute = choose_compute(device, threads)
+    compute = choose_compute(config.device, threads)
     warm_up(compute)
     worker = Worker(data, settings, compute, claim=previewer.claim)
     try:

@@ -290,8 +290,9 @@ def _pooled(fine: zarr.Array[Any], stack: StackIndex, place: tuple[slice, slice,
 def _as_dtype(volume: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
     if dtype.kind == "f" or volume.dtype == dtype:
         return volume.astype(dtype, copy=False)
-    limits = np.iinfo(dtype)
-    voxels: np.ndarray = np.clip(np.rint(volume), limits.min, limits.max).astype(dtype)
+    limits, voxels = np.iinfo(dtype), np.empty(volume.shape, dtype)
+    for z, plane in enumerate(volume):  # one at a time: copies of all of them would take three times the memory
+        voxels[z] = np.clip(np.rint(plane), limits.min, limits.max)
     return voxels
 
 

@@ -244,8 +244,8 @@ class SessionStore:
         _amend(self.path, lambda group: group["attributes"][ATTRIBUTES].update(acquisition=description))
         self.journal.extend(acquisition)
 
-    def read_plane(self, plane: PlaneIndex) -> np.ndarray:
-        """Read one durable plane.
+    def read_plane(self, plane: PlaneIndex, y: slice = slice(None), x: slice = slice(None)) -> np.ndarray:
+        """Read one durable plane, or a window of it.
 
         Returns
         -------
@@ -265,7 +265,10 @@ class SessionStore:
             t, c, z = plane
             raise PlaneNotDurableError(f"plane t={t}, c={c}, z={z} is not durable in {self.path.name}")
         sizes = self.acquisition.sizes
-        return np.fromfile(chunk_file(self.path, plane), self.acquisition.numpy_dtype).reshape(sizes.y, sizes.x)
+        file, dtype, shape = chunk_file(self.path, plane), self.acquisition.numpy_dtype, (sizes.y, sizes.x)
+        if (y, x) == (slice(None), slice(None)):
+            return np.fromfile(file, dtype).reshape(shape)
+        return np.memmap(file, dtype, mode="r", shape=shape)[y, x].copy()
 
     def _check(self, plane: PlaneIndex, view: memoryview) -> None:
         if not self.acquisition.admits(plane):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from otf_stream.learn.planes import PlanePool, random_patches
+from otf_stream.learn.planes import PlanePool, random_patches, random_window
 
 
 def pool_of(planes, smallest=8, capacity=10**6):
@@ -62,3 +62,14 @@ def test_channels_stay_together():
     planes = torch.rand(4, 1, 30, 30, generator=torch.Generator().manual_seed(0)).expand(4, 2, 30, 30)
     patches = random_patches(planes * torch.tensor([1.0, 2.0])[:, None, None], 8, 16, 16, torch.Generator())
     torch.testing.assert_close(patches[:, 1], 2 * patches[:, 0])
+
+
+def test_a_window_lies_anywhere_in_a_plane_and_where_all_fits_nothing_is_drawn():
+    generator = torch.Generator().manual_seed(0)
+    before = generator.get_state()
+    assert random_window(30, 20, 30, generator) == (slice(0, 30), slice(0, 20))
+    assert torch.equal(generator.get_state(), before)
+    drawn = [random_window(40, 20, 30, generator) for _ in range(200)]
+    assert {x for _, x in drawn} == {slice(0, 20)}
+    assert {y.start for y, _ in drawn} == set(range(11))
+    assert all(y.stop - y.start == 30 for y, _ in drawn)

@@ -146,6 +146,12 @@ def test_refuses_what_does_not_fit_and_writes_nothing(store: SessionStore, sent:
     assert not chunk_file(store.path, index).exists()
 
 
+def test_a_window_of_a_plane_is_read(store: SessionStore, sent: Sent, pixels: Pixels) -> None:
+    store.write_planes([sent((0, 0, 4))])
+    y, x = slice(3, 9), slice(2, None)
+    np.testing.assert_array_equal(store.read_plane((0, 0, 4), y, x), pixels((0, 0, 4))[y, x])
+
+
 def test_reading_a_plane_that_has_not_come(store: SessionStore) -> None:
     with pytest.raises(KeyError, match="not durable") as missing:
         store.read_plane((0, 0, 0))
