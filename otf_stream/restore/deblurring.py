@@ -1,8 +1,8 @@
 """The way to restore with the network: XZ and YZ slices of denoised planes go through it, and the two are fused.
 
-Where there is no time for all YZ slices, every second or fourth will do. XZ and YZ slices of the same place differ by a
-smooth field, since light is blurred along x as well: what the two differ by is interpolated, not the sample. Half of
-the YZ slices bring 95 % of what all of them do, a quarter two thirds. (``otf-stream bench directions`` measures it.)
+Where there is no time for all YZ slices, every second or fourth will do. Light is blurred along x as well, so that what
+XZ and YZ slices of one place differ by is a smooth field: it is the difference that is interpolated, not the sample.
+Half of the YZ slices bring nearly all of what all of them do.
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ from otf_stream.service.source import StackSource
 
 _LOOK = 0.5  # seconds between two looks for new planes
 _BATCH = 4  # planes read at a time
-_KEPT = 16 * 2**20  # pixels that training can use
-_WINDOW = 1024  # side of what is kept for training of a plane: of a few whole ones it would learn less
+_KEPT = 8 * 2**20  # pixels that training can use
+_WINDOW = 512  # side of what is kept for training of a plane: of a few whole ones it would learn less
 _HAZE_VOXELS = 4 * 2**20
 _COARSEST = 8
 # Where pinholes or two photons leave little haze, bins twice as wide take a tenth of the time and cost 0.02 dB; a light
