@@ -43,7 +43,7 @@ _RECORRUPTION = 0.7
 _BATCH = 8
 _LEARNING_RATE = 3e-4  # the network knows noise already; more makes it forget
 _SMOOTHING = 5  # pixels over which light is averaged to tell the noise
-_TILE = 352  # pixels; of larger images, activations need much memory, and take up to twice as long
+_TILE = 256  # pixels; of larger images, activations need much memory, and take up to twice as long
 
 
 def denoising_network() -> NAFNet:
