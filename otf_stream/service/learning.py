@@ -33,12 +33,13 @@ from otf_stream.service.budget import Schedule
 from otf_stream.service.character import Character, FoundPsf, characterise, find_psf
 from otf_stream.service.cleaned import CleanStack, Feed, Room
 from otf_stream.service.costs import RestoringTime
-from otf_stream.service.source import LARGE, StackSource
+from otf_stream.service.source import StackSource
 from otf_stream.service.speed import Speedometer
 
 FEWEST_PLANES = 5
 _LEARNING_RATE = 2e-3
 _NOISY_WINDOW = 384  # side of what the denoiser learns from of a plane, in pixels
+_LARGE = 2**24  # voxels of a stack that takes so long that a second more is worth hundreds of megabytes less
 _MORE = 1.5  # times as many planes are worth being learnt from anew
 
 Progress = Callable[[str, float], None]
@@ -130,10 +131,10 @@ def learn(
     # More planes have come meanwhile. The denoiser is told the noise, and may be told better.
     character = characterise(source)
     denoiser = replace(denoiser, noise=character.noise, scale=character.scale)
-    if source.voxels >= LARGE:
-        release_memory()
+    tidy_up(source)
     stack = CleanStack(source, denoiser, generator, room=room)
     yield from stack.taking(at_once=True)
+    tidy_up(source)
     found = find_psf(source, character.noise, measured)
     yield Turn.READY
     begun = schedule.spent
@@ -234,6 +235,12 @@ def time_left(speed: Speedometer, stack: CleanStack) -> RestoringTime:
     """Return what restoring will take once what is learnt has been learnt."""
     took = speed.restoring_time(stack.left_to_denoise)
     return replace(took, first=took.first + stack.haze_time_of_all)
+
+
+def tidy_up(source: StackSource) -> None:
+    """Give back the memory of what was done before: it is in pieces that what comes next does not fit in."""
+    if source.voxels >= _LARGE:
+        release_memory()
 
 
 def _step(trainer: Trainer, progress: float, schedule: Schedule) -> None:

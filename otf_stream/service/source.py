@@ -19,9 +19,6 @@ from otf_stream.service.budget import Arrivals
 from otf_stream.store.scratch import PlaneScratch
 from otf_stream.store.session import SessionStore
 
-LARGE = 2**24
-"""Voxels of a stack that takes so long to restore that a second more is worth hundreds of megabytes less."""
-
 _LOOK_AHEAD = 2  # time points; a microscope takes them one after the other
 
 

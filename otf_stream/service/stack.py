@@ -20,7 +20,7 @@ import torch
 
 from otf_stream.acquisition import StackIndex
 from otf_stream.learn.checkpoints import digest, network_to_deblur, shipped_network
-from otf_stream.learn.compute import Compute, release_memory
+from otf_stream.learn.compute import Compute
 from otf_stream.restore.deblurring import Pace
 from otf_stream.restore.fidelity import Fidelity
 from otf_stream.restore.methods import Grid, HazeField, interpolate
@@ -31,11 +31,11 @@ from otf_stream.service.character import Character, FoundPsf, characterise, find
 from otf_stream.service.costs import Costs
 from otf_stream.service.demand import Demand
 from otf_stream.service.landing import choose_method, landing, writing
-from otf_stream.service.learning import FEWEST_PLANES, Learned, Progress, learn, time_left
+from otf_stream.service.learning import FEWEST_PLANES, Learned, Progress, learn, tidy_up, time_left
 from otf_stream.service.memory import Lesson, Memory
 from otf_stream.service.provenance import LIGHT_LOST, provenance, timing
 from otf_stream.service.settings import Settings
-from otf_stream.service.source import LARGE, StackSource
+from otf_stream.service.source import StackSource
 from otf_stream.service.speed import Speedometer
 from otf_stream.store.restored import RestoredWriter
 from otf_stream.store.session import SessionStore
@@ -191,8 +191,7 @@ class Restoration:
             while not self._claim():
                 yield Turn.WAITING
             yield from self._writing(lambda: self._store.journal.set_state(source.stack, "restoring"))
-            if source.voxels >= LARGE:  # what learning took is in pieces that a region does not fit in
-                release_memory()
+            tidy_up(source)
             writer = yield from self._writing(
                 lambda: RestoredWriter.create(self._store, dtype=source.acquisition.dtype)
             )
