@@ -154,14 +154,14 @@ def test_a_store_is_only_replaced_when_asked_to(phantoms: Path, tmp_path: Path) 
     before = contents(store)
     other = save(tmp_path / "other.tif", small_stack(planes=3, side=40))
 
-    refused = otf_stream("restore", other, store, *INTERPOLATE)
-    assert refused.returncode == 1
+    refused = invoke("restore", other, store, *INTERPOLATE)
+    assert refused.exit_code == 1
     assert "already" in refused.stderr
     assert "--overwrite" in refused.stderr
     assert contents(store) == before
 
-    replaced = otf_stream("restore", other, store, *INTERPOLATE, "--overwrite")
-    assert replaced.returncode == 0, replaced.stderr
+    replaced = invoke("restore", other, store, *INTERPOLATE, "--overwrite")
+    assert replaced.exit_code == 0, replaced.stderr
     assert read_restored(store, (0, 0)).shape == (9, 40, 40)
 
 
@@ -233,13 +233,9 @@ def test_odd_stacks_end_in_a_volume_and_a_warning(tmp_path: Path) -> None:
         ),
     }
     stores = {case: tmp_path / f"{case}.ome.zarr" for case in cases}
-    commands: dict[str, tuple[object, ...]] = {
-        case: ("restore", save(tmp_path / f"{case}.tif", stack), stores[case], *options)
-        for case, (stack, options, _) in cases.items()
-    }
-    for case, done in all_of(commands).items():
-        stack, _, warning = cases[case]
-        assert done.returncode == 0, (case, done.stderr)
+    for case, (stack, options, warning) in cases.items():
+        done = invoke("restore", save(tmp_path / f"{case}.tif", stack), stores[case], *options)
+        assert done.exit_code == 0, (case, done.stderr)
         assert any(line.lstrip().startswith("warning: ") and warning in line for line in done.stdout.splitlines()), case
         volume = read_restored(stores[case], (0, 0))
         assert volume.dtype == stack.dtype, case
@@ -253,8 +249,7 @@ def test_evaluate_compares_a_store_with_the_truth(phantoms: Path) -> None:
     assert told.returncode == 0, told.stderr
     for word in ("PSNR", "SSIM", "resolution", "axial", "lateral"):
         assert word in told.stdout
-    done = otf_stream(*arguments, "--json")
-    values: dict[str, Any] = json.loads(done.stdout)
+    values: dict[str, Any] = json.loads(invoke(*arguments, "--json").stdout)
     assert values["psnr_db"] > 15
     assert 0 < values["ssim"] < 1
     assert f"{values['psnr_db']:.2f} dB" in told.stdout

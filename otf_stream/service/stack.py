@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -376,10 +376,12 @@ class Restoration:
             self._costs.interpolated(voxels, spent - self._began_to_land)
 
     def _decide(self, what: str, why: str, **figures: float) -> None:
-        """Note a decision in the journal, and the figures behind it."""
+        """Note a decision in the journal, and the figures behind it. That it takes none is no reason to stop."""
         if self._settings.budget.steps is None:
             figures |= self.schedule.figures()
-        self._note("decision", decision=what, reason=why, **{name: round(value, 3) for name, value in figures.items()})
+        rounded = {name: round(value, 3) for name, value in figures.items()}
+        with suppress(OSError):
+            self._note("decision", decision=what, reason=why, **rounded)
 
     def _note(self, kind: str, **detail: Any) -> None:
         self._store.journal.note(kind, stack=list(self.source.stack), **detail)
