@@ -29,7 +29,7 @@ _JUDGED = 0.25  # share of a direction after which its speed is known
 _HOPELESS = 2.0  # times as slow as it had to be
 _WORTH = 3.0  # times as long has to be left for learning
 _FINISHED = 0.3  # of the time to interpolate, which is all but writing
-_ENDING = 10  # steps that measuring a network's statistics and examining it take as long as
+_ENDING = 15  # steps that measuring a network's statistics, examining it and preparing to restore take as long as
 _REPEATED_MARGIN = 1.2  # of what was done once already
 _LONGEST_TURN = 2.0  # seconds, of other stacks', that the last moment must not fall into
 # What all YZ slices may take, as a share of a stack's time for learning, for every so manieth of them to be worth more
@@ -145,6 +145,7 @@ class Schedule:
         self._turns = 0.0
         self._turn: float | None = None
         self._latest = 0.0
+        self._step = 0.0
         self._reached = 0.0
         self._measured = float("-inf")
         self._measures: list[RestoringTime] = []
@@ -167,6 +168,11 @@ class Schedule:
         finally:
             before, self._turns = self._turns, self.spent
             self._latest, self._turn = self._turns - before, None
+
+    def stepped(self, seconds: float) -> None:
+        """Take note of a training step and of what it took."""
+        self.trained += seconds
+        self._step = seconds
 
     @property
     def spent(self) -> float:
@@ -312,13 +318,15 @@ class Schedule:
 
     def _time_to_learn(self, yz: float) -> float:
         now, deadline = self._clock(), self.deadline
-        # YZ slices need no margin, and may use that of the XZ slices: they can be left out.
-        restoring = max(self._costs.with_margin(self.measured(0.0)), self._costs.corrected(self.measured(yz)))
+        # YZ slices need less of a margin, since they can be left out, and may use that of the XZ slices.
+        usual = self._costs.corrected(self.measured(yz))
+        restoring = max(self._costs.with_margin(self.measured(0.0)), _REPEATED_MARGIN * usual)
         if len(self._measures) < _TRUSTED:
             # A measurement in a busy moment must not take all the time for learning away.
             restoring = min(restoring, _MOST_RESERVED * max(deadline - self._begun, 0.0))
-        arrived = self._arrivals().last(now) - _ENDING * self._latest
-        return time_to_learn(now, Demand(deadline, restoring, 0.0, self.trained, arrived), self._others())
+        ending = _ENDING * self._step
+        arrived = self._arrivals().last(now) - ending
+        return time_to_learn(now, Demand(deadline, restoring + ending, 0.0, self.trained, arrived), self._others())
 
     def worth_learning(self, voxels: int) -> bool:
         """Whether there is time to learn something of a stack of ``voxels``, and perhaps to restore with it.

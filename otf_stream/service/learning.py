@@ -247,4 +247,4 @@ def _step(trainer: Trainer, progress: float, schedule: Schedule) -> None:
     """Take a step of training."""
     begun = time.perf_counter()
     trainer.step(progress)
-    schedule.trained += time.perf_counter() - begun
+    schedule.stepped(time.perf_counter() - begun)

@@ -104,6 +104,16 @@ def test_time_to_restore_is_kept_free():
     assert schedule.deblurring(0) == 1
 
 
+def test_time_for_the_exam_is_kept_free_too():
+    stack = Stack()
+    schedule = stack.schedule(Budget(total=100, tail=0))
+    stack.now = 150.0
+    before = schedule.time_to_train
+    schedule.stepped(0.2)
+    assert schedule.trained == 0.2
+    assert schedule.time_to_train == pytest.approx(before - 15 * 0.2)
+
+
 def test_a_busy_moment_is_not_the_last_word():
     stack = Stack()
     schedule = stack.schedule(Budget(total=100, tail=0))
@@ -211,8 +221,8 @@ def test_yz_slices_are_for_those_who_have_the_time(total, planned):
     assert schedule.yz == planned
     assert schedule.measured(schedule.yz) == 20 + 20 * planned
     # YZ slices may use the margin of the XZ slices.
-    assert schedule.time_to_train == pytest.approx(total - 93 - max(20 * MARGIN, 20 + 20 * planned))
     before = schedule.time_to_train
+    assert before == pytest.approx(total - 93 - max(20 * MARGIN, 1.2 * (20 + 20 * planned)))
     stack.now += before / 2
     schedule.trained += before / 2
     assert schedule.yz == planned  # that does not depend on how much of the time for learning is over
