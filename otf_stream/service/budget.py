@@ -29,6 +29,7 @@ _JUDGED = 0.25  # share of a direction after which its speed is known
 _HOPELESS = 2.0  # times as slow as it had to be
 _WORTH = 3.0  # times as long has to be left for learning
 _FINISHED = 0.3  # of the time to interpolate, which is all but writing
+_WRITING = 0.6  # of the time to interpolate: what is left to do with XZ slices that are through
 _ENDING = 15  # steps that measuring a network's statistics, examining it and preparing to restore take as long as
 _REPEATED_MARGIN = 1.2  # of what was done once already
 _LONGEST_TURN = 2.0  # seconds, of other stacks', that the last moment must not fall into
@@ -253,9 +254,10 @@ class Schedule:
 
     def _fits(self, step: int) -> bool:
         # The fewest, of a volume in one part, can still be given up.
-        last_resort = step == YZ_STEPS[-1] and self._pass is not None and self._pass.share == 1
-        left = (1.0 if last_resort else _REPEATED_MARGIN) * self._restoring_left(0.0, 1 / step)
-        mine = Demand(self.deadline, left + self._interpolating(), 0.0, self.trained)
+        whole = self._pass is not None and self._pass.share == 1
+        left = (1.0 if whole and step == YZ_STEPS[-1] else _REPEATED_MARGIN) * self._restoring_left(0.0, 1 / step)
+        after = (_WRITING if whole else 1.0) * self._interpolating()
+        mine = Demand(self.deadline, left + after, 0.0, self.trained)
         return time_to_learn(self._clock(), mine, self._others()) >= 0
 
     def spares(self, seconds: float) -> bool:
@@ -286,8 +288,10 @@ class Schedule:
         return over and left > _FINISHED * self._interpolating()
 
     def _spare(self) -> float:
-        # Interpolating was measured when perhaps nothing else was to be done.
-        mine = Demand(self.deadline, 0.0, _REPEATED_MARGIN * self._interpolating())
+        # Interpolating was measured when perhaps nothing else was to be done. If YZ slices of a volume in one part are
+        # given up, there is a volume of XZ slices.
+        left = _WRITING if self._pass and self._pass.direction == 2 and self._pass.share == 1 else 1.0
+        mine = Demand(self.deadline, 0.0, _REPEATED_MARGIN * left * self._interpolating())
         return time_to_spare(self._clock(), mine, self._others())
 
     def _restoring_left(self, measured: float, yz: float | None = None) -> float:
