@@ -57,7 +57,7 @@ def test_planes_are_denoised_by_turns(monkeypatch):
 @pytest.mark.parametrize("step", [*YZ_STEPS, 0])
 def test_regions_are_invisible_in_the_result(step):
     raw = sample(9, 194)
-    grid, network = Grid(range(9), 2.5, 21), awake_network(levels=2, guides=1)
+    grid, network = Grid(range(9), 2.5, 21), awake_network(levels=3, guides=1)
     method = deblur(
         grid, light_of(raw), haze_of(raw), gaussian(2.0), network, CPU,
         origin=100.0, scale=500.0, pace=Pace(yz_step=lambda region: step),
