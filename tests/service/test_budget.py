@@ -211,6 +211,16 @@ def test_parts_that_have_not_begun_are_as_slow_as_those_that_have():
         assert schedule.demand().restoring == pytest.approx(1 + 2 + 2 * 2 * 2)
 
 
+@contextmanager
+def xz_slices_through(schedule, stack, *, seconds, share):
+    """A turn in which the XZ slices of a share of the volume have just gone through the network."""
+    with schedule.turn():
+        schedule.passed(1, 0.0, share)
+        stack.now += seconds
+        schedule.passed(1, 1.0, share)
+        yield
+
+
 @pytest.mark.parametrize(("total", "planned"), [(1000, 1), (200, 0.5), (145, 0.25), (130, 0)])
 def test_yz_slices_are_for_those_who_have_the_time(total, planned):
     stack = Stack()
@@ -232,10 +242,7 @@ def test_what_was_decided_holds_for_all_parts():
     stack = Stack(expected=5, interval=0.1)
     schedule = stack.schedule(Budget(total=60, tail=0))
     stack.now = 110.0
-    with schedule.turn():
-        schedule.passed(1, 0.0, 0.1)
-        stack.now += 1
-        schedule.passed(1, 1.0, 0.1)
+    with xz_slices_through(schedule, stack, seconds=1, share=0.1):
         assert schedule.decide_yz_step() == 1
         stack.now = 159.0
         assert schedule.decide_yz_step() == schedule.yz == 1
@@ -260,10 +267,7 @@ def test_as_many_yz_slices_follow_as_there_is_time_for_after_the_xz_slices(spare
     schedule = stack.schedule(
         Budget(total=100 + spare + 1.2 * left + 3, tail=0), interpolating=lambda: 3.0, others=lambda: others
     )
-    with schedule.turn():
-        schedule.passed(1, 0.0, 0.2)
-        stack.now += 2
-        schedule.passed(1, 1.0, 0.2)
+    with xz_slices_through(schedule, stack, seconds=2, share=0.2):
         assert schedule.decide_yz_step() == step
         assert schedule.yz == (1 / step if step else 0)
 
@@ -273,10 +277,7 @@ def test_the_fewest_yz_slices_of_a_volume_in_one_part_need_no_margin():
         stack = Stack(expected=5, interval=0.1)
         stack.now = 198.0
         schedule = stack.schedule(Budget(total=108 + 2.5 + spare, tail=0))
-        with schedule.turn():
-            schedule.passed(1, 0.0, 1.0)
-            stack.now += 10
-            schedule.passed(1, 1.0, 1.0)
+        with xz_slices_through(schedule, stack, seconds=10, share=1.0):
             assert schedule.decide_yz_step() == step
 
 
@@ -284,10 +285,7 @@ def test_yz_slices_that_are_fewer_take_less_time():
     stack = Stack(expected=5, interval=0.1)
     schedule = stack.schedule(Budget(total=132, tail=0))
     stack.now = 198.0
-    with schedule.turn():
-        schedule.passed(1, 0.0, 1.0)
-        stack.now += 20
-        schedule.passed(1, 1.0, 1.0)
+    with xz_slices_through(schedule, stack, seconds=20, share=1.0):
         assert schedule.decide_yz_step() == 2
         schedule.passed(2, 0.0, 1.0)
         assert schedule.demand().restoring == pytest.approx(10)
