@@ -17,7 +17,7 @@ def sample(depth, side, seed=0):
 def everywhere(raw):
     """The region that is all of ``raw``."""
     height, width = raw.shape[1:]
-    return Region(slice(0, height), slice(0, width), height, width)
+    return Region(slice(0, height), slice(0, width))
 
 
 def whole(method, raw):

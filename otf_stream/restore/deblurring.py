@@ -1,5 +1,9 @@
 """The way to restore with the network: XZ and YZ slices of denoised planes go through it, and the two are fused.
 
+What has gone through is put aside on the disk, slice by slice, so that slices are whole whatever the size of the field
+of view, and memory holds a few of them. XZ slices go first, all of them: they are a volume, to which YZ slices add.
+They need not wait for the last plane: a slab of the volume can be restored once the planes are there that tell of it.
+
 Where there is no time for all YZ slices, every second or fourth will do. Light is blurred along x as well, so that what
 XZ and YZ slices of one place differ by is a smooth field: it is the difference that is interpolated, not the sample.
 Half of the YZ slices bring nearly all of what all of them do.
@@ -7,111 +11,239 @@ Half of the YZ slices bring nearly all of what all of them do.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from otf_stream.learn.compute import Compute
+from otf_stream.learn.compute import Compute, is_out_of_memory
 from otf_stream.learn.folding import folded
 from otf_stream.learn.nafnet import NAFNet
 from otf_stream.learn.slices import shown
-from otf_stream.learn.training import apply_network
-from otf_stream.restore.methods import Grid, HazeField, Light
+from otf_stream.learn.training import apply_network, padded_pixels
+from otf_stream.restore.methods import CleanPlanes
 from otf_stream.restore.regions import Method, Region
-from otf_stream.restore.turns import OutOfTimeError, Turn, Work
+from otf_stream.restore.turns import Room, Turn, Work, unhindered
+from otf_stream.store.scratch import Scratch
 
 YZ_STEPS = (1, 2, 4)
 """All YZ slices, every second, every fourth."""
 
-# Activations of so many pixels stay in the cache of a CPU core.
-_SLICE_PIXELS = 2**17
+# Activations of so many pixels stay in the cache of a CPU core; of more, a slice is cut.
+_SLICE_PIXELS, _MOST_PIXELS = 2**17, 2**18
+_SHORTEST = 64  # pixels that a slice is cut into, but for the halo
+_FEWEST_PIXELS = 2**14  # of a slice, below which want of memory is for others to mend
+_READ = 2**21  # pixels of planes, at a time
+# Rounding to half precision, of a value of about 1, is a tenth of that to counts.
+_ASIDE, _LARGEST = np.float16, 6e4
+
+CONTEXT = 48
+"""Voxels along z that are looked at before and after a slab."""
+_FADED = 8  # voxels that slabs have in common
+
+NewScratch = Callable[[int, int, type[np.float16]], Scratch]
+"""Opens a place for images of a height and a width."""
 
 
 @dataclass(frozen=True)
-class Pace:
-    """Is told how far deblurring a region is, and decides how far it goes.
+class _Slab:
+    """Voxels from ``start`` to ``stop`` along z, of which all XZ slices are through: ``(z', x)`` by their row."""
+
+    start: int
+    stop: int
+    slices: Scratch
+
+
+@dataclass(frozen=True)
+class _Slices:
+    """Slices of one direction.
 
     Parameters
     ----------
+    planes
+        What they are made of.
+    wanted, step
+        Which ones, and how far they are apart.
+    width
+        Of each, in pixels.
+    inner
+        Which voxels along z are kept.
+    lines
+        Reads what planes see of some of them: ``(n, z, width)``, light in counts.
+    aside
+        Where they are put.
     passed
-        Given the direction, the share of its slices that have gone through the network, from 0 on, and the region.
-    yz_step
-        Given the region, once XZ slices are through: one of :data:`YZ_STEPS`, or 0 for no YZ slices.
+        Is told of the last one that is through.
     """
 
-    passed: Callable[[int, float, Region], None] = lambda direction, share, region: None
-    yz_step: Callable[[Region], int] = lambda region: 1
+    planes: CleanPlanes
+    wanted: Sequence[int]
+    step: int
+    width: int
+    inner: slice
+    lines: Callable[[Sequence[int]], Tensor]
+    aside: Scratch
+    passed: Callable[[int], None]
 
 
-UNHURRIED = Pace()
-
-
-def deblur(
-    grid: Grid,
-    light: Light,
-    field: HazeField,
-    kernel: Tensor,
-    network: NAFNet,
-    compute: Compute,
-    *,
-    origin: float,
-    scale: float,
-    pace: Pace = UNHURRIED,
-) -> Method:
-    """Free denoised planes of haze, run XZ and YZ slices through the network, and average the two.
-
-    A region is read with :attr:`NAFNet.reach` pixels more along its slices: cutting it shows no seam.
+class Deblurring:
+    """The slices of one stack on their way through the network.
 
     Parameters
     ----------
-    light
-        The denoised planes.
-    field
-        The haze of the whole stack.
-    kernel
-        Of the axial blur, ``(odd,)``, in voxels.
     network
         Ready for inference.
     compute
         Where it runs.
-    origin, scale
-        Light is divided by the scale for the network; what comes out is multiplied by it and added to the origin.
-    pace
-        Decides how far to go. Where YZ slices run out of time, those of XZ do, if the region is the whole field of
-        view: regions of one direction beside regions of two would show seams.
+    shape
+        Of the isotropic volume, ``(z', y, x)``.
+    scratch
+        Opens places to put slices aside.
+    room
+        Puts them there.
+    passed
+        Is told the direction, 1 for XZ slices and 2 for YZ slices, and the share of it that is through.
     """
-    ready = folded(network)
 
-    def restore(raw: Tensor, region: Region) -> Work[Tensor]:
-        matrices = grid.imaging(kernel, raw.device), grid.interpolation(raw.device)
+    def __init__(
+        self,
+        network: NAFNet,
+        compute: Compute,
+        shape: tuple[int, int, int],
+        scratch: NewScratch,
+        *,
+        room: Room = unhindered,
+        passed: Callable[[int, float], None] = lambda direction, share: None,
+    ) -> None:
+        self._network = folded(network)
+        self._compute = compute
+        self._depth, self._height, self._width = shape
+        self._scratch = scratch
+        self._room = room
+        self._passed = passed
+        self._slabs: list[_Slab] = []
+        self._pixels = _MOST_PIXELS
 
-        def seen(window: Region) -> Tensor:
-            return field.removed(light(window.y, window.x), window.y, window.x).div_(scale)
+    @property
+    def across(self) -> int:
+        """So many voxels along z have all their XZ slices through."""
+        return self._slabs[-1].stop if self._slabs else 0
 
-        def through(direction: int, slices: Tensor, inner: slice) -> Work[Tensor]:
-            return _through(ready, compute, *matrices, slices, inner, lambda done: pace.passed(direction, done, region))
+    def go_across(self, planes: CleanPlanes, stop: int | None = None) -> Work[None]:
+        """Run XZ slices through the network: a slab from where the last one ended to ``stop``, or to the end.
 
-        # Columns beyond the region tell what its last ones are to be interpolated from.
-        beyond = min(region.x.stop + YZ_STEPS[-1] - 1, region.width)
-        across = region.grown(x=network.reach)
-        start, length = region.x.start - across.x.start, region.x.stop - region.x.start
-        volume = yield from through(1, seen(across), slice(start, start + beyond - region.x.start))
-        if step := pace.yz_step(region):
-            columns = slice(region.x.start, min(region.x.stop + step - 1, region.width))
-            along = Region(region.y, columns, region.height, region.width).grown(y=network.reach)
-            top, height = region.y.start - along.y.start, region.y.stop - region.y.start
+        Parameters
+        ----------
+        planes
+            Those that are there. Of the stack's grid, it is known where all of them will lie.
+        stop
+            In voxels; planes should be there for :data:`CONTEXT` voxels beyond.
+        """
+        first, last = max(self.across - _FADED, 0), self._depth if stop is None else stop
+        part = planes.part(first - CONTEXT, last + CONTEXT)
+        begin = part.grid.start - planes.grid.start
+        slab = _Slab(first, last, self._scratch(last - first, self._width, _ASIDE))
+
+        def lines(rows: Sequence[int]) -> Tensor:
+            return part.free(slice(rows[0], rows[-1] + 1), slice(0, self._width)).transpose(0, 1)
+
+        def passed(row: int) -> None:
+            self._passed(1, (first + (last - first) * (row + 1) / self._height) / self._depth)
+
+        self._passed(1, first / self._depth)
+        inner = slice(first - begin, last - begin)
+        slices = _Slices(part, range(self._height), 1, self._width, inner, lines, slab.slices, passed)
+        yield from self._through(slices)
+        self._slabs.append(slab)
+
+    def method(self, planes: CleanPlanes, yz_step: int) -> Method:
+        """Return the way to restore regions, with every so manieth YZ slice, or none if 0.
+
+        Regions that share columns share YZ slices, and best come one after the other.
+        """
+        yz = self._scratch(self._depth, self._height, _ASIDE)
+
+        def lines(columns: Sequence[int]) -> Tensor:
+            read = planes.free(slice(0, self._height), slice(columns[0], columns[-1] + 1))
+            return read[:, :, ::yz_step].permute(2, 0, 1)
+
+        def passed(column: int) -> None:
+            self._passed(2, (column // yz_step + 1) / -(-self._width // yz_step))
+
+        def restore(raw: Tensor, region: Region) -> Work[Tensor]:
+            # Columns beyond the region tell what its last ones are to be interpolated from.
+            columns = slice(region.x.start, min(region.x.stop + max(yz_step, 1) - 1, self._width))
+            volume = self._xz(region.y, columns, raw.device)
+            if yz_step:
+                wanted = range(columns.start, columns.stop, yz_step)
+                yz.forget(before=columns.start)
+                everything = slice(0, self._depth)
+                yield from self._through(_Slices(planes, wanted, yz_step, self._height, everything, lines, yz, passed))
+                turned = torch.from_numpy(yz.read(wanted, columns=region.y)).to(raw.device, torch.float32)
+                _fuse(volume, turned.permute(1, 2, 0), yz_step, region.x.stop - region.x.start)
+            yield Turn.READY
+            return volume[:, :, : region.x.stop - region.x.start].mul_(planes.scale).add_(planes.origin)
+
+        if yz_step:
+            self._passed(2, 0.0)
+        return Method("network", restore)
+
+    def _xz(self, y: slice, x: slice, device: torch.device) -> Tensor:
+        """Read what XZ slices have become: ``(z', y, x)``."""
+        volume = torch.empty(self._depth, y.stop - y.start, x.stop - x.start, device=device)
+        done = 0
+        for slab in self._slabs:
+            read = torch.from_numpy(slab.slices.read(range(y.start, y.stop), columns=x)).to(device, torch.float32)
+            read, both = read.transpose(0, 1), done - slab.start
+            if both:
+                ramp = torch.arange(1, both + 1, device=device) / (both + 1)
+                volume[slab.start : done].lerp_(read[:both], ramp[:, None, None])
+            volume[done : slab.stop] = read[both:]
+            done = slab.stop
+        return volume
+
+    def _through(self, slices: _Slices) -> Work[None]:
+        """Put slices aside once they are through; those that are not yet there."""
+        while left := [index for index in slices.wanted if index not in slices.aside]:
             try:
-                # Turned, the YZ slices of a stack are the XZ slices of its mirror image.
-                slices = seen(along)[:, :, ::step].transpose(1, 2)
-                turned = yield from through(2, slices, slice(top, top + height))
-                _fuse(volume, turned.transpose(1, 2), step, length)
-            except OutOfTimeError:
-                if not region.is_whole:
+                yield from self._pass(slices, left)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or self._pixels < _FEWEST_PIXELS:
                     raise
-        return volume[:, :, :length].mul_(scale).add_(origin)
+                self._pixels //= 2  # smaller parts need less
 
-    return Method("network", restore)
+    def _pass(self, slices: _Slices, left: Sequence[int]) -> Work[None]:
+        network, width = self._network, slices.width
+        matrices = slices.planes.matrices(self._compute.device)
+        depth = len(matrices[1])
+        cuts = list(_cut(network, depth, width, self._pixels))
+        batch = min(slices_at_once(depth, width), max(self._pixels // padded_pixels(network, depth, width), 1))
+        pixels = len(slices.planes.grid.planes) * width * slices.step
+        together = -(-max(_READ // pixels, 1) // batch) * batch
+
+        def batches() -> Iterator[tuple[Sequence[int], Tensor]]:
+            for start in range(0, len(left), together):
+                some = left[start : start + together]
+                seen = slices.lines(some).div_(slices.planes.scale)
+                yield from ((some[i : i + batch], seen[i : i + batch]) for i in range(0, len(some), batch))
+
+        def restore(some: tuple[Sequence[int], Tensor]) -> tuple[Sequence[int], Tensor]:
+            indices, seen = some
+            restored = torch.empty(len(indices), _length(slices.inner), width, dtype=torch.float16)
+            for window, inner, place in cuts:
+                sections = shown(*matrices, seen[..., window])
+                part = apply_network(network, sections, self._compute)[:, 0, slices.inner, inner]
+                restored[..., place] = part.clamp(-_LARGEST, _LARGEST)
+            return indices, restored
+
+        for indices, restored in self._compute.map(restore, batches()):
+            for index, image in zip(indices, restored.numpy(), strict=True):
+                yield from self._room(partial(slices.aside.put, index, image))
+            slices.passed(indices[-1])
+            yield Turn.READY
 
 
 def _fuse(xz: Tensor, yz: Tensor, step: int, length: int) -> None:
@@ -141,33 +273,27 @@ def slices_at_once(depth: int, width: int) -> int:
     return max(_SLICE_PIXELS // ((depth + edge) * (width + edge)), 1)
 
 
-def _through(
-    network: NAFNet,
-    compute: Compute,
-    imaging: Tensor,
-    interpolation: Tensor,
-    light: Tensor,
-    inner: slice,
-    passed: Callable[[float], None],
-) -> Work[Tensor]:
-    """Restore the slices of ``light``, ``(z, slices, width)``, into ``(z', slices, inner)``, a few a turn.
+def pixels_through(network: NAFNet, depth: int, width: int) -> int:
+    """How many pixels go through a network for a slice of ``depth × width``, halos and edges included."""
+    cuts = _cut(network, depth, width, _MOST_PIXELS)
+    return sum(padded_pixels(network, depth, window.stop - window.start) for window, _, _ in cuts)
 
-    ``passed`` is told the share that is done.
+
+def _cut(network: NAFNet, depth: int, width: int, most: int) -> Iterator[tuple[slice, slice, slice]]:
+    """Cut a slice into windows of at most so many pixels; what is inside of each window, and where that belongs.
+
+    Windows begin at multiples that the network asks for and carry a halo of its reach: cuts do not show.
     """
-    _, slices, width = light.shape
-    depth = len(interpolation)
-    volume = light.new_empty(depth, slices, inner.stop - inner.start)
-    batch = slices_at_once(depth, width)
+    length, halo = width, 0
+    while padded_pixels(network, depth, min(length + 2 * halo, width)) > most and length > _SHORTEST:
+        halo = network.reach
+        length = -(-length // (2 * network.multiple)) * network.multiple
+    for start in range(0, width, length):
+        stop = min(start + length, width)
+        window = slice(max(start - halo, 0), min(stop + halo, width))
+        yield window, slice(start - window.start, stop - window.start), slice(start, stop)
 
-    def restore(start: int) -> int:
-        sections = shown(imaging, interpolation, light[:, start : start + batch].transpose(0, 1))
-        restored = apply_network(network, sections, compute)[:, 0, :, inner]
-        volume[:, start : start + batch] = restored.transpose(0, 1)
-        return min(start + batch, slices)
 
-    passed(0.0)
-    for end in compute.map(restore, range(0, slices, batch)):
-        passed(end / slices)
-        if end < slices:
-            yield Turn.READY
-    return volume
+def _length(extent: slice) -> int:
+    length: int = extent.stop - extent.start
+    return length

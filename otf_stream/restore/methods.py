@@ -6,8 +6,9 @@ there: every method then spans the gap from its neighbours.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from otf_stream.restore.turns import Turn, Work
 
 _DENOISED = 2**18  # pixels, in one turn
 _DECONVOLVED = 2**19  # voxels, in one turn
+_SAME = 1e-6  # voxels between a plane and a voxel that lie at the same place
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,20 @@ class Grid:
         """Matrix ``(z, z')`` of the axial blur, by ``kernel`` in voxels, and the sampling."""
         return imaging_matrix(self.depth, self.positions(device), kernel.to(device))
 
+    def part(self, first: int, last: int) -> tuple[slice, Grid]:
+        """Return which planes tell of the voxels from ``first`` to ``last``, and the grid between those.
+
+        Both voxels are counted as those of this grid are. The part ends at planes, or where the grid does.
+        """
+        places = [k * self.anisotropy - self.start for k in self.planes]
+        before = [i for i, place in enumerate(places) if place <= first]
+        after = [i for i, place in enumerate(places) if place >= last]
+        one, other = (before[-1] if before else 0), (after[0] if after else len(places) - 1)
+        start = math.ceil(places[one] - _SAME) if before else 0
+        stop = math.floor(places[other] + _SAME) + 1 if after else self.depth
+        inner = slice(one, other + 1)
+        return inner, Grid(self.planes[inner], self.anisotropy, stop - start, self.start + start)
+
 
 @dataclass(frozen=True)
 class HazeField:
@@ -89,8 +105,49 @@ class HazeField:
         return light.mul(self.core_share).add_(spread(self.coarse, self.binning, y, x).to(light.device))
 
 
-Light = Callable[[slice, slice], Tensor]
-"""Reads a rectangle, rows and columns, of planes without noise: ``(z, y, x)``, light in counts."""
+Light = Callable[[Sequence[int], slice, slice], Tensor]
+"""Reads a rectangle, rows and columns, of some planes without noise: ``(z, y, x)``, light in counts."""
+
+
+@dataclass(frozen=True)
+class CleanPlanes:
+    """Planes without noise, and all that is known of how they came about.
+
+    Parameters
+    ----------
+    grid
+        Where they lie.
+    light
+        Reads them.
+    field
+        The haze in them.
+    kernel
+        Of the axial blur, ``(odd,)``, in voxels.
+    origin
+        Counts without light.
+    scale
+        Counts, haze left out, of the brightest thousandth.
+    """
+
+    grid: Grid
+    light: Light
+    field: HazeField
+    kernel: Tensor
+    origin: float
+    scale: float
+
+    def free(self, y: slice, x: slice) -> Tensor:
+        """Read a rectangle without haze: ``(z, y, x)``, light in counts."""
+        return self.field.removed(self.light(self.grid.planes, y, x), y, x)
+
+    def part(self, first: int, last: int) -> CleanPlanes:
+        """Return those that tell of the voxels from ``first`` to ``last`` of the grid."""
+        planes, grid = self.grid.part(first, last)
+        return replace(self, grid=grid, field=replace(self.field, coarse=self.field.coarse[planes]))
+
+    def matrices(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return the matrices of imaging and of interpolation."""
+        return self.grid.imaging(self.kernel, device), self.grid.interpolation(device)
 
 
 def denoised(denoiser: Denoiser, planes: Tensor, wanted: slice = slice(None)) -> Work[Tensor]:
@@ -140,13 +197,12 @@ def richardson_lucy(grid: Grid, kernel: Tensor, background: float) -> Method:
     return Method("richardson-lucy", restore)
 
 
-def clean_richardson_lucy(grid: Grid, light: Light, field: HazeField, kernel: Tensor, background: float) -> Method:
-    """Free denoised planes of haze, and deconvolve along z; parameters as elsewhere here."""
+def clean_richardson_lucy(planes: CleanPlanes) -> Method:
+    """Deconvolve planes without noise along z."""
 
     def restore(raw: Tensor, region: Region) -> Work[Tensor]:
-        free = field.removed(light(region.y, region.x), region.y, region.x)
-        volume = yield from _deconvolve(grid, kernel, free)
-        return volume.add_(background)
+        volume = yield from _deconvolve(planes.grid, planes.kernel, planes.free(*region))
+        return volume.add_(planes.origin)
 
     return Method("richardson-lucy", restore)
 

@@ -7,7 +7,7 @@ has run out of time, wherever it stopped, by throwing :class:`OutOfTimeError` in
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from enum import Enum
 from typing import TypeVar
 
@@ -23,6 +23,15 @@ class Turn(Enum):
 
 Work = Generator[Turn, None, Result]
 """Work that is done by turns, and its result."""
+
+Room = Callable[[Callable[[], None]], Work[None]]
+"""Writes what it is given to write, and may wait for room on the disk."""
+
+
+def unhindered(write: Callable[[], None]) -> Work[None]:
+    """Write, where there is room."""
+    yield from ()
+    write()
 
 
 class OutOfTimeError(Exception):

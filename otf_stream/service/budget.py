@@ -84,25 +84,19 @@ class Arrivals:
 
 @dataclass
 class _Pass:
-    """Slices of one direction of a part of the volume going through the network.
+    """Slices of one direction going through the network.
 
     Parameters
     ----------
     direction
         The first, XZ, or the second, YZ.
-    share
-        Which part of the volume.
-    before
-        Which part had been restored when this one was begun.
     begun
-        How long the stack had had the device by then.
+        How long the stack had had the device when they began.
     done
         The share of the slices that are through.
     """
 
     direction: int
-    share: float
-    before: float
     begun: float
     done: float = 0.0
 
@@ -212,15 +206,15 @@ class Schedule:
     @property
     def yz(self) -> float:
         """The share of the YZ slices that is to go through the network: all of them, unless time is short."""
-        if self._budget.steps is not None:
-            return 1.0
         if self._yz is not None:
             return self._yz
+        if self._budget.steps is not None:
+            return 1.0
         learning = self.trained + self._time_to_learn(0.0)
         every = self._costs.corrected(self.measured(1.0) - self.measured(0.0))
         return next((1 / step for step in YZ_STEPS if every <= _WORTH_YZ[step] * learning), 0.0)
 
-    def passed(self, direction: int, done: float, share: float) -> None:
+    def passed(self, direction: int, done: float) -> None:
         """Take note of how far restoring is.
 
         Parameters
@@ -229,15 +223,13 @@ class Schedule:
             The first, without which there is no volume, or the second.
         done
             The share of its slices that have gone through the network; 0 when it begins.
-        share
-            Of which part of the volume.
         """
-        if self._pass is None or not done:
-            self._pass = _Pass(direction, share, self.landed, self.spent)
+        if self._pass is None or direction != self._pass.direction:
+            self._pass = _Pass(direction, self.spent)
         self._pass.done = done
         if done >= _JUDGED:
             slices = self._yz or 1.0 if direction == 2 else 1.0
-            self._direction = (self.spent - self._pass.begun) / done / share / slices
+            self._direction = (self.spent - self._pass.begun) / done / slices
 
     def decide_yz_step(self) -> int:
         """Decide, once, by what XZ slices took, how many YZ slices go through the network too.
@@ -245,19 +237,21 @@ class Schedule:
         Returns
         -------
         int
-            One of `YZ_STEPS`, or 0 for none. The same for every part: a volume of both would have seams.
+            One of `YZ_STEPS`, or 0 for none.
         """
         if self._yz is None:
             fitting = (1 / step for step in YZ_STEPS if self._budget.steps is not None or self._fits(step))
             self._yz = next(fitting, 0.0)
         return round(1 / self._yz) if self._yz else 0
 
+    def give_up_yz(self) -> None:
+        """Take note that there is no time for YZ slices after all."""
+        self._yz = 0.0
+
     def _fits(self, step: int) -> bool:
-        # The fewest, of a volume in one part, can still be given up.
-        whole = self._pass is not None and self._pass.share == 1
-        left = (1.0 if whole and step == YZ_STEPS[-1] else _REPEATED_MARGIN) * self._restoring_left(0.0, 1 / step)
-        after = (_WRITING if whole else 1.0) * self._interpolating()
-        mine = Demand(self.deadline, left + after, 0.0, self.trained)
+        # They can still be given up; of more than the fewest there would have been fewer.
+        left = (1.0 if step == YZ_STEPS[-1] else _REPEATED_MARGIN) * self._restoring_left(0.0, 1 / step)
+        mine = Demand(self.deadline, left + _WRITING * self._interpolating(), 0.0, self.trained)
         return time_to_learn(self._clock(), mine, self._others()) >= 0
 
     def spares(self, seconds: float) -> bool:
@@ -266,7 +260,7 @@ class Schedule:
 
     @property
     def yz_through(self) -> float:
-        """The share of the YZ slices that have gone through the network, of every part that has been restored."""
+        """The share of the YZ slices that are in the volume: as many as was decided, once all of those are through."""
         return self.yz if self._pass and self._pass.direction == 2 and self._pass.done == 1 else 0.0
 
     def is_last_moment(self) -> bool:
@@ -288,9 +282,9 @@ class Schedule:
         return over and left > _FINISHED * self._interpolating()
 
     def _spare(self) -> float:
-        # Interpolating was measured when perhaps nothing else was to be done. If YZ slices of a volume in one part are
-        # given up, there is a volume of XZ slices.
-        left = _WRITING if self._pass and self._pass.direction == 2 and self._pass.share == 1 else 1.0
+        # Interpolating was measured when perhaps nothing else was to be done. If YZ slices are given up, there is a
+        # volume of XZ slices.
+        left = _WRITING if self._pass and self._pass.direction == 2 else 1.0
         mine = Demand(self.deadline, 0.0, _REPEATED_MARGIN * left * self._interpolating())
         return time_to_spare(self._clock(), mine, self._others())
 
@@ -303,9 +297,8 @@ class Schedule:
             return measured * (1 - self.landed)
         if yz is None:
             yz = self._yz or 0.0
-        share, done = self._pass.share, self._pass.done
-        here = share * (1 - done + yz if self._pass.direction == 1 else yz * (1 - done))
-        return self._direction * (here + (1 + yz) * max(1 - self._pass.before - share, 0.0))
+        done = self._pass.done
+        return self._direction * (1 - done + yz if self._pass.direction == 1 else yz * (1 - done))
 
     def demand(self) -> Demand:
         """Return what the stack asks of the device at the least: XZ slices, unless others have begun."""

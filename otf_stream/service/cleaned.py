@@ -8,7 +8,7 @@ which are axial slices; and of planes as much as training can use. The haze is c
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,7 +22,7 @@ from otf_stream.learn.pairs import PATCH, patch_side
 from otf_stream.learn.planes import PlanePool, random_window
 from otf_stream.optics.haze import binned, haze, share_left
 from otf_stream.restore.methods import Grid, HazeField, denoised
-from otf_stream.restore.turns import Turn, Work
+from otf_stream.restore.turns import Room, Turn, Work, unhindered
 from otf_stream.service.character import FoundPsf, middle
 from otf_stream.service.source import StackSource
 
@@ -122,15 +122,6 @@ class _Window:
     light: Tensor
 
 
-Room = Callable[[Callable[[], None]], Work[None]]
-"""Writes, and may wait for room on the disk."""
-
-
-def _unhindered(write: Callable[[], None]) -> Work[None]:
-    yield from ()
-    write()
-
-
 class CleanStack:
     """Denoises planes as they come, and keeps what haze and pairs are computed from.
 
@@ -147,7 +138,7 @@ class CleanStack:
     """
 
     def __init__(
-        self, source: StackSource, denoiser: Denoiser, generator: torch.Generator, *, room: Room = _unhindered
+        self, source: StackSource, denoiser: Denoiser, generator: torch.Generator, *, room: Room = unhindered
     ) -> None:
         sizes = source.acquisition.sizes
         self._denoiser = denoiser
@@ -158,7 +149,7 @@ class CleanStack:
         self._anisotropy = self._voxel_size.anisotropy
         self._lateral = slice(0, sizes.y), slice(0, sizes.x)
         self._coarse: dict[int, Tensor] = {}
-        self._aside = source.scratch()
+        self._aside = source.scratch(sizes.y, sizes.x, np.float32)
         self._kept: dict[int, _Window] = {}
         self._rows, self._columns = (
             sorted({(2 * i + 1) * n // (2 * _LINES) for i in range(_LINES)}) for n in (sizes.y, sizes.x)

@@ -27,11 +27,12 @@ from otf_stream.learn.slices import shown
 from otf_stream.learn.training import PARTS, Trainer, with_statistics
 from otf_stream.learn.zest import select_layers
 from otf_stream.restore.deblurring import slices_at_once
+from otf_stream.restore.methods import CleanPlanes, Grid
 from otf_stream.restore.trust import Trust, examine
-from otf_stream.restore.turns import Turn, Work
+from otf_stream.restore.turns import Room, Turn, Work
 from otf_stream.service.budget import Schedule
 from otf_stream.service.character import Character, FoundPsf, characterise, find_psf
-from otf_stream.service.cleaned import CleanStack, Feed, Room
+from otf_stream.service.cleaned import CleanStack, Feed
 from otf_stream.service.costs import RestoringTime
 from otf_stream.service.source import StackSource
 from otf_stream.service.speed import Speedometer
@@ -68,6 +69,11 @@ class Learned:
     layers: tuple[str, ...] | None
     planes: int
     weights: str = ""
+
+    def clean(self, grid: Grid) -> CleanPlanes:
+        """Return the planes of a grid, all of them denoised, and what is known of them."""
+        field = self.stack.haze(self.found, grid.planes)
+        return CleanPlanes(grid, self.stack.light, field, self.found.psf.kernel, self.character.origin, self.scale)
 
 
 def learn(

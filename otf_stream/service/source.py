@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from itertools import islice
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from otf_stream.acquisition import Acquisition, StackIndex, isotropic_depth
 from otf_stream.restore.methods import Grid
 from otf_stream.service.budget import Arrivals
-from otf_stream.store.scratch import PlaneScratch
+from otf_stream.store.scratch import Scratch
 from otf_stream.store.session import SessionStore
 
 _LOOK_AHEAD = 2  # time points; a microscope takes them one after the other
@@ -102,10 +103,9 @@ class StackSource:
         t, c = self.stack
         return np.stack([self._finite(self._store.read_plane((t, c, z), y, x)) for z in planes])
 
-    def scratch(self) -> PlaneScratch:
-        """Open a place on the session's disk for what is made of its planes."""
-        sizes = self.acquisition.sizes
-        return PlaneScratch(self._store.path, sizes.y, sizes.x)
+    def scratch(self, height: int, width: int, dtype: DTypeLike) -> Scratch:
+        """Open a place on the session's disk for images of ``height × width`` that are made of the stack."""
+        return Scratch(self._store.path, height, width, dtype)
 
     def _finite(self, plane: np.ndarray) -> np.ndarray:
         plane = plane.astype(np.float32)

@@ -22,10 +22,9 @@ from otf_stream.learn.folding import folded
 from otf_stream.learn.nafnet import NAFNet
 from otf_stream.learn.slices import CHANNELS, shown
 from otf_stream.learn.training import Trainer, apply_network, padded_pixels, with_statistics
-from otf_stream.restore.regions import split_into_regions
+from otf_stream.restore.deblurring import pixels_through
 from otf_stream.service.costs import RestoringTime
 from otf_stream.service.source import StackSource
-from otf_stream.store.restored import BLOCK
 
 _WRITTEN_PER_SECOND = 15e6  # voxels: reading, comparing, compressing and the pyramid, on one slow core
 _PIXELS, _SIDE = 2**15, 128  # of the slice, and of the plane, that speed is measured on
@@ -88,11 +87,8 @@ class Speedometer:
             So many of the planes are to be denoised yet.
         """
         sizes, depth = self._source.acquisition.sizes, self._source.grid().depth
-        halo, across, along = self._network.reach, 0.0, 0.0
-        for region in split_into_regions(depth, sizes.y, sizes.x, block=BLOCK):
-            grown = region.grown(y=halo, x=halo)
-            across += self._of_slices * _length(region.y) * padded_pixels(self._network, depth, _length(grown.x))
-            along += self._of_slices * _length(region.x) * padded_pixels(self._network, depth, _length(grown.y))
+        across = self._of_slices * sizes.y * pixels_through(self._network, depth, sizes.x)
+        along = self._of_slices * sizes.x * pixels_through(self._network, depth, sizes.y)
         denoised = self._of_planes * to_denoise * padded_pixels(self._denoising, sizes.y, sizes.x)
         return RestoringTime(across + denoised + depth * sizes.y * sizes.x / _WRITTEN_PER_SECOND, along)
 
@@ -112,8 +108,3 @@ def _seconds_of_pixel(network: NAFNet, images: Callable[[], Tensor], compute: Co
         list(compute.map(run, range(compute.side_by_side)))
         runs.append(time.perf_counter() - begun)
     return min(runs[1:]) / pixels
-
-
-def _length(side: slice) -> int:
-    length: int = side.stop - side.start
-    return length

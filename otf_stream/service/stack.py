@@ -21,16 +21,23 @@ import torch
 from otf_stream.acquisition import StackIndex
 from otf_stream.learn.checkpoints import digest, network_to_deblur, shipped_network
 from otf_stream.learn.compute import Compute
-from otf_stream.restore.deblurring import Pace
+from otf_stream.restore.deblurring import Deblurring
 from otf_stream.restore.fidelity import Fidelity
-from otf_stream.restore.methods import Grid, HazeField, interpolate
-from otf_stream.restore.regions import Method, Region
+from otf_stream.restore.methods import (
+    CleanPlanes,
+    Grid,
+    HazeField,
+    clean_richardson_lucy,
+    interpolate,
+    richardson_lucy,
+)
+from otf_stream.restore.regions import Method
 from otf_stream.restore.turns import OutOfTimeError, Turn, Work
 from otf_stream.service.budget import Schedule
 from otf_stream.service.character import Character, FoundPsf, characterise, find_psf, uncharacterised, usual_psf
 from otf_stream.service.costs import Costs
 from otf_stream.service.demand import Demand
-from otf_stream.service.landing import choose_method, landing, writing
+from otf_stream.service.landing import landing, writing
 from otf_stream.service.learning import FEWEST_PLANES, Learned, Progress, learn, tidy_up, time_left
 from otf_stream.service.memory import Lesson, Memory
 from otf_stream.service.provenance import LIGHT_LOST, provenance, timing
@@ -42,6 +49,9 @@ from otf_stream.store.session import SessionStore
 
 _POLL = 0.1
 _MOST_LIGHT_LOST = 0.25
+Land = Callable[[Method, HazeField | None], Work[Fidelity]]
+"""Restores by a method into the store, and tells what came of it."""
+
 _NO_TIME = "no time to restore with the network before the deadline, the machine is too busy: interpolated"
 
 
@@ -181,12 +191,10 @@ class Restoration:
             grid = source.grid()  # Planes that come later than this are not in the volume.
             if learned:
                 yield from learned.stack.taking(at_once=True)
-            pace = Pace(self._passed, self._decide_yz_step)
-            method, field = choose_method(settings.method, grid, character, found, learned, self._compute, pace=pace)
             if learned and learned.trust.best != "network":
                 reasons.append(
                     f"on held-out planes the network gained {learned.trust.network:+.1f} dB over interpolation, "
-                    f"Richardson–Lucy {learned.trust.richardson_lucy:+.1f} dB: {method.name} was used"
+                    f"Richardson–Lucy {learned.trust.richardson_lucy:+.1f} dB: {learned.trust.best} was used"
                 )
             while not self._claim():
                 yield Turn.WAITING
@@ -195,7 +203,8 @@ class Restoration:
             writer = yield from self._writing(
                 lambda: RestoredWriter.create(self._store, dtype=source.acquisition.dtype)
             )
-            fidelity = yield from self._landing(grid, method, field, found, character, writer)
+            land = partial(self._landing, grid, found, character, writer)
+            method, field, fidelity = yield from self._restored(grid, learned, found, character, land)
             if learned and learned.trust.best == "network" and schedule.yz_through == 0:
                 reasons.append("time for XZ slices alone: YZ slices did not go through the network")
             # What is left of planes without haze is divided by the core's share of the light, and so are errors in it.
@@ -206,7 +215,7 @@ class Restoration:
                     f"the network made {fidelity.flux_ratio:.2f} times the light of the planes: interpolated"
                 )
                 method, learned = interpolate(grid), None
-                fidelity = yield from self._landing(grid, method, None, found, character, writer)
+                fidelity = yield from land(method, None)
         with self._timed("pyramid"):
             yield from self._writing(lambda: writer.finish(source.stack))
         self._learn_costs(learned, method)
@@ -306,37 +315,67 @@ class Restoration:
             reasons.append("no time to fine-tune before the deadline: the pre-trained network was used as it is")
         return replace(learned, weights=weights, found=found)
 
+    def _restored(
+        self, grid: Grid, learned: Learned | None, found: FoundPsf, character: Character, land: Land
+    ) -> Work[tuple[Method, HazeField | None, Fidelity]]:
+        """Restore and land; return the way it was done, the haze that was taken away, and what came of it."""
+        field: HazeField | None = None
+        if learned and learned.trust.best != "interpolate":
+            planes = learned.clean(grid)
+            field = planes.field
+            if learned.trust.best == "network":
+                method, fidelity = yield from self._deblurred(learned, planes, land)
+                return method, field, fidelity
+            method = clean_richardson_lucy(planes)
+        elif learned is None and self._settings.method == "richardson-lucy":
+            method = richardson_lucy(grid, found.psf.kernel, character.origin)
+        else:
+            method = interpolate(grid)
+        self._is_over = self.schedule.is_last_moment if method.name == "richardson-lucy" else _never
+        return method, field, (yield from land(method, field))
+
+    def _deblurred(self, learned: Learned, planes: CleanPlanes, land: Land) -> Work[tuple[Method, Fidelity]]:
+        """Run XZ slices through the network, then as many YZ slices as there is time for, and land."""
+        name, sizes = "finetune" if learned.steps else "pretrained", self.source.acquisition.sizes
+        deblurring = Deblurring(
+            learned.network,
+            self._compute,
+            (planes.grid.depth, sizes.y, sizes.x),
+            self.source.scratch,
+            room=self._writing,
+            passed=self.schedule.passed,
+        )
+        self._decide("XZ slices", f"method {name}")
+        yield from deblurring.go_across(planes)
+        step = self.schedule.decide_yz_step()
+        self._decide(f"YZ slices, every {step}" if step else "no YZ slices", "what XZ slices took")
+        if step:
+            try:
+                method = replace(deblurring.method(planes, step), name=name)
+                return method, (yield from land(method, planes.field))
+            except OutOfTimeError:
+                self.schedule.give_up_yz()
+                self._decide("no YZ slices", "they took too long")
+        self._is_over = _never  # this is all but done
+        method = replace(deblurring.method(planes, 0), name=name)
+        return method, (yield from land(method, planes.field))
+
     def _landing(
         self,
         grid: Grid,
-        method: Method,
-        field: HazeField | None,
         found: FoundPsf,
         character: Character,
         writer: RestoredWriter,
+        method: Method,
+        field: HazeField | None,
     ) -> Work[Fidelity]:
         source = self.source
-        if method.name == "interpolate":
-            self._is_over = _never
-        elif method.name == "richardson-lucy":
-            self._is_over = self.schedule.is_last_moment
         step = 1.0 if source.acquisition.numpy_dtype.kind in "ui" else 0.0
         fidelity = Fidelity(grid, character.noise, found.psf.kernel, field, step=step)
-        self._decide("restore", f"method {method.name}")
+        self._decide("land", f"method {method.name}")
         self._began_to_land = self.schedule.spent
         yield from landing(source, grid, method, fidelity, writer, self._compute, self._landed, self._writing)
         return fidelity
-
-    def _passed(self, direction: int, done: float, region: Region) -> None:
-        """Take note of how far the slices of a region are."""
-        self.schedule.passed(direction, done, region.share)
-
-    def _decide_yz_step(self, region: Region) -> int:
-        """Decide how many YZ slices there is time for, once for all regions."""
-        step = self.schedule.decide_yz_step()
-        if region.is_first:
-            self._decide(f"YZ slices, every {step}" if step else "no YZ slices", "what XZ slices took")
-        return step
 
     def _landed(self, stage: str, share: float) -> None:
         self.schedule.landed = share

@@ -26,7 +26,7 @@ import torch
 
 from otf_stream.acquisition import StackIndex
 from otf_stream.config import ServiceConfig
-from otf_stream.learn.compute import Compute, choose_compute
+from otf_stream.learn.compute import Compute, choose_compute, release_memory
 from otf_stream.restore.turns import Turn
 from otf_stream.service.costs import Costs
 from otf_stream.service.demand import Demand, time_to_spare
@@ -148,6 +148,8 @@ class Worker:
             waiting.store.journal.note("failure", stack=list(waiting.stack), trace=traceback.format_exc())
             waiting.store.journal.set_state(waiting.stack, "failed")
         del self._begun[key], self._waiting[key], self._demands[key]
+        if not self._begun:
+            release_memory()  # others may need it; what the next stack would take of it lies in pieces
         return Turn.READY
 
     def _look(self) -> None:

@@ -84,9 +84,9 @@ class RestoredWriter:
         return self._shapes[0]
 
     def regions(self) -> list[Region]:
-        """List the lateral regions ``(y, x)`` that tile a stack, aligned as `write` needs them."""
+        """List the lateral regions ``(y, x)`` that tile a stack, aligned as `write` needs them, column by column."""
         _, height, width = self.shape
-        return list(itertools.product(_tiles(height), _tiles(width)))
+        return [(y, x) for x, y in itertools.product(_tiles(width), _tiles(height))]
 
     def write(self, stack: StackIndex, region: Region, volume: np.ndarray) -> None:
         """Write one region of a stack, over its whole depth.

@@ -1,18 +1,22 @@
 """Restoring with a network: no seams, both directions alike, and as many YZ slices as there is time for."""
 
+import numpy as np
 import pytest
 import torch
 from kernels import gaussian
 from volumes import everywhere, sample, whole
 
+from otf_stream.learn import nafnet
 from otf_stream.learn.compute import choose_compute
 from otf_stream.learn.denoise import Denoiser
 from otf_stream.learn.nafnet import NAFNet
+from otf_stream.learn.training import padded_pixels
 from otf_stream.optics.noise import NoiseModel
-from otf_stream.restore.deblurring import YZ_STEPS, Pace, deblur
-from otf_stream.restore.methods import Grid, HazeField, clean_richardson_lucy, denoised, interpolated
-from otf_stream.restore.regions import Region, split_into_regions
+from otf_stream.restore.deblurring import CONTEXT, YZ_STEPS, Deblurring, pixels_through
+from otf_stream.restore.methods import CleanPlanes, Grid, HazeField, clean_richardson_lucy, denoised, interpolated
+from otf_stream.restore.regions import Region
 from otf_stream.restore.turns import OutOfTimeError, Turn, at_once
+from otf_stream.store.scratch import Scratch
 
 CPU = choose_compute("cpu")
 
@@ -40,9 +44,27 @@ def awake_network(seed=0, levels=2, guides=0):
     return network.eval()
 
 
-def light_of(raw):
+def clean(raw, grid, field=None, kernel=None):
     """Planes as if they had no noise."""
-    return lambda y, x: raw[:, y, x] - 100.0
+    kernel = gaussian(1.0) if kernel is None else kernel
+    place = {z: at for at, z in enumerate(grid.planes)}
+    return CleanPlanes(
+        grid, lambda planes, y, x: raw[[place[z] for z in planes], y, x] - 100.0, field or no_haze(raw), kernel,
+        origin=100.0, scale=500.0,
+    )  # fmt: skip
+
+
+def deblurring(planes, raw, folder, network=None, **told):
+    shape = (planes.grid.depth, *raw.shape[1:])
+    return Deblurring(network or awake_network(guides=1), CPU, shape, lambda *image: Scratch(folder, *image), **told)
+
+
+def restored(raw, folder, step=1, **told):
+    """Restore in one part, with every so manieth YZ slice."""
+    planes = clean(raw, Grid(range(9), 2.0, 17))
+    work = deblurring(planes, raw, folder, **told)
+    at_once(work.go_across(planes))
+    return whole(work.method(planes, step), raw)
 
 
 def test_planes_are_denoised_by_turns(monkeypatch):
@@ -55,114 +77,160 @@ def test_planes_are_denoised_by_turns(monkeypatch):
 
 
 @pytest.mark.parametrize("step", [*YZ_STEPS, 0])
-def test_regions_are_invisible_in_the_result(step):
+def test_regions_are_invisible_in_the_result(tmp_path, step):
     raw = sample(9, 194)
-    grid, network = Grid(range(9), 2.5, 21), awake_network(levels=3, guides=1)
-    method = deblur(
-        grid, light_of(raw), haze_of(raw), gaussian(2.0), network, CPU,
-        origin=100.0, scale=500.0, pace=Pace(yz_step=lambda region: step),
-    )  # fmt: skip
-    untiled = whole(method, raw)
-    tiled = torch.empty_like(untiled)
-    regions = list(split_into_regions(10**9, 194, 194, block=64))
-    assert len(regions) == 16
-    for region in regions:
-        tiled[:, region.y, region.x] = at_once(method.restore(raw[:, region.y, region.x], region))
-    scale = float((untiled - interpolated(grid, raw)).abs().max())
+    network = awake_network(levels=3, guides=1)
+    planes = clean(raw, Grid(range(9), 2.5, 21), haze_of(raw), gaussian(2.0))
+    work = deblurring(planes, raw, tmp_path, network)
+    at_once(work.go_across(planes))
+    untiled = whole(work.method(planes, step), raw)
+    method, tiled = work.method(planes, step), torch.empty_like(untiled)
+    for left in range(0, 194, 64):
+        for top in range(0, 194, 64):
+            region = Region(slice(top, min(top + 64, 194)), slice(left, min(left + 64, 194)))
+            tiled[:, region.y, region.x] = at_once(method.restore(raw[:, region.y, region.x], region))
+    scale = float((untiled - interpolated(planes.grid, raw)).abs().max())
     assert scale > 1  # the network does something
     assert float((tiled - untiled).abs().max()) < 0.02 * scale  # the last bits of bfloat16
 
 
-def paced(raw, **pace):
-    """A method with a network, at a pace."""
-    grid, network = Grid(range(9), 2.0, 17), awake_network(guides=1)
-    return deblur(
-        grid, light_of(raw), no_haze(raw), gaussian(1.0), network, CPU,
-        origin=100.0, scale=500.0, pace=Pace(**pace),
-    )  # fmt: skip
+def starved(network, most):
+    """Let a network have memory for so many pixels and no more; return the sizes that it is given."""
+    forward, given = type(network).forward, []
+
+    def limited(self, x):
+        given.append(x.shape[-1] * x.shape[-2] * len(x))
+        if given[-1] > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, x)
+
+    return limited, given
 
 
-def test_both_directions_are_treated_alike():
+def test_slices_that_are_too_large_for_the_memory_are_cut_and_it_does_not_show(tmp_path, monkeypatch):
+    raw = sample(9, 210)
+    network = awake_network(levels=1, guides=1)
+    planes = clean(raw, Grid(range(9), 2.0, 17))
+
+    def both_ways():
+        work = deblurring(planes, raw, tmp_path, network)
+        at_once(work.go_across(planes))
+        return whole(work.method(planes, 2), raw)
+
+    expected = both_ways()
+    limited, given = starved(network, 5000)
+    monkeypatch.setattr("otf_stream.restore.deblurring._FEWEST_PIXELS", 4000)
+    monkeypatch.setattr(nafnet.NAFNet, "forward", limited)
+    torch.testing.assert_close(both_ways(), expected, atol=1.0, rtol=0)
+    assert max(given) > 5000
+    limited, given = starved(network, 100)
+    monkeypatch.setattr(nafnet.NAFNet, "forward", limited)
+    with pytest.raises(torch.OutOfMemoryError):
+        both_ways()
+
+
+def test_an_error_of_another_kind_is_not_taken_for_want_of_memory(tmp_path, monkeypatch):
+    given = []
+
+    def broken(self, x):
+        given.append(x)
+        raise RuntimeError("shapes cannot be multiplied")
+
+    monkeypatch.setattr(nafnet.NAFNet, "forward", broken)
+    with pytest.raises(RuntimeError, match="shapes"):
+        restored(sample(9, 40), tmp_path)
+
+
+def test_what_goes_through_the_network_is_known_before():
+    network = awake_network(levels=3, guides=1)
+    assert pixels_through(network, 125, 512) == padded_pixels(network, 125, 512)
+    cut = pixels_through(network, 397, 2048)
+    assert 1 < cut / padded_pixels(network, 397, 2048) < 1.5
+
+
+def test_both_directions_are_treated_alike(tmp_path):
     raw = sample(9, 40)
     turned_raw = raw.transpose(1, 2).contiguous()
-    turned = whole(paced(turned_raw), turned_raw).transpose(1, 2)
-    torch.testing.assert_close(turned, whole(paced(raw), raw), atol=0.5, rtol=0)
+    turned = restored(turned_raw, tmp_path).transpose(1, 2)
+    torch.testing.assert_close(turned, restored(raw, tmp_path), atol=0.5, rtol=0)
 
 
-def xz_and_yz(raw):
+def xz_and_yz(raw, folder):
     """What XZ slices alone make of a stack, and what YZ slices alone do."""
     turned = raw.transpose(1, 2).contiguous()
-    return (
-        whole(paced(raw, yz_step=lambda region: 0), raw),
-        whole(paced(turned, yz_step=lambda region: 0), turned).transpose(1, 2),
-    )
+    return restored(raw, folder, step=0), restored(turned, folder, step=0).transpose(1, 2)
 
 
-def test_where_time_is_short_one_direction_will_do():
+def test_where_time_is_short_one_direction_will_do(tmp_path):
     raw = sample(9, 40)
-    xz, yz = xz_and_yz(raw)
+    xz, yz = xz_and_yz(raw, tmp_path)
     assert float((xz - yz).abs().max()) > 1
-    torch.testing.assert_close(0.5 * (xz + yz), whole(paced(raw), raw), atol=0.5, rtol=0)
+    torch.testing.assert_close(0.5 * (xz + yz), restored(raw, tmp_path), atol=0.5, rtol=0)
 
 
 @pytest.mark.parametrize("step", YZ_STEPS)
-def test_of_yz_slices_that_are_left_out_the_difference_to_xz_slices_is_interpolated(step):
+def test_of_yz_slices_that_are_left_out_the_difference_to_xz_slices_is_interpolated(tmp_path, step):
     raw = sample(9, 43)
-    xz, yz = xz_and_yz(raw)
+    xz, yz = xz_and_yz(raw, tmp_path)
     passed = []
-    method = paced(raw, yz_step=lambda region: step, passed=lambda *told: passed.append(told[:2]))
+    found = restored(raw, tmp_path, step, passed=lambda *told: passed.append(told))
     expected = xz.clone()
     for x in range(43):
         before, after = (min(place, 42 // step * step) for place in (x // step * step, x // step * step + step))
         share = x % step / step
         difference = (1 - share) * (yz - xz)[:, :, before] + share * (yz - xz)[:, :, after]
         expected[:, :, x] += 0.5 * difference
-    torch.testing.assert_close(whole(method, raw), expected, atol=0.5, rtol=0)
+    torch.testing.assert_close(found, expected, atol=0.5, rtol=0)
     assert passed[-1] == (2, 1.0)
 
 
-def test_it_is_told_how_far_each_direction_is():
-    raw, told = sample(9, 40), []
-    whole(paced(raw, passed=lambda direction, share, region: told.append((direction, share))), raw)
+def test_it_is_told_how_far_each_direction_is(tmp_path):
+    told = []
+    restored(sample(9, 40), tmp_path, passed=lambda *one: told.append(one))
     assert told == sorted(told)
     assert {(1, 0.0), (1, 1.0), (2, 0.0), (2, 1.0)} <= set(told)
-    assert all(region_share <= 1 for _, region_share in told)
 
 
-def run_out(raw, region, direction):
-    """Restore until some slices of `direction` are through; then there is no more time."""
-    told = [(0, 0.0)]
-    method = paced(raw, passed=lambda direction, share, region: told.append((direction, share)))
-    work = method.restore(raw, region)
-    while told[-1][0] != direction:
-        assert next(work) is Turn.READY
-    try:
-        work.throw(OutOfTimeError)
-    except StopIteration as done:
-        return done.value
-
-
-def test_if_time_runs_out_slices_of_one_direction_are_left(monkeypatch):
+def test_slices_go_through_by_turns_and_may_run_out_of_time(tmp_path, monkeypatch):
+    monkeypatch.setattr("otf_stream.restore.deblurring._SLICE_PIXELS", 5 * 33 * 56)  # some slices a turn
     raw = sample(9, 40)
-    monkeypatch.setattr("otf_stream.restore.deblurring._SLICE_PIXELS", 20 * 44 * 48)  # some slices a turn
-    expected = whole(paced(raw, yz_step=lambda region: 0), raw)
-    assert torch.equal(run_out(raw, everywhere(raw), direction=2), expected)
+    planes = clean(raw, Grid(range(9), 2.0, 17))
+    work = deblurring(planes, raw, tmp_path)
+    across = work.go_across(planes)
+    assert next(across) is Turn.READY
     with pytest.raises(OutOfTimeError):
-        run_out(raw, everywhere(raw), direction=1)
-
-
-def test_a_part_of_a_volume_goes_as_far_as_the_others_or_nowhere(monkeypatch):
-    monkeypatch.setattr("otf_stream.restore.deblurring._SLICE_PIXELS", 20 * 44 * 48)
-    raw = sample(9, 40)
-    part = Region(slice(0, 20), slice(0, 40), 40, 40)
+        across.throw(OutOfTimeError)
+    assert work.across == 0
+    at_once(work.go_across(planes))
+    fused = work.method(planes, 1).restore(raw, everywhere(raw))
+    assert next(fused) is Turn.READY
     with pytest.raises(OutOfTimeError):
-        run_out(raw, part, direction=2)
+        fused.throw(OutOfTimeError)
+    assert torch.equal(whole(work.method(planes, 0), raw), restored(raw, tmp_path, step=0))
 
 
-def test_an_untrained_network_is_richardson_lucy():
+def test_slabs_are_restored_before_the_last_planes_are_there(tmp_path):
+    raw = sample(60, 40)
+    grid = Grid(range(60), 4.0, 237)
+    planes, network = clean(raw, grid), awake_network(guides=1)
+    whole_at_once, by_slabs = (deblurring(planes, raw, tmp_path, network) for _ in range(2))
+    at_once(whole_at_once.go_across(planes))
+    expected = whole(whole_at_once.method(planes, 0), raw)
+    for stop, there in ((60, 30), (130, 50)):
+        assert there * 4 > stop + CONTEXT
+        early = clean(raw[:there], Grid(range(there), 4.0, 237))
+        at_once(by_slabs.go_across(early, stop))
+        assert by_slabs.across == stop
+    at_once(by_slabs.go_across(planes))
+    found = whole(by_slabs.method(planes, 0), raw)
+    assert by_slabs.across == 237
+    np.testing.assert_allclose(found.numpy(), expected.numpy(), atol=0.5)
+
+
+def test_an_untrained_network_is_richardson_lucy(tmp_path):
     raw = sample(9, 40)
-    grid, kernel = Grid(range(9), 2.0, 17), gaussian(1.0)
-    network = NAFNet(width=8, guide_channels=1).eval()
-    method = deblur(grid, light_of(raw), no_haze(raw), kernel, network, CPU, origin=100.0, scale=500.0)
-    lucy = clean_richardson_lucy(grid, light_of(raw), no_haze(raw), kernel, 100.0)
-    torch.testing.assert_close(whole(method, raw), whole(lucy, raw), atol=0.05, rtol=1e-3)
+    planes = clean(raw, Grid(range(9), 2.0, 17))
+    work = deblurring(planes, raw, tmp_path, NAFNet(width=8, guide_channels=1).eval())
+    at_once(work.go_across(planes))
+    found = whole(work.method(planes, 1), raw)
+    torch.testing.assert_close(found, whole(clean_richardson_lucy(planes), raw), atol=0.2, rtol=1e-3)

@@ -14,7 +14,7 @@ GRID = Grid(range(8), 2.0, 15)
 
 
 def region(y, x):
-    return Region(y, x, 40, 40)
+    return Region(y, x)
 
 
 EVERYWHERE = region(slice(0, 40), slice(0, 40))

@@ -1,7 +1,7 @@
 """The deadline, and how time is divided, under a clock that the test turns."""
 
 from bisect import bisect_right
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 from hypothesis import given, settings
@@ -153,7 +153,7 @@ def restoring(stack, **more):
     schedule = stack.schedule(Budget(total=30, tail=15), interpolating=lambda: 2.0, **more)
     stack.now = 130.0
     with schedule.turn():
-        schedule.passed(1, 0.0, 1.0)
+        schedule.passed(1, 0.0)
         yield schedule
 
 
@@ -176,7 +176,7 @@ def test_restoring_goes_on_while_there_is_hope_and_time_to_interpolate(seconds, 
         assert schedule.deadline == 144.0
         assert not schedule.is_out_of_time()
         stack.now += seconds
-        schedule.passed(1, done, 1.0)
+        schedule.passed(1, done)
         assert schedule.is_out_of_time() == given_up
 
 
@@ -184,40 +184,39 @@ def test_what_other_stacks_need_is_kept_free():
     stack = Stack()
     with restoring(stack, others=lambda: [Demand(145.0, 50.0, 3.0), Demand(300.0, 50.0, 3.0)]) as schedule:
         stack.now += 7.5
-        schedule.passed(1, 0.8, 1.0)
+        schedule.passed(1, 0.8)
         assert not schedule.is_out_of_time()
         stack.now += 0.2
         assert schedule.is_out_of_time()  # 1.2 · 2 s for this one, 3 s, and 2 s for a turn
 
 
-def test_parts_that_have_not_begun_are_as_slow_as_those_that_have():
+def test_what_is_left_is_as_slow_as_what_was_done():
     stack = Stack(expected=5, interval=0.1)
     schedule = stack.schedule(Budget(total=60, tail=0))
     stack.now = 110.0
     with schedule.turn():
-        for direction in (1, 2):
-            schedule.passed(direction, 0.0, 0.25)
-            stack.now += 2
-            schedule.passed(direction, 1.0, 0.25)
-            if direction == 1:
-                assert schedule.decide_yz_step() == 1
-        assert schedule.demand().restoring == pytest.approx(3 * 2 * 2)
-        schedule.landed = 0.25
-        assert schedule.demand().restoring == pytest.approx(3 * 2 * 2)
-        schedule.passed(1, 0.0, 0.25)
-        assert schedule.demand().restoring == pytest.approx(3 * 2 * 2)
-        stack.now += 1
-        schedule.passed(1, 0.5, 0.25)
-        assert schedule.demand().restoring == pytest.approx(1 + 2 + 2 * 2 * 2)
+        schedule.passed(1, 0.0)
+        stack.now += 2
+        schedule.passed(1, 0.5)
+        assert schedule.demand().restoring == pytest.approx(2)
+        stack.now += 2
+        schedule.passed(1, 1.0)
+        assert schedule.demand().restoring == pytest.approx(0)
+        assert schedule.decide_yz_step() == 1
+        assert schedule.demand().restoring == pytest.approx(4)
+        schedule.passed(2, 0.0)
+        stack.now += 3
+        schedule.passed(2, 0.5)
+        assert schedule.demand().restoring == pytest.approx(3)
 
 
 @contextmanager
-def xz_slices_through(schedule, stack, *, seconds, share):
-    """A turn in which the XZ slices of a share of the volume have just gone through the network."""
+def xz_slices_through(schedule, stack, *, seconds):
+    """A turn in which the XZ slices have just gone through the network."""
     with schedule.turn():
-        schedule.passed(1, 0.0, share)
+        schedule.passed(1, 0.0)
         stack.now += seconds
-        schedule.passed(1, 1.0, share)
+        schedule.passed(1, 1.0)
         yield
 
 
@@ -238,11 +237,11 @@ def test_yz_slices_are_for_those_who_have_the_time(total, planned):
     assert schedule.yz == planned  # that does not depend on how much of the time for learning is over
 
 
-def test_what_was_decided_holds_for_all_parts():
+def test_what_was_decided_holds():
     stack = Stack(expected=5, interval=0.1)
     schedule = stack.schedule(Budget(total=60, tail=0))
     stack.now = 110.0
-    with xz_slices_through(schedule, stack, seconds=1, share=0.1):
+    with xz_slices_through(schedule, stack, seconds=1):
         assert schedule.decide_yz_step() == 1
         stack.now = 159.0
         assert schedule.decide_yz_step() == schedule.yz == 1
@@ -263,38 +262,29 @@ def test_what_was_decided_holds_for_all_parts():
 def test_as_many_yz_slices_follow_as_there_is_time_for_after_the_xz_slices(spare, others, yz, step):
     stack = Stack(expected=5, interval=0.1)
     stack.now = 198.0
-    left = 10 * (1 + yz) - 2  # ten seconds a direction, of which a fifth of the volume's first is over
+    left = (1.2 if yz > 0.25 else 1.0) * 10 * yz  # ten seconds a direction; the fewest need no margin
     schedule = stack.schedule(
-        Budget(total=100 + spare + 1.2 * left + 3, tail=0), interpolating=lambda: 3.0, others=lambda: others
+        Budget(total=108 + spare + left + 0.6 * 3, tail=0), interpolating=lambda: 3.0, others=lambda: others
     )
-    with xz_slices_through(schedule, stack, seconds=2, share=0.2):
+    with xz_slices_through(schedule, stack, seconds=10):
         assert schedule.decide_yz_step() == step
         assert schedule.yz == (1 / step if step else 0)
-
-
-def test_the_fewest_yz_slices_of_a_volume_in_one_part_need_no_margin():
-    for spare, step in ((0.1, 4), (-0.1, 0)):
-        stack = Stack(expected=5, interval=0.1)
-        stack.now = 198.0
-        schedule = stack.schedule(Budget(total=108 + 2.5 + spare, tail=0))
-        with xz_slices_through(schedule, stack, seconds=10, share=1.0):
-            assert schedule.decide_yz_step() == step
 
 
 def test_yz_slices_that_are_fewer_take_less_time():
     stack = Stack(expected=5, interval=0.1)
     schedule = stack.schedule(Budget(total=132, tail=0))
     stack.now = 198.0
-    with xz_slices_through(schedule, stack, seconds=20, share=1.0):
+    with xz_slices_through(schedule, stack, seconds=20):
         assert schedule.decide_yz_step() == 2
-        schedule.passed(2, 0.0, 1.0)
+        schedule.passed(2, 0.0)
         assert schedule.demand().restoring == pytest.approx(10)
         stack.now += 6  # they are slower
-        schedule.passed(2, 0.5, 1.0)
+        schedule.passed(2, 0.5)
         assert schedule.demand().restoring == pytest.approx(6)
         assert schedule.yz_through == 0
         stack.now += 6
-        schedule.passed(2, 1.0, 1.0)
+        schedule.passed(2, 1.0)
         assert schedule.demand().restoring == 0
         assert schedule.yz_through == 0.5
 
@@ -327,7 +317,8 @@ def never():
 class Device:
     """A device under a fake clock, and stacks that share it, the nearest deadline first."""
 
-    REGIONS = 6
+    BATCHES = 24  # of the slices of a direction
+    LANDING = 0.5  # of the time to interpolate
 
     def __init__(self, budget, stacks, *, step, slowness):
         self.now = 0.0
@@ -393,19 +384,20 @@ class Device:
             yield False
         stack.is_over = schedule.is_out_of_time
         yield True
-        took = stack.measured().first * self.slowness / self.REGIONS
-        for region in range(self.REGIONS):
-            schedule.landed = region / self.REGIONS
-            slices = 1.0
-            for direction in (1, 2):
-                for quarter in range(5):
-                    self.now += slices * took / 4 if quarter else 0.0
-                    schedule.passed(direction, quarter / 4, 1 / self.REGIONS)
-                    yield True
-                step = schedule.decide_yz_step()
-                if not step:
-                    break
-                slices = 1 / step
+        took = stack.measured().first * self.slowness
+        yield from self.through_the_network(schedule, 1, took)
+        if step := schedule.decide_yz_step():
+            with suppress(OutOfTimeError):
+                yield from self.through_the_network(schedule, 2, took / step)
+        stack.is_over = never
+        self.now += self.LANDING * stack.interpolating
+
+    def through_the_network(self, schedule, direction, took):
+        schedule.passed(direction, 0.0)
+        for batch in range(self.BATCHES):
+            self.now += took / self.BATCHES
+            schedule.passed(direction, (batch + 1) / self.BATCHES)
+            yield True
 
 
 class Arriving:

@@ -127,7 +127,7 @@ def test_training_begins_while_planes_still_arrive(session):
             time.sleep(0.05)
 
     feeding = threading.Thread(target=feed)
-    restore_stack(store, (0, 0), Settings(budget=Budget(total=14, tail=4)), CPU, progress=progress)
+    restore_stack(store, (0, 0), Settings(budget=Budget(steps=3)), CPU, progress=progress)
     feeding.join()
     assert ("finetune", 5) in seen  # trained before the rest had come
     assert {planes for stage, planes in seen if stage == "restore"} == {12}  # restored only when all was there
