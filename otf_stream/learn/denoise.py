@@ -169,7 +169,7 @@ class Denoiser:
             Which of the wanted planes, the rows and columns of the tile, and the tile, ``(y, x)`` counts.
         """
         offset, scale = self.noise.offset, self.scale
-        light = (planes.to(self.compute.device) - offset) / scale
+        light = (planes.to(self.compute.device) - offset).div_(scale)
         noise, network = self.noise.rescaled(offset, scale), self._folded
         height, width = light.shape[1:]
         halo = -(-self.reach // network.multiple) * network.multiple

@@ -64,25 +64,31 @@ def haze(light: Tensor, psf: SplitPsf, anisotropy: float, *, binning: int, itera
     margins = [n // 2 for n in whole.shape]
     inner = tuple(slice(m, m + n) for m, n in zip(margins, (depth, *light.shape[1:]), strict=True))
     domain = [fast_length(s.stop + m) for s, m in zip(inner, margins, strict=True)]
-    transfer, haze_transfer = (_transfer(part, domain) for part in (whole, tail))
+    transfer = _transfer(whole, domain)
 
+    # Volumes are written over wherever they can be: a dozen of them at once would be most of what a process needs.
     def imaged(sample: Tensor, through: Tensor) -> Tensor:
-        planes: Tensor = torch.fft.irfftn(torch.fft.rfftn(sample) * through, domain)[inner][::between]
-        return planes
+        planes: Tensor = torch.fft.irfftn(torch.fft.rfftn(sample).mul_(through), domain)[inner][::between]
+        return planes.contiguous()
 
     def returned(planes: Tensor) -> Tensor:
         scattered = planes.new_zeros(domain)
         scattered[inner][::between] = planes
-        volume: Tensor = torch.fft.irfftn(torch.fft.rfftn(scattered) * transfer.conj(), domain)
-        return volume.clamp(min=0)
+        # The conjugate transfer returns light to where it came from.
+        spectrum = torch.fft.rfftn(scattered).conj_physical_().mul_(transfer).conj_physical_()
+        del scattered
+        volume: Tensor = torch.fft.irfftn(spectrum, domain)
+        return volume.clamp_(min=0)
 
-    norm = returned(torch.ones_like(light)).clamp(min=1e-3)
+    norm = returned(torch.ones_like(light)).clamp_(min=1e-3)
 
     def improved(sample: Tensor) -> Tensor:
-        return sample * returned(light / imaged(sample, transfer).clamp(min=_FAINTEST)) / norm
+        ratio = torch.div(light, imaged(sample, transfer).clamp_(min=_FAINTEST))
+        return returned(ratio).mul_(sample).div_(norm)
 
     estimate = torch.full(domain, float(light.mean()), device=light.device)
-    return imaged(_accelerated(improved, estimate, iterations), haze_transfer)
+    estimate = _accelerated(improved, estimate, iterations)
+    return imaged(estimate, _transfer(tail, domain))
 
 
 def _accelerated(improved: Callable[[Tensor], Tensor], estimate: Tensor, iterations: int) -> Tensor:
@@ -91,12 +97,14 @@ def _accelerated(improved: Callable[[Tensor], Tensor], estimate: Tensor, iterati
     Coarse haze needs hundreds of plain iterations; these need tens. How far is read off the last two corrections, as
     Biggs and Andrews do.
     """
-    before, last, earlier = estimate, torch.zeros_like(estimate), torch.zeros_like(estimate)
+    before, last, stride = estimate, torch.zeros_like(estimate), 0.0
     for _ in range(iterations):
-        stride = float((last * earlier).sum() / (earlier * earlier).sum().clamp(min=_FAINTEST))
-        ahead = (estimate + min(max(stride, 0.0), 1.0) * (estimate - before)).clamp(min=0)
+        ahead = torch.lerp(before, estimate, 1 + stride).clamp_(min=0)
         before, estimate = estimate, improved(ahead)
-        last, earlier = estimate - ahead, last
+        correction = ahead.neg_().add_(estimate)
+        agreement = float(torch.dot(correction.view(-1), last.view(-1)))
+        size = max(float(torch.dot(last.view(-1), last.view(-1))), _FAINTEST)
+        stride, last = min(max(agreement / size, 0.0), 1.0), correction
     return estimate
 
 
@@ -127,12 +135,17 @@ def spread(coarse: Tensor, binning: int, y: slice, x: slice) -> Tensor:
     Tensor
         ``(z, y, x)``. A pixel's value does not depend on the rectangle it was asked in.
     """
+    places = []
     for axis, along in ((1, y), (2, x)):
         at = (torch.arange(along.start, along.stop, device=coarse.device) + 0.5) / binning - 0.5
-        at = at.clamp(0, coarse.shape[axis] - 1)
-        below = at.floor().long().clamp(max=max(coarse.shape[axis] - 2, 0))
+        places.append(at.clamp(0, coarse.shape[axis] - 1))
+    # Bins that are far from the rectangle are left out first: of a single column, that is most of the work.
+    first = [int(at.min()) for at in places]
+    coarse = coarse[:, first[0] : int(places[0].max()) + 2, first[1] : int(places[1].max()) + 2]
+    for axis, at, start in zip((1, 2), places, first, strict=True):
+        below = (at.floor().long() - start).clamp(max=max(coarse.shape[axis] - 2, 0))
         above = (below + 1).clamp(max=coarse.shape[axis] - 1)
-        fraction = (at - below).reshape([-1 if a == axis else 1 for a in range(3)])
+        fraction = (at - start - below).reshape([-1 if a == axis else 1 for a in range(3)])
         coarse = coarse.index_select(axis, below) * (1 - fraction) + coarse.index_select(axis, above) * fraction
     return coarse
 

@@ -40,8 +40,8 @@ _READ = 2**21  # pixels of planes, at a time
 # Rounding to half precision, of a value of about 1, is a tenth of that to counts.
 _ASIDE, _LARGEST = np.float16, 6e4
 
-CONTEXT = 48
-"""Voxels along z that are looked at before and after a slab."""
+CONTEXT = 24
+"""Voxels along z that are looked at before and after a slab: of those farther away it depends by rounding errors."""
 _FADED = 8  # voxels that slabs have in common
 
 NewScratch = Callable[[int, int, type[np.float16]], Scratch]
@@ -120,7 +120,7 @@ class Deblurring:
     ) -> None:
         self._network = folded(network)
         self._compute = compute
-        self._depth, self._height, self._width = shape
+        self.depth, self._height, self._width = shape
         self._scratch = scratch
         self._room = room
         self._passed = passed
@@ -142,7 +142,7 @@ class Deblurring:
         stop
             In voxels; planes should be there for :data:`CONTEXT` voxels beyond.
         """
-        first, last = max(self.across - _FADED, 0), self._depth if stop is None else stop
+        first, last = max(self.across - _FADED, 0), self.depth if stop is None else stop
         part = planes.part(first - CONTEXT, last + CONTEXT)
         begin = part.grid.start - planes.grid.start
         slab = _Slab(first, last, self._scratch(last - first, self._width, _ASIDE))
@@ -151,9 +151,9 @@ class Deblurring:
             return part.free(slice(rows[0], rows[-1] + 1), slice(0, self._width)).transpose(0, 1)
 
         def passed(row: int) -> None:
-            self._passed(1, (first + (last - first) * (row + 1) / self._height) / self._depth)
+            self._passed(1, (first + (last - first) * (row + 1) / self._height) / self.depth)
 
-        self._passed(1, first / self._depth)
+        self._passed(1, first / self.depth)
         inner = slice(first - begin, last - begin)
         slices = _Slices(part, range(self._height), 1, self._width, inner, lines, slab.slices, passed)
         yield from self._through(slices)
@@ -164,7 +164,7 @@ class Deblurring:
 
         Regions that share columns share YZ slices, and best come one after the other.
         """
-        yz = self._scratch(self._depth, self._height, _ASIDE)
+        yz = self._scratch(self.depth, self._height, _ASIDE)
 
         def lines(columns: Sequence[int]) -> Tensor:
             read = planes.free(slice(0, self._height), slice(columns[0], columns[-1] + 1))
@@ -180,7 +180,7 @@ class Deblurring:
             if yz_step:
                 wanted = range(columns.start, columns.stop, yz_step)
                 yz.forget(before=columns.start)
-                everything = slice(0, self._depth)
+                everything = slice(0, self.depth)
                 yield from self._through(_Slices(planes, wanted, yz_step, self._height, everything, lines, yz, passed))
                 turned = torch.from_numpy(yz.read(wanted, columns=region.y)).to(raw.device, torch.float32)
                 _fuse(volume, turned.permute(1, 2, 0), yz_step, region.x.stop - region.x.start)
@@ -193,7 +193,7 @@ class Deblurring:
 
     def _xz(self, y: slice, x: slice, device: torch.device) -> Tensor:
         """Read what XZ slices have become: ``(z', y, x)``."""
-        volume = torch.empty(self._depth, y.stop - y.start, x.stop - x.start, device=device)
+        volume = torch.empty(self.depth, y.stop - y.start, x.stop - x.start, device=device)
         done = 0
         for slab in self._slabs:
             read = torch.from_numpy(slab.slices.read(range(y.start, y.stop), columns=x)).to(device, torch.float32)

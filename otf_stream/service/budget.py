@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from otf_stream.restore.deblurring import YZ_STEPS
 from otf_stream.service.costs import Costs, RestoringTime
@@ -31,6 +31,7 @@ _WORTH = 3.0  # times as long has to be left for learning
 _FINISHED = 0.3  # of the time to interpolate, which is all but writing
 _WRITING = 0.6  # of the time to interpolate: what is left to do with XZ slices that are through
 _ENDING = 15  # steps that measuring a network's statistics, examining it and preparing to restore take as long as
+_SLABS = 1.35  # times as long as the whole takes, since slabs overlap
 _REPEATED_MARGIN = 1.2  # of what was done once already
 _LONGEST_TURN = 2.0  # seconds, of other stacks', that the last moment must not fall into
 # What all YZ slices may take, as a share of a stack's time for learning, for every so manieth of them to be worth more
@@ -116,6 +117,8 @@ class Schedule:
         Returns the seconds that interpolating and writing the volume takes.
     others
         What the other stacks ask of the device.
+    ahead
+        Whether slabs of the stack can be restored before its last plane.
     clock
         UNIX seconds.
     """
@@ -128,6 +131,7 @@ class Schedule:
         costs: Costs | None = None,
         interpolating: Callable[[], float] = lambda: 0.0,
         others: Callable[[], Sequence[Demand]] = lambda: (),
+        ahead: Callable[[], bool] = lambda: False,
         clock: Clock = time.time,
     ) -> None:
         self._budget = budget
@@ -135,6 +139,7 @@ class Schedule:
         self._costs = costs or Costs()
         self._interpolating = interpolating
         self._others = others
+        self._ahead = ahead
         self._clock = clock
         self._begun = clock()
         self._turns = 0.0
@@ -263,6 +268,14 @@ class Schedule:
         """The share of the YZ slices that are in the volume: as many as was decided, once all of those are through."""
         return self.yz if self._pass and self._pass.direction == 2 and self._pass.done == 1 else 0.0
 
+    def begin_anew(self) -> bool:
+        """Decide whether what was restored before the last plane is restored once more; then it is yet to be done."""
+        restoring = self._costs.with_margin(self.measured(self.yz)) + self._interpolating()
+        anew = time_to_learn(self._clock(), Demand(self.deadline, restoring, 0.0, self.trained), self._others()) >= 0
+        if anew:
+            self._pass = self._direction = None
+        return anew
+
     def is_last_moment(self) -> bool:
         """Whether the stack must be interpolated now, for itself and those that come after it to be in time."""
         return self._budget.steps is None and self._spare() < _LONGEST_TURN
@@ -322,8 +335,13 @@ class Schedule:
             # A measurement in a busy moment must not take all the time for learning away.
             restoring = min(restoring, _MOST_RESERVED * max(deadline - self._begun, 0.0))
         ending = _ENDING * self._step
-        arrived = self._arrivals().last(now) - ending
-        return time_to_learn(now, Demand(deadline, restoring + ending, 0.0, self.trained, arrived), self._others())
+        last = self._arrivals().last(now)
+        mine = Demand(deadline, restoring + ending, 0.0, self.trained, last - ending)
+        left = time_to_learn(now, mine, self._others())
+        if self._ahead() and deadline - last < restoring:
+            slabs = replace(mine, restoring=_SLABS * restoring + ending, arrived=0.0)
+            return min(left, time_to_learn(now, slabs, self._others()))
+        return left
 
     def worth_learning(self, voxels: int) -> bool:
         """Whether there is time to learn something of a stack of ``voxels``, and perhaps to restore with it.

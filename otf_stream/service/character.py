@@ -25,7 +25,8 @@ from otf_stream.service.source import StackSource
 from otf_stream.store.formats.source import RecordingError
 from otf_stream.store.recordings import open_recording
 
-_NOISE_PAIRS, _NOISE_PIXELS = 4, 2**24  # of planes; of all of them, where planes are large
+_NOISE_PAIRS, _NOISE_PIXELS = 4, 2**22  # of planes; of all of them, where planes are large
+_STRIP = 64  # rows
 _FIELD = 256  # pixels; a stack's point spread function is that of the middle of its field of view
 
 
@@ -76,12 +77,21 @@ def characterise(source: StackSource) -> Character:
     """Estimate noise and scale from the planes that are there. At least one must be."""
     there = source.planes()
     # Neighbours, from everywhere: their differences show the noise.
-    pairs = min(_NOISE_PAIRS, max(_NOISE_PIXELS // (2 * source.acquisition.sizes.y * source.acquisition.sizes.x), 2))
-    starts = np.linspace(0, max(len(there) - 2, 0), pairs).astype(int)
-    planes = source.read(sorted({z for i in starts for z in there[i : i + 2]}))
+    starts = np.linspace(0, max(len(there) - 2, 0), _NOISE_PAIRS).astype(int)
+    some = sorted({z for i in starts for z in there[i : i + 2]})
+    sizes = source.acquisition.sizes
+    planes = np.concatenate([source.read(some, rows) for rows in _strips(sizes.y, len(some) * sizes.x)], axis=1)
     noise = estimate_noise(planes)
     scale = float(np.percentile(planes, 99.9)) - noise.offset
     return Character(noise, max(scale, 0.0))
+
+
+def _strips(height: int, pixels: int) -> list[slice]:
+    """Choose strips of rows, from everywhere, so that they have not too many pixels; of so many each row is."""
+    wanted = max(_NOISE_PIXELS // (pixels * _STRIP), 1)
+    if wanted * _STRIP >= height:
+        return [slice(0, height)]
+    return [slice(top, top + _STRIP) for top in np.linspace(0, height - _STRIP, wanted).astype(int).tolist()]
 
 
 def uncharacterised() -> Character:

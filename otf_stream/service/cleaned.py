@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from otf_stream.acquisition import isotropic_depth
+from otf_stream.learn.compute import release_memory
 from otf_stream.learn.denoise import NEIGHBOURS, Denoiser
 from otf_stream.learn.pairs import PATCH, patch_side
 from otf_stream.learn.planes import PlanePool, random_window
@@ -27,7 +28,7 @@ from otf_stream.service.character import FoundPsf, middle
 from otf_stream.service.source import StackSource
 
 _LOOK = 0.5  # seconds between two looks for new planes
-_BATCH = 4  # planes read at a time
+_BATCH, _BATCH_PIXELS = 4, 2**20  # planes read at a time; fewer of large ones
 _KEPT = 8 * 2**20  # pixels that training can use
 _WINDOW = 512  # side of what is kept for training of a plane: of a few whole ones it would learn less
 _HAZE_VOXELS = 4 * 2**20
@@ -38,6 +39,7 @@ _FAINT_HAZE, _FAINT_HAZE_BINNING = ("confocal", "multiphoton"), 4
 _ERROR_PLANES, _ERROR_SIDE = 12, 192  # of the window of planes whose errors are drawn
 _HELD_OUT = 8  # one plane of so many is kept for the exam
 _BRIGHT = 99.9
+_TIDIED = 2**22  # pixels that are denoised before memory is tidied up, which takes about as long as 2 % of that
 _LINES = 12  # rows, and columns, that are kept of every plane
 
 
@@ -55,6 +57,8 @@ class Feed:
 
     def __init__(self, source: StackSource) -> None:
         self._source = source
+        sizes = source.acquisition.sizes
+        self._batch = max(min(_BATCH, _BATCH_PIXELS // (sizes.y * sizes.x)), 1)
         self._read: set[int] = set()
         self._looked = float("-inf")
 
@@ -79,8 +83,8 @@ class Feed:
         ready = there if complete else there[: max(len(there) - NEIGHBOURS, 1)]
         new = [place for place, z in enumerate(ready) if z not in self._read]
         for run in np.split(np.array(new, int), np.flatnonzero(np.diff(new) != 1) + 1) if new else []:
-            for start in range(0, len(run), _BATCH):
-                places = run[start : start + _BATCH]
+            for start in range(0, len(run), self._batch):
+                places = run[start : start + self._batch]
                 first, last = int(places[0]), int(places[-1]) + 1
                 window = slice(max(first - NEIGHBOURS, 0), min(last + NEIGHBOURS, len(there)))
                 planes = torch.from_numpy(self._source.read(there[window]))
@@ -176,8 +180,14 @@ class CleanStack:
         """How many planes have been denoised."""
         return self._feed.seen
 
+    @property
+    def planes(self) -> list[int]:
+        """Index of every plane that has been denoised, ascending."""
+        return sorted(self._coarse)
+
     def taking(self, *, at_once: bool = False) -> Work[None]:
         """Denoise the planes that have come, by turns."""
+        pixels = 0
         for batch in self._feed.fresh(at_once=at_once):
             light = (yield from denoised(self._denoiser, batch.planes, batch.wanted)) - self._denoiser.noise.offset
             self._coarse.update(zip(batch.indices, binned(light, self.binning), strict=True))
@@ -185,6 +195,10 @@ class CleanStack:
                 yield from self._room(partial(self._aside.put, z, plane.cpu().numpy()))
                 self._lines[z] = plane[self._rows], plane[:, self._columns]
                 self._keep(z, plane)
+            pixels += light.numel()
+            if pixels >= _TIDIED:
+                pixels = 0
+                release_memory()  # what is kept of planes lies between what was needed to denoise them
 
     def _keep(self, z: int, plane: Tensor) -> None:
         """Keep a window of a plane for training; past the capacity all are equally likely to stay."""
@@ -206,7 +220,7 @@ class CleanStack:
         planes
             In which planes; in those that have been denoised if None.
         """
-        there = sorted(self._coarse)
+        there = self.planes
         wanted = there if planes is None else list(planes)
         if self._haze and self._haze[0] is found and self._haze[1:3] == (there, wanted):
             return self._haze[3]
@@ -258,7 +272,7 @@ class CleanStack:
 
     def lessons(self, field: HazeField) -> Work[Lessons]:
         """Free the planes that are kept of their haze, and set some of them aside; by turns."""
-        there = sorted(self._coarse)
+        there = self.planes
         kept = sorted(self._kept)
         clean = []
         for z in kept:
@@ -266,6 +280,7 @@ class CleanStack:
             one = HazeField(field.coarse[row : row + 1], field.binning, field.core_share)
             clean.append(one.removed(window.light[None], window.y, window.x))
         planes = torch.cat(clean)
+        del clean
         step = max(planes.numel() // 2**24, 1)
         scale = max(float(np.percentile(planes.flatten()[::step].cpu().numpy(), _BRIGHT)), 1e-6)
         asked = torch.tensor([z % _HELD_OUT == _HELD_OUT // 2 for z in kept], device=planes.device)

@@ -41,6 +41,7 @@ FEWEST_PLANES = 5
 _LEARNING_RATE = 2e-3
 _NOISY_WINDOW = 384  # side of what the denoiser learns from of a plane, in pixels
 _LARGE = 2**24  # voxels of a stack that takes so long that a second more is worth hundreds of megabytes less
+_LONGEST_LINE = 512  # pixels: what a network takes before its statistics are known is more than after
 _MORE = 1.5  # times as many planes are worth being learnt from anew
 
 Progress = Callable[[str, float], None]
@@ -147,6 +148,7 @@ def learn(
     field = stack.haze(found)
     yield Turn.READY
     lessons = yield from stack.lessons(field)
+    tidy_up(source)
     refreshing = schedule.spent - begun
     anisotropy = source.acquisition.voxel_size.anisotropy
     pairs = AxialPairs(lessons.clean, lessons.errors, found.blur, anisotropy, generator)
@@ -169,6 +171,7 @@ def learn(
                 found = find_psf(source, character.noise)
             yield Turn.READY
             lessons = yield from stack.lessons(stack.haze(found))
+            tidy_up(source)
             pairs.clean, pairs.errors, pairs.blur = lessons.clean, lessons.errors, found.blur
     exam = AxialPairs(lessons.held_out, lessons.errors, found.blur, anisotropy, generator)
     ready = trainer.network()
@@ -196,7 +199,7 @@ def learn(
 def _axial_slices(stack: CleanStack, found: FoundPsf, scale: float) -> Iterator[Tensor]:
     """Yield axial slices of the planes that have been taken as the network will be shown them."""
     grid, directions = stack.axial(found)
-    for planes in directions:
+    for planes in (part for lines in directions for part in lines.split(_LONGEST_LINE, dim=-1)):
         device = planes.device
         imaging, interpolation = grid.imaging(found.psf.kernel, device), grid.interpolation(device)
         batch = slices_at_once(grid.depth, planes.shape[-1])

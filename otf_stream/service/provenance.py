@@ -46,6 +46,7 @@ def provenance(
     learned: Learned | None,
     earlier: Lesson | None,
     yz_slices: float | None,
+    ahead: float,
     warnings: Sequence[str],
     timing: dict[str, Any],
 ) -> dict[str, Any]:
@@ -67,6 +68,8 @@ def provenance(
         What was learnt of the stack, and of the time point that it started from, if the volume came of it.
     yz_slices
         Which share of the YZ slices went through the network, beside all XZ slices; None where the network had no part.
+    ahead
+        Which share of the volume was restored before the last plane had come.
     warnings
         Those that are known; more are added.
     timing
@@ -85,6 +88,7 @@ def provenance(
         "axial_blur": _blur(found),
         "training": _training(learned, earlier),
         "yz_slices": yz_slices,
+        "ahead": round(ahead, 3),
         "trust": _trust(learned),
         "settings": _told(settings),
         "timing": timing,

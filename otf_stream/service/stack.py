@@ -33,6 +33,7 @@ from otf_stream.restore.methods import (
 )
 from otf_stream.restore.regions import Method
 from otf_stream.restore.turns import OutOfTimeError, Turn, Work
+from otf_stream.service.ahead import go_ahead, may_go_ahead
 from otf_stream.service.budget import Schedule
 from otf_stream.service.character import Character, FoundPsf, characterise, find_psf, uncharacterised, usual_psf
 from otf_stream.service.costs import Costs
@@ -117,6 +118,7 @@ class Restoration:
             costs=self._costs,
             interpolating=lambda: self._costs.interpolating(self.source.voxels),
             others=others,
+            ahead=lambda: may_go_ahead(self.source),
         )
         self._store = store
         self._settings = settings
@@ -126,6 +128,8 @@ class Restoration:
         self._writing = partial(writing, store.journal, patient=patient)
         self._timings: dict[str, float] = {}
         self._began_to_land = 0.0
+        self._deblurring: Deblurring | None = None
+        self._ahead = 0.0
         self._work = self._restoring()
         self._is_over: Callable[[], bool] = _never
         self.provenance: dict[str, Any] | None = None
@@ -170,6 +174,7 @@ class Restoration:
                 raise
             self._note("failure", trace=traceback.format_exc())
             failed = f"restoring with method {method} failed ({type(error).__name__}: {error}): interpolated"
+        self._deblurring = None
         self._is_over, self._settings = _never, replace(self._settings, method="interpolate")
         return (yield from self._through_the_stages([failed]))
 
@@ -182,7 +187,9 @@ class Restoration:
         self._progress("characterise", 0.0)
         with self._timed("learn"):
             earlier = self._memory.recall(self._store.session, source.stack)
-            learned = yield from self._learning(reasons, earlier)
+            taught = yield from self._learning(reasons, earlier)
+        with self._timed("ahead"):
+            learned = (yield from self._completed(*taught)) if taught else None
         yield from self._planes(None)
         with self._timed("restore"):
             character = learned.character if learned else self._characterised(reasons)
@@ -231,6 +238,7 @@ class Restoration:
             learned=learned,
             earlier=earlier,
             yz_slices=schedule.yz_through if learned and learned.trust.best == "network" else None,
+            ahead=self._ahead if learned else 0.0,
             warnings=reasons,
             timing=timing(source, schedule, self._timings),
         )
@@ -258,7 +266,7 @@ class Restoration:
                 return
             yield Turn.WAITING
 
-    def _learning(self, reasons: list[str], earlier: Lesson | None) -> Work[Learned | None]:
+    def _learning(self, reasons: list[str], earlier: Lesson | None) -> Work[tuple[Learned, Speedometer] | None]:
         """Learn where the method asks for it and the stack allows it; otherwise add to the reasons why not."""
         source, settings, schedule, compute = self.source, self._settings, self.schedule, self._compute
         if settings.method not in ("auto", "finetune", "pretrained"):
@@ -302,8 +310,22 @@ class Restoration:
             room=self._writing,
         )
         self._decide("stop learning", "the time for it is over", steps=learned.steps)
+        if finetune and learned.steps == 0:
+            reasons.append("no time to fine-tune before the deadline: the pre-trained network was used as it is")
+        return replace(learned, weights=weights), speed
+
+    def _completed(self, learned: Learned, speed: Speedometer) -> Work[Learned]:
+        """Wait for the last planes, and restore slabs meanwhile; then see what all planes tell of the blur."""
+        source, settings, schedule = self.source, self._settings, self.schedule
+        if learned.trust.best == "network" and settings.budget.steps is None and may_go_ahead(source):
+            yield from self._going_ahead(learned, speed)
         yield from self._planes(None)
         yield from learned.stack.taking(at_once=True)
+        if self._ahead and schedule.begin_anew():
+            self._decide("slabs anew", "there is time after all")
+            self._deblurring, self._ahead = None, 0.0
+        if self._ahead:
+            return learned
         found = learned.found
         if settings.psf is None and learned.stack.seen > learned.planes:  # of more planes, the blur is told better
             found = find_psf(source, learned.character.noise)
@@ -311,9 +333,27 @@ class Restoration:
         schedule.reserve(lambda: time_left(speed, learned.stack), anew=True)  # most has been denoised meanwhile
         self._is_over = schedule.is_out_of_time
         yield Turn.READY
-        if finetune and learned.steps == 0:
-            reasons.append("no time to fine-tune before the deadline: the pre-trained network was used as it is")
-        return replace(learned, weights=weights, found=found)
+        return replace(learned, found=found)
+
+    def _going_ahead(self, learned: Learned, speed: Speedometer) -> Work[None]:
+        """Restore slabs while planes still come."""
+        if self.source.arrivals().complete:
+            return
+        before = self._is_over
+        self.schedule.reserve(lambda: time_left(speed, learned.stack), anew=True)
+        self._is_over, deblurring = self.schedule.is_out_of_time, self._new_deblurring(learned)
+
+        def told(stop: int) -> None:
+            self._decide(
+                "slab ahead", "its planes are there, and after the last one there is too little time", stop=stop
+            )
+
+        yield from go_ahead(self.source, learned, deblurring, told)
+        self._ahead = deblurring.across / deblurring.depth
+        if self._ahead:
+            self._deblurring = deblurring
+        else:
+            self._is_over = before
 
     def _restored(
         self, grid: Grid, learned: Learned | None, found: FoundPsf, character: Character, land: Land
@@ -336,15 +376,8 @@ class Restoration:
 
     def _deblurred(self, learned: Learned, planes: CleanPlanes, land: Land) -> Work[tuple[Method, Fidelity]]:
         """Run XZ slices through the network, then as many YZ slices as there is time for, and land."""
-        name, sizes = "finetune" if learned.steps else "pretrained", self.source.acquisition.sizes
-        deblurring = Deblurring(
-            learned.network,
-            self._compute,
-            (planes.grid.depth, sizes.y, sizes.x),
-            self.source.scratch,
-            room=self._writing,
-            passed=self.schedule.passed,
-        )
+        name = "finetune" if learned.steps else "pretrained"
+        deblurring = self._deblurring or self._new_deblurring(learned)
         self._decide("XZ slices", f"method {name}")
         yield from deblurring.go_across(planes)
         step = self.schedule.decide_yz_step()
@@ -359,6 +392,17 @@ class Restoration:
         self._is_over = _never  # this is all but done
         method = replace(deblurring.method(planes, 0), name=name)
         return method, (yield from land(method, planes.field))
+
+    def _new_deblurring(self, learned: Learned) -> Deblurring:
+        sizes = self.source.acquisition.sizes
+        return Deblurring(
+            learned.network,
+            self._compute,
+            (self.source.grid().depth, sizes.y, sizes.x),
+            self.source.scratch,
+            room=self._writing,
+            passed=self.schedule.passed,
+        )
 
     def _landing(
         self,
