@@ -143,7 +143,7 @@ class Deblurring:
             In voxels; planes should be there for :data:`CONTEXT` voxels beyond.
         """
         first, last = max(self.across - _FADED, 0), self.depth if stop is None else stop
-        part = planes.part(first - CONTEXT, last + CONTEXT)
+        part = planes.part(first - CONTEXT, last + CONTEXT, self._network.multiple)
         begin = part.grid.start - planes.grid.start
         slab = _Slab(first, last, self._scratch(last - first, self._width, _ASIDE))
 

@@ -63,16 +63,17 @@ class Grid:
         """Matrix ``(z, z')`` of the axial blur, by ``kernel`` in voxels, and the sampling."""
         return imaging_matrix(self.depth, self.positions(device), kernel.to(device))
 
-    def part(self, first: int, last: int) -> tuple[slice, Grid]:
+    def part(self, first: int, last: int, multiple: int) -> tuple[slice, Grid]:
         """Return which planes tell of the voxels from ``first`` to ``last``, and the grid between those.
 
-        Both voxels are counted as those of this grid are. The part ends at planes, or where the grid does.
+        All voxels are counted as those of this grid are. The part begins at a ``multiple`` of them before its first
+        plane, and ends at its last one, or where the grid does.
         """
         places = [k * self.anisotropy - self.start for k in self.planes]
-        before = [i for i, place in enumerate(places) if place <= first]
+        before = [i for i, place in enumerate(places) if 0 <= place <= first]
         after = [i for i, place in enumerate(places) if place >= last]
         one, other = (before[-1] if before else 0), (after[0] if after else len(places) - 1)
-        start = math.ceil(places[one] - _SAME) if before else 0
+        start = int(places[one]) // multiple * multiple if before else 0
         stop = math.floor(places[other] + _SAME) + 1 if after else self.depth
         inner = slice(one, other + 1)
         return inner, Grid(self.planes[inner], self.anisotropy, stop - start, self.start + start)
@@ -140,9 +141,9 @@ class CleanPlanes:
         """Read a rectangle without haze: ``(z, y, x)``, light in counts."""
         return self.field.removed(self.light(self.grid.planes, y, x), y, x)
 
-    def part(self, first: int, last: int) -> CleanPlanes:
-        """Return those that tell of the voxels from ``first`` to ``last`` of the grid."""
-        planes, grid = self.grid.part(first, last)
+    def part(self, first: int, last: int, multiple: int) -> CleanPlanes:
+        """Return those that tell of the voxels from ``first`` to ``last``; see :meth:`Grid.part`."""
+        planes, grid = self.grid.part(first, last, multiple)
         return replace(self, grid=grid, field=replace(self.field, coarse=self.field.coarse[planes]))
 
     def matrices(self, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -104,6 +104,41 @@ def test_time_to_restore_is_kept_free():
     assert schedule.deblurring(0) == 1
 
 
+@pytest.mark.parametrize(
+    ("tail", "restoring", "ends"),
+    [
+        (20, 10, 149 - 10 * MARGIN),  # after the last plane there is time enough
+        (10, 10, 139 - 1.35 * 10 * MARGIN),  # slabs have to be restored before it, and overlap
+        (0, 100, 129 - 1.35 * 29 * 0.6),  # a first measurement is not trusted so far
+    ],
+)
+def test_learning_ends_sooner_if_there_is_too_little_time_after_the_last_plane(tail, restoring, ends):
+    stack = Stack()
+    schedule = stack.schedule(Budget(total=10, tail=tail), ahead=lambda: True)
+    stack.now = 101.0
+    schedule.reserve(lambda: RestoringTime(restoring, 0.0))
+    assert schedule.time_to_train == pytest.approx(ends - stack.now)
+    stack.now = 100.0
+    waiting = stack.schedule(Budget(total=10, tail=tail))
+    stack.now = 101.0
+    waiting.reserve(lambda: RestoringTime(restoring, 0.0))
+    assert waiting.time_to_train == pytest.approx(max(ends, 129.0) - stack.now)
+
+
+def test_slabs_are_restored_anew_if_there_is_time():
+    for spare, anew in ((0.1, True), (-0.1, False)):
+        stack = Stack()
+        schedule = stack.schedule(Budget(total=100, tail=0), interpolating=lambda: 3.0)
+        schedule.reserve(lambda: RestoringTime(20.0, 0.0))
+        stack.now = 200.0 - 20 * MARGIN - 3 - spare
+        with schedule.turn():
+            schedule.passed(1, 0.0)
+            stack.now += 0.01
+            schedule.passed(1, 0.5)
+            assert schedule.begin_anew() == anew
+            assert schedule.demand().restoring == pytest.approx(20 * MARGIN if anew else 0.01)
+
+
 def test_time_for_the_exam_is_kept_free_too():
     stack = Stack()
     schedule = stack.schedule(Budget(total=100, tail=0))
