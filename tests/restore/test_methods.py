@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from kernels import gaussian
 from scipy.ndimage import gaussian_filter1d
 from volumes import everywhere, sample, whole
@@ -21,6 +23,32 @@ def test_the_grid_starts_where_the_planes_start(planes, step, depth):
     raw = torch.arange(planes, dtype=torch.float32)[:, None, None].expand(planes, 2, 3) * step
     volume = interpolated(Grid(range(planes), step, depth), raw)
     torch.testing.assert_close(volume[:, 1, 2], torch.arange(depth, dtype=torch.float32), atol=1e-3, rtol=0)
+
+
+@given(
+    there=st.sets(st.integers(0, 39), min_size=1),
+    step=st.floats(0.3, 9),
+    ends=st.tuples(st.integers(-30, 400), st.integers(-30, 400)),
+    multiple=st.sampled_from([1, 4, 8]),
+    first=st.integers(0, 5),
+)
+def test_a_part_has_the_planes_on_either_side_at_their_places(there, step, ends, multiple, first):
+    start = int(np.ceil(first * step))
+    depth = isotropic_depth(46, VoxelSize(z=step, y=1, x=1)) - start
+    grid = Grid([first + z for z in sorted(there)], step, depth, start)
+    one, other = sorted(min(end, depth - 1) for end in ends)
+    inner, part = grid.part(one, other, multiple)
+    begin = part.start - grid.start
+    assert begin % multiple == 0
+    assert 0 <= begin <= begin + part.depth <= depth
+    places = np.array([z * step - start for z in grid.planes])
+    kept = places[inner]
+    np.testing.assert_allclose(part.positions(torch.device("cpu")), kept - begin, atol=1e-3)
+    # What lies beyond is told by planes between it and what is wanted.
+    assert begin <= max(one, 0)
+    assert kept[0] <= max(one, places[0]) or (places[places >= 0][:1] == kept[0]).all()
+    assert kept[-1] >= min(other, places[-1])
+    assert begin + part.depth > min(other, depth - 1) or kept[-1] >= other
 
 
 def test_richardson_lucy_sharpens_and_keeps_the_light():
