@@ -2,9 +2,9 @@
 
 A stack that would take longer to restore than there is time after its last plane cannot wait for it. Learning then
 ends sooner, and XZ slices of a slab are restored as soon as the planes are there that tell of it, all with the network
-as it is by then: slabs of different networks would show. They are cut where they overlap with what comes next, so that
-a slab has to be long to be worth it. If there is time after all once the last plane is there, they are restored anew,
-by what all planes tell of blur and haze.
+as it is by then: slabs of different networks would show. Slabs overlap, so that short ones cost more; but whoever keeps
+up with the planes has the time, and whoever does not finds more planes there for the next slab, which is longer. If
+there is time after all once the last plane is there, all is restored anew, by what all planes tell of blur and haze.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ from otf_stream.restore.turns import Turn, Work
 from otf_stream.service.learning import Learned
 from otf_stream.service.source import StackSource
 
-SLAB = 128
+SLAB = 32
 """Voxels along z that are restored ahead together, at the least."""
+DEEP = 192
+"""Voxels along z from which on it is worth it: the last slab, and what lies around it, must be a small part."""
 
 
 def may_go_ahead(source: StackSource) -> bool:
     """Whether a stack is deep enough to be restored in slabs, and is known to become so deep."""
-    return not source.acquisition.growing and source.grid().depth >= 2 * SLAB
+    return not source.acquisition.growing and source.grid().depth >= DEEP
 
 
 def go_ahead(

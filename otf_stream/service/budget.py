@@ -31,7 +31,7 @@ _WORTH = 3.0  # times as long has to be left for learning
 _FINISHED = 0.3  # of the time to interpolate, which is all but writing
 _WRITING = 0.6  # of the time to interpolate: what is left to do with XZ slices that are through
 _ENDING = 15  # steps that measuring a network's statistics, examining it and preparing to restore take as long as
-_SLABS = 1.35  # times as long as the whole takes, since slabs overlap
+_SLABS = 1.8  # times as long as the whole is measured to take: slabs overlap, each needs the haze, and the last one waits
 _REPEATED_MARGIN = 1.2  # of what was done once already
 _LONGEST_TURN = 2.0  # seconds, of other stacks', that the last moment must not fall into
 # What all YZ slices may take, as a share of a stack's time for learning, for every so manieth of them to be worth more
@@ -91,15 +91,18 @@ class _Pass:
     ----------
     direction
         The first, XZ, or the second, YZ.
-    begun
-        How long the stack had had the device when they began.
+    since
+        How long the stack had had the device when that was told last.
     done
         The share of the slices that are through.
+    taken
+        Seconds that they took.
     """
 
     direction: int
-    begun: float
+    since: float
     done: float = 0.0
+    taken: float = 0.0
 
 
 class Schedule:
@@ -227,14 +230,17 @@ class Schedule:
         direction
             The first, without which there is no volume, or the second.
         done
-            The share of its slices that have gone through the network; 0 when it begins.
+            The share of its slices that have gone through the network; 0 when it begins, and no more than before
+            where another slab begins.
         """
         if self._pass is None or direction != self._pass.direction:
             self._pass = _Pass(direction, self.spent)
-        self._pass.done = done
+        if done > self._pass.done:
+            self._pass.taken += self.spent - self._pass.since
+        self._pass.since, self._pass.done = self.spent, done
         if done >= _JUDGED:
             slices = self._yz or 1.0 if direction == 2 else 1.0
-            self._direction = (self.spent - self._pass.begun) / done / slices
+            self._direction = self._pass.taken / done / slices
 
     def decide_yz_step(self) -> int:
         """Decide, once, by what XZ slices took, how many YZ slices go through the network too.
@@ -339,7 +345,7 @@ class Schedule:
         mine = Demand(deadline, restoring + ending, 0.0, self.trained, last - ending)
         left = time_to_learn(now, mine, self._others())
         if self._ahead() and deadline - last < restoring:
-            slabs = replace(mine, restoring=_SLABS * restoring + ending, arrived=0.0)
+            slabs = replace(mine, restoring=_SLABS * self._costs.corrected(self.measured(0.0)) + ending, arrived=0.0)
             return min(left, time_to_learn(now, slabs, self._others()))
         return left
 

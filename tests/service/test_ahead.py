@@ -13,7 +13,7 @@ from otf_stream.optics.noise import NoiseModel
 from otf_stream.restore.deblurring import CONTEXT, Deblurring
 from otf_stream.restore.trust import Trust
 from otf_stream.restore.turns import Turn, at_once
-from otf_stream.service.ahead import SLAB, go_ahead, may_go_ahead
+from otf_stream.service.ahead import DEEP, go_ahead, may_go_ahead
 from otf_stream.service.budget import Budget
 from otf_stream.service.character import Character, usual_psf
 from otf_stream.service.cleaned import CleanStack
@@ -88,7 +88,7 @@ def test_slabs_follow_the_planes_and_do_not_show(session, monkeypatch):
 def test_only_deep_stacks_of_known_depth_are_restored_ahead(session):
     deep, shallow = (
         StackSource(session({(0, 0): np.zeros((planes, 8, 8), np.uint16)}, name=f"{planes}"), (0, 0))
-        for planes in (SLAB // 2 + 1, SLAB // 2)
+        for planes in (DEEP // 4 + 1, DEEP // 4)
     )
     assert may_go_ahead(deep)
     assert not may_go_ahead(shallow)
