@@ -31,7 +31,7 @@ _WORTH = 3.0  # times as long has to be left for learning
 _FINISHED = 0.3  # of the time to interpolate, which is all but writing
 _WRITING = 0.6  # of the time to interpolate: what is left to do with XZ slices that are through
 _ENDING = 15  # steps that measuring a network's statistics, examining it and preparing to restore take as long as
-_SLABS = 1.8  # times as long as the whole is measured to take: slabs overlap, each needs the haze, and the last one waits
+_SLABS = 1.35  # times as long as the whole takes, since slabs overlap
 _REPEATED_MARGIN = 1.2  # of what was done once already
 _LONGEST_TURN = 2.0  # seconds, of other stacks', that the last moment must not fall into
 # What all YZ slices may take, as a share of a stack's time for learning, for every so manieth of them to be worth more
@@ -345,7 +345,7 @@ class Schedule:
         mine = Demand(deadline, restoring + ending, 0.0, self.trained, last - ending)
         left = time_to_learn(now, mine, self._others())
         if self._ahead() and deadline - last < restoring:
-            slabs = replace(mine, restoring=_SLABS * self._costs.corrected(self.measured(0.0)) + ending, arrived=0.0)
+            slabs = replace(mine, restoring=_SLABS * restoring + ending, arrived=0.0)
             return min(left, time_to_learn(now, slabs, self._others()))
         return left
 

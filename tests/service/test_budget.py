@@ -108,7 +108,7 @@ def test_time_to_restore_is_kept_free():
     ("tail", "restoring", "ends"),
     [
         (20, 10, 149 - 10 * MARGIN),  # after the last plane there is time enough
-        (10, 10, 139 - 1.8 * 10),  # slabs have to be restored before it, and overlap
+        (10, 10, 139 - 1.35 * 10 * MARGIN),  # slabs have to be restored before it, and overlap
     ],
 )
 def test_learning_ends_sooner_if_there_is_too_little_time_after_the_last_plane(tail, restoring, ends):
