@@ -31,6 +31,7 @@ from otf_stream.bench.streaming import (
 )
 from otf_stream.learn.compute import Compute
 from otf_stream.restore.evaluate import psnr
+from otf_stream.service.ahead import DEEP
 from otf_stream.service.budget import Budget
 from otf_stream.service.settings import Settings
 from otf_stream.service.stack import restore_stack
@@ -93,6 +94,7 @@ def run_latency(
                     "shape": list(stack.shape),
                     "method": live["method"],
                     "steps": (live["training"] or {}).get("steps", 0),
+                    "ahead": live["ahead"],
                     "preview_s": _preview(path),
                     "since_last_plane_s": live["timing"]["since_last_plane_s"],
                     "late": live["timing"]["late"],
@@ -121,11 +123,18 @@ def _offline(stack: Stack, path: Path, seconds: float, compute: Compute) -> np.n
 
 
 def _row(r: Result) -> str:
+    ahead = f", {r['ahead']:.0%} of it before the last plane" if r["ahead"] else ""
     preview = "none" if r["preview_s"] is None else f"{r['preview_s']:.1f} s"
     return (
-        f"| {r['stack']} | {r['method']}, {r['steps']} steps | {preview} | {r['since_last_plane_s']:.1f} s | "
+        f"| {r['stack']} | {r['method']}, {r['steps']} steps{ahead} | {preview} | {r['since_last_plane_s']:.1f} s | "
         f"{r['psnr']:.2f} | {r['offline_psnr']:.2f} | {r['psnr'] - r['offline_psnr']:+.2f} | {r['linear_psnr']:.2f} |"
     )
+
+
+def title(results: Sequence[Result]) -> str:
+    """Return in which section of the page the results belong."""
+    planes = results[0]["shape"][0]
+    return "Deep stacks" if (planes - 1) * Z_STEP + 1 >= DEEP else "Latency"
 
 
 def section(

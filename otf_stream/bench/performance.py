@@ -10,7 +10,7 @@ from pathlib import Path
 
 PAGE = Path("docs/performance.md")
 
-_TITLES = ("Ingest", "Latency", "Deadlines", "Restoring", "GPU")
+_TITLES = ("Ingest", "Latency", "Deep stacks", "Deadlines", "Restoring", "GPU")
 _HEAD = """# Performance
 
 Every section is written by the command that it names, with the ceiling of the same machine in the same run where there
@@ -26,7 +26,7 @@ def write_section(page: Path, title: str, body: str) -> None:
     page
         Of the documentation; created where it is missing.
     title
-        Of the section: Ingest, Latency, Deadlines, Restoring or GPU.
+        Of the section: one of those that the page has.
     body
         Markdown without the heading.
 

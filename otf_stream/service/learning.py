@@ -199,7 +199,7 @@ def learn(
 def _axial_slices(stack: CleanStack, found: FoundPsf, scale: float) -> Iterator[Tensor]:
     """Yield axial slices of the planes that have been taken as the network will be shown them."""
     grid, directions = stack.axial(found)
-    for planes in (part for lines in directions for part in lines.split(_LONGEST_LINE, dim=-1)):
+    for planes in (part for lines in directions for part in torch.split(lines, _LONGEST_LINE, dim=-1)):
         device = planes.device
         imaging, interpolation = grid.imaging(found.psf.kernel, device), grid.interpolation(device)
         batch = slices_at_once(grid.depth, planes.shape[-1])

@@ -74,7 +74,7 @@ def latency(
     json: Json = False,
 ) -> None:
     """Measure how long after its last plane a stack is complete, and what the haste costs."""
-    from otf_stream.bench.latency import run_latency, section
+    from otf_stream.bench.latency import run_latency, section, title
 
     found = run_latency(
         computing(threads), planes=planes, side=side, planes_per_second=planes_per_second,
@@ -85,7 +85,7 @@ def latency(
         f"--tail {tail:g} --offline {offline:g} --repeats {repeats}"
     )
     told = section(found, command, planes_per_second=planes_per_second, tail_s=tail, offline_s=offline)
-    section_written(out, "Latency", told, found, json)
+    section_written(out, title(found), told, found, json)
 
 
 def deadlines(
