@@ -64,7 +64,7 @@ def run_throughput(compute: Compute) -> list[Result]:
     found = []
     shown: dict[Shipped, tuple[int, int, int]] = {
         "denoise": (1, 2 + 2 * NEIGHBOURS, _WIDTH),
-        "deblur": (slices_at_once(_DEPTH, _WIDTH), CHANNELS, _DEPTH),
+        "deblur": (slices_at_once(_DEPTH, _WIDTH, compute.pixels), CHANNELS, _DEPTH),
     }
     for name, (batch, channels, side) in shown.items():
         images = torch.rand(batch, channels, side, _WIDTH, device=compute.device)

@@ -14,16 +14,20 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from threading import Barrier
 from typing import TypeVar
 
+import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
+from torch import Tensor
 
 from otf_stream.config import DeviceName
 
+_FEWEST_PIXELS = 2**13  # with less memory than these take, other things fail
+_COPYING_BESIDE, _DEVICE_PIXELS = 2, 2**21
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # of malloc.h
 
 
@@ -33,11 +37,23 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Compute:
-    """A device, the precision of its convolutions, and how many images it computes side by side."""
+    """A device, and how it is used.
+
+    Parameters
+    ----------
+    device, dtype
+        Where networks run, and the precision of their convolutions.
+    side_by_side
+        How many batches of images are computed at the same time: one a core, or so that there is always one on the
+        device while another is read, brought there and back, and written.
+    pixels
+        Of the images that go through a network together, at best.
+    """
 
     device: torch.device
     dtype: torch.dtype
     side_by_side: int = 1
+    pixels: int = 2**17  # whose activations stay in the cache of a CPU core
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Yield what ``function`` makes of each item, in their order; several are computed at a time.
@@ -54,6 +70,15 @@ class Compute:
             running.append(pool.submit(function, item))
         while running:
             yield running.popleft().result()
+
+    def upload(self, array: np.ndarray) -> Tensor:
+        """Bring an array to the device; to another than the processor, without waiting until it is there."""
+        tensor = torch.from_numpy(array)
+        return tensor if self.device.type == "cpu" else tensor.pin_memory().to(self.device, non_blocking=True)
+
+    def with_smaller_images(self) -> Compute | None:
+        """Return what takes less memory, or None where it is not images that take it."""
+        return replace(self, pixels=self.pixels // 2) if self.pixels > _FEWEST_PIXELS else None
 
     def autocast(self) -> torch.autocast:
         """Return the context in which networks run."""
@@ -148,4 +173,5 @@ def choose_compute(choice: DeviceName = "auto", cores: int | None = None) -> Com
         keep_memory()
         fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         return Compute(torch.device("cpu"), torch.bfloat16 if fast else torch.float32, cores or os.cpu_count() or 1)
-    return Compute(torch.device("cuda"), torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32)
+    precision = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    return Compute(torch.device("cuda"), precision, _COPYING_BESIDE, _DEVICE_PIXELS)

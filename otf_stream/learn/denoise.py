@@ -43,7 +43,6 @@ _RECORRUPTION = 0.7
 _BATCH = 8
 _LEARNING_RATE = 3e-4  # the network knows noise already; more makes it forget
 _SMOOTHING = 5  # pixels over which light is averaged to tell the noise
-_TILE = 256  # pixels; of larger images, activations need much memory, and take up to twice as long
 
 
 def denoising_network() -> NAFNet:
@@ -175,7 +174,8 @@ class Denoiser:
         halo = -(-self.reach // network.multiple) * network.multiple
         # Neighbours past the ends of the stack depend on where the ends are, not on which planes are wanted.
         indices = range(len(light))[wanted]
-        rows, columns = (_cut(side, network.multiple) for side in (height, width))
+        longest = math.isqrt(self.compute.pixels // 2)  # the rest is halo, and its neighbours
+        rows, columns = (_cut(side, longest, network.multiple) for side in (height, width))
         tiles = [(index, y, x) for index in indices for y in rows for x in columns]
 
         def clean(tile: tuple[int, slice, slice]) -> tuple[int, slice, slice, Tensor]:
@@ -205,8 +205,8 @@ class Denoiser:
         return self(self.recorded(planes, generator)) - planes
 
 
-def _cut(side: int, multiple: int) -> list[slice]:
+def _cut(side: int, longest: int, multiple: int) -> list[slice]:
     """Cut a side into parts of about one length, that begin at multiples of so many pixels."""
-    parts = -(-side // _TILE)
+    parts = -(-side // longest)
     length = -(-side // (parts * multiple)) * multiple
     return [slice(start, min(start + length, side)) for start in range(0, side, length)]

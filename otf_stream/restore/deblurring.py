@@ -32,10 +32,8 @@ from otf_stream.store.scratch import Scratch
 YZ_STEPS = (1, 2, 4)
 """All YZ slices, every second, every fourth."""
 
-# Activations of so many pixels stay in the cache of a CPU core; of more, a slice is cut.
-_SLICE_PIXELS, _MOST_PIXELS = 2**17, 2**18
+_MOST_PIXELS = 2  # times as many as are best, of one slice; a larger one is cut
 _SHORTEST = 64  # pixels that a slice is cut into, but for the halo
-_FEWEST_PIXELS = 2**14  # of a slice, below which want of memory is for others to mend
 _READ = 2**21  # pixels of planes, at a time
 # Rounding to half precision, of a value of about 1, is a tenth of that to counts.
 _ASIDE, _LARGEST = np.float16, 6e4
@@ -125,7 +123,6 @@ class Deblurring:
         self._room = room
         self._passed = passed
         self._slabs: list[_Slab] = []
-        self._pixels = _MOST_PIXELS
 
     @property
     def across(self) -> int:
@@ -211,18 +208,19 @@ class Deblurring:
             try:
                 yield from self._pass(slices, left)
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error) or self._pixels < _FEWEST_PIXELS:
+                smaller = self._compute.with_smaller_images()
+                if not is_out_of_memory(error) or smaller is None:
                     raise
-                self._pixels //= 2  # smaller parts need less
+                self._compute = smaller
 
     def _pass(self, slices: _Slices, left: Sequence[int]) -> Work[None]:
         network, width = self._network, slices.width
         matrices = slices.planes.matrices(self._compute.device)
         depth = len(matrices[1])
-        cuts = list(_cut(network, depth, width, self._pixels))
-        batch = min(slices_at_once(depth, width), max(self._pixels // padded_pixels(network, depth, width), 1))
-        pixels = len(slices.planes.grid.planes) * width * slices.step
-        together = -(-max(_READ // pixels, 1) // batch) * batch
+        cuts = list(_cut(network, depth, width, _MOST_PIXELS * self._compute.pixels))
+        batch = slices_at_once(depth, width, self._compute.pixels)
+        read = len(slices.planes.grid.planes) * width * slices.step
+        together = -(-max(_READ // read, 1) // batch) * batch
 
         def batches() -> Iterator[tuple[Sequence[int], Tensor]]:
             for start in range(0, len(left), together):
@@ -267,15 +265,18 @@ def _fuse(xz: Tensor, yz: Tensor, step: int, length: int) -> None:
             averaged.add_(difference[:, :, after[:here]], alpha=0.5 * offset / step)
 
 
-def slices_at_once(depth: int, width: int) -> int:
-    """How many slices of ``depth × width`` pixels go through a network together."""
+def slices_at_once(depth: int, width: int, pixels: int) -> int:
+    """How many slices of ``depth × width`` go through a network together, of about so many ``pixels``."""
     edge = 16  # what is mirrored around a slice counts as well
-    return max(_SLICE_PIXELS // ((depth + edge) * (width + edge)), 1)
+    return max(pixels // ((depth + edge) * (width + edge)), 1)
 
 
-def pixels_through(network: NAFNet, depth: int, width: int) -> int:
-    """How many pixels go through a network for a slice of ``depth × width``, halos and edges included."""
-    cuts = _cut(network, depth, width, _MOST_PIXELS)
+def pixels_through(network: NAFNet, depth: int, width: int, pixels: int) -> int:
+    """How many pixels go through a network for a slice of ``depth × width``, halos and edges included.
+
+    ``pixels`` are best for images that go through together.
+    """
+    cuts = _cut(network, depth, width, _MOST_PIXELS * pixels)
     return sum(padded_pixels(network, depth, window.stop - window.start) for window, _, _ in cuts)
 
 

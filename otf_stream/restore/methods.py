@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from otf_stream.learn.compute import is_out_of_memory
 from otf_stream.learn.denoise import Denoiser
 from otf_stream.optics.deconvolution import deconvolved
 from otf_stream.optics.forward import imaging_matrix, interpolation_matrix
@@ -154,13 +155,21 @@ class CleanPlanes:
 def denoised(denoiser: Denoiser, planes: Tensor, wanted: slice = slice(None)) -> Work[Tensor]:
     """Denoise the ``wanted`` ones of planes ``(n, y, x)``, counts, in the order in which they lie, by turns."""
     clean = planes.new_empty(len(range(len(planes))[wanted]), *planes.shape[1:], device=denoiser.compute.device)
-    pixels = 0
-    for index, y, x, tile in denoiser.parts(planes, wanted):
-        clean[index, y, x] = tile
-        pixels += tile.numel()
-        if pixels >= _DENOISED:
-            pixels = 0
-            yield Turn.READY
+    while True:
+        pixels = 0
+        try:
+            for index, y, x, tile in denoiser.parts(planes, wanted):
+                clean[index, y, x] = tile
+                pixels += tile.numel()
+                if pixels >= _DENOISED:
+                    pixels = 0
+                    yield Turn.READY
+            break
+        except (RuntimeError, MemoryError) as error:
+            smaller = denoiser.compute.with_smaller_images()
+            if not is_out_of_memory(error) or smaller is None:
+                raise
+            denoiser = replace(denoiser, compute=smaller)
     yield Turn.READY
     return clean
 

@@ -238,7 +238,7 @@ class CleanStack:
 
     def light(self, planes: Sequence[int], y: slice, x: slice) -> Tensor:
         """Return a window of denoised planes, ``(z, y, x)``, light in counts."""
-        return torch.from_numpy(self._aside.read(planes, y, x)).to(self._denoiser.compute.device)
+        return self._denoiser.compute.upload(self._aside.read(planes, y, x))
 
     @property
     def left_to_denoise(self) -> int:

@@ -16,7 +16,6 @@ from functools import partial
 from typing import TypeVar
 
 import numpy as np
-import torch
 
 from otf_stream.learn.compute import Compute
 from otf_stream.restore.fidelity import Fidelity
@@ -69,7 +68,7 @@ def landing(
     with ThreadPoolExecutor(_WRITERS, thread_name_prefix="landing") as pool:
         for landed, region in enumerate(regions):
             progress("restore", landed / len(regions))
-            raw = torch.from_numpy(source.read(grid.planes, *region)).to(compute.device)
+            raw = compute.upload(source.read(grid.planes, *region))
             volume = yield from method.restore(raw, region)
             fidelity.add(raw, volume, region)
             voxels = volume.cpu().numpy()

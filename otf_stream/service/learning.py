@@ -179,7 +179,7 @@ def learn(
     trust = examine(ready, exam, compute, planes=lessons.held_out_planes)
     # Of pairs, it is fair to examine the network by their statistics; of axial slices, it is to have theirs.
     yield Turn.READY
-    slices = _axial_slices(stack, found, lessons.scale)
+    slices = _axial_slices(stack, found, lessons.scale, compute)
     return Learned(
         denoiser,
         with_statistics(ready, slices, compute),
@@ -196,13 +196,13 @@ def learn(
     )
 
 
-def _axial_slices(stack: CleanStack, found: FoundPsf, scale: float) -> Iterator[Tensor]:
+def _axial_slices(stack: CleanStack, found: FoundPsf, scale: float, compute: Compute) -> Iterator[Tensor]:
     """Yield axial slices of the planes that have been taken as the network will be shown them."""
     grid, directions = stack.axial(found)
     for planes in (part for lines in directions for part in torch.split(lines, _LONGEST_LINE, dim=-1)):
         device = planes.device
         imaging, interpolation = grid.imaging(found.psf.kernel, device), grid.interpolation(device)
-        batch = slices_at_once(grid.depth, planes.shape[-1])
+        batch = slices_at_once(grid.depth, planes.shape[-1], compute.pixels)
         for start in range(0, len(planes), batch):
             yield shown(imaging, interpolation, planes[start : start + batch] / scale)
 

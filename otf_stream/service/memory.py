@@ -41,6 +41,10 @@ class Memory:
         while len(self._lessons) > _CHANNELS:
             self._lessons.popitem(last=False)
 
+    def forget(self, session: str, stack: StackIndex) -> None:
+        """Forget a channel of which no more will come."""
+        self._lessons.pop((session, stack[1]), None)
+
     def recall(self, session: str, stack: StackIndex) -> Lesson | None:
         """Return a copy, to be trained further, of what was learnt of another time point of the same channel."""
         lesson = self._lessons.get((session, stack[1]))

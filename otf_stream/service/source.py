@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 import numpy as np
@@ -72,9 +72,20 @@ class StackSource:
 
     def _passed_by(self) -> bool:
         """Whether no more planes will come: all is closed, or a later time point of the channel has begun."""
-        journal, (t, c) = self._store.journal, self.stack
-        later = (time for time in range(t + 1, self.acquisition.sizes.t) if self.acquisition.plans((time, c)))
-        return journal.closed is not None or any(journal.span((time, c)) for time in islice(later, _LOOK_AHEAD))
+        journal, (_, c) = self._store.journal, self.stack
+        later = islice(self._later(), _LOOK_AHEAD)
+        return journal.closed is not None or any(journal.span((time, c)) for time in later)
+
+    def _later(self) -> Iterator[int]:
+        t, c = self.stack
+        return (time for time in range(t + 1, self.acquisition.sizes.t) if self.acquisition.plans((time, c)))
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no later time point of the channel will come."""
+        return next(self._later(), None) is None and not (
+            self.acquisition.growing and self._store.journal.closed is None
+        )
 
     def _silent(self, latest: float) -> bool:
         return self._silence is not None and latest > 0 and time.time() - latest > self._silence

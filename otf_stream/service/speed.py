@@ -8,7 +8,8 @@ since cores share what they are fed by.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Self
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from otf_stream.learn.checkpoints import Shipped, shipped_network
-from otf_stream.learn.compute import Compute
+from otf_stream.learn.compute import Compute, is_out_of_memory
 from otf_stream.learn.denoise import NEIGHBOURS
 from otf_stream.learn.folding import folded
 from otf_stream.learn.nafnet import NAFNet
@@ -29,6 +30,7 @@ from otf_stream.service.source import StackSource
 _WRITTEN_PER_SECOND = 15e6  # voxels: reading, comparing, compressing and the pyramid, on one slow core
 _PIXELS, _SIDE = 2**15, 128  # of the slice, and of the plane, that speed is measured on
 _RUNS = 3
+_BETTER = 0.95  # times as long a larger size may take
 _LATELY = 30.0  # seconds
 
 
@@ -41,6 +43,31 @@ def warm_up(compute: Compute) -> None:
         trainer = Trainer(shipped_network(name), pairs, compute, learning_rate=0.0)
         trainer.step(0.0)
         _seconds_of_pixel(trainer.network([images]), images.clone, compute)
+
+
+def at_best_size(compute: Compute, sizes: Sequence[int]) -> Compute:
+    """Measure how many pixels go through the deblurring network together at best; larger sizes need be 5 % better.
+
+    Parameters
+    ----------
+    compute
+        Device and precision.
+    sizes
+        To choose from, ascending. Where the memory is too small for one, that and the larger ones are left out.
+    """
+    network = shipped_network("deblur")
+    best, least = compute, float("inf")
+    for pixels in sizes:
+        images = torch.zeros(max(pixels // _SIDE**2, 1), CHANNELS, _SIDE, _SIDE, device=compute.device)
+        try:
+            seconds = _seconds_of_pixel(network, images.clone, compute)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            break
+        if seconds < _BETTER * least:
+            best, least = replace(compute, pixels=pixels), seconds
+    return best
 
 
 class Speedometer:
@@ -87,8 +114,8 @@ class Speedometer:
             So many of the planes are to be denoised yet.
         """
         sizes, depth = self._source.acquisition.sizes, self._source.grid().depth
-        across = self._of_slices * sizes.y * pixels_through(self._network, depth, sizes.x)
-        along = self._of_slices * sizes.x * pixels_through(self._network, depth, sizes.y)
+        across = self._of_slices * sizes.y * pixels_through(self._network, depth, sizes.x, self._compute.pixels)
+        along = self._of_slices * sizes.x * pixels_through(self._network, depth, sizes.y, self._compute.pixels)
         denoised = self._of_planes * to_denoise * padded_pixels(self._denoising, sizes.y, sizes.x)
         return RestoringTime(across + denoised + depth * sizes.y * sizes.x / _WRITTEN_PER_SECOND, along)
 

@@ -249,7 +249,9 @@ class Restoration:
             self._store.journal.finish_stack(source.stack, len(grid.planes))
 
         yield from self._writing(sign)
-        if learned and learned.denoiser_steps and learned.trust.best == "network":
+        if source.is_last:
+            self._memory.forget(self._store.session, source.stack)
+        elif learned and learned.denoiser_steps and learned.trust.best == "network":
             lesson = Lesson(source.stack, learned.denoiser.network, learned.network, learned.weights)
             self._memory.keep(self._store.session, lesson)
         self._progress("restored", 1.0)

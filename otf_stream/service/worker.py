@@ -36,12 +36,13 @@ from otf_stream.service.pending import Key, PendingStack, PendingStacks
 from otf_stream.service.preview import Previewer
 from otf_stream.service.settings import Settings
 from otf_stream.service.source import StackSource
-from otf_stream.service.speed import warm_up
+from otf_stream.service.speed import at_best_size, warm_up
 from otf_stream.service.stack import EmptyStackError, Restoration, expected_demand
 from otf_stream.store.disk import is_full
 from otf_stream.store.session import SessionStore
 
 _POLL = 0.2
+_SIZES = [2**exponent for exponent in range(18, 25)]  # pixels
 _LOOK_AGAIN = 1.0  # seconds between two looks for stacks
 _AT_ONCE = 6  # stacks are learnt from; each keeps some hundred megabytes of planes and networks
 _LAST_MOMENT = 5.0  # seconds before that, a stack that would be one more is begun all the same, to be interpolated
@@ -193,6 +194,8 @@ def run_worker(config: ServiceConfig) -> None:
     threading.Thread(target=previewer.run, args=(stop,), name="previews", daemon=True).start()
     compute = choose_compute(config.device, threads)
     warm_up(compute)
+    if compute.device.type != "cpu":  # what is best for its cores is known
+        compute = at_best_size(compute, _SIZES)
     worker = Worker(data, settings, compute, claim=previewer.claim)
     try:
         worker.run(stop)

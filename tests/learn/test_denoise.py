@@ -1,5 +1,7 @@
 """The denoiser: it needs no clean plane, uses the planes around, and foretells its errors."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -129,13 +131,13 @@ def test_recorrupted_noises_are_independent():
     assert abs(float(wrong[1].mean())) < 0.05
 
 
-def test_tiles_are_invisible_and_come_one_by_one(monkeypatch):
+def test_tiles_are_invisible_and_come_one_by_one():
     generator = torch.Generator().manual_seed(0)
     planes = torch.rand(6, 90, 70, generator=generator) * 500 + 100
     network = with_statistics(shipped_network("denoise"), [torch.rand(1, 6, 64, 64, generator=generator)], CPU)
     denoiser = Denoiser(network, NoiseModel(2.0, 100.0, 4.0), 300.0, CPU)
     untiled = denoiser(planes, slice(1, 4))
-    monkeypatch.setattr("otf_stream.learn.denoise._TILE", 32)
+    denoiser = replace(denoiser, compute=replace(CPU, pixels=2 * 32**2))
     parts = list(denoiser.parts(planes, slice(1, 4)))
     assert [index for index, *_ in parts] == sorted(index for index, *_ in parts)
     assert len(parts) == 3 * 3 * 3

@@ -1,5 +1,7 @@
 """Restoring with a network: no seams, both directions alike, and as many YZ slices as there is time for."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -54,9 +56,9 @@ def clean(raw, grid, field=None, kernel=None):
     )  # fmt: skip
 
 
-def deblurring(planes, raw, folder, network=None, **told):
-    shape = (planes.grid.depth, *raw.shape[1:])
-    return Deblurring(network or awake_network(guides=1), CPU, shape, lambda *image: Scratch(folder, *image), **told)
+def deblurring(planes, raw, folder, network=None, compute=CPU, **told):
+    network, shape = network or awake_network(guides=1), (planes.grid.depth, *raw.shape[1:])
+    return Deblurring(network, compute, shape, lambda *image: Scratch(folder, *image), **told)
 
 
 def restored(raw, folder, step=1, **told):
@@ -107,6 +109,20 @@ def starved(network, most):
     return limited, given
 
 
+def test_planes_that_are_too_large_for_the_memory_are_denoised_in_smaller_tiles(monkeypatch):
+    raw = sample(5, 210)
+    denoiser = Denoiser(awake_network(seed=1, guides=5), NoiseModel(1.0, 100.0, 1.0), 500.0, CPU)
+    expected = denoiser(raw)
+    limited, given = starved(denoiser.network, 20_000)
+    monkeypatch.setattr(nafnet.NAFNet, "forward", limited)
+    torch.testing.assert_close(at_once(denoised(denoiser, raw)), expected, atol=1.0, rtol=0)
+    assert max(given) > 20_000
+    limited, given = starved(denoiser.network, 100)
+    monkeypatch.setattr(nafnet.NAFNet, "forward", limited)
+    with pytest.raises(torch.OutOfMemoryError):
+        at_once(denoised(denoiser, raw))
+
+
 def test_slices_that_are_too_large_for_the_memory_are_cut_and_it_does_not_show(tmp_path, monkeypatch):
     raw = sample(9, 210)
     network = awake_network(levels=1, guides=1)
@@ -119,7 +135,7 @@ def test_slices_that_are_too_large_for_the_memory_are_cut_and_it_does_not_show(t
 
     expected = both_ways()
     limited, given = starved(network, 5000)
-    monkeypatch.setattr("otf_stream.restore.deblurring._FEWEST_PIXELS", 4000)
+    monkeypatch.setattr("otf_stream.learn.compute._FEWEST_PIXELS", 1000)
     monkeypatch.setattr(nafnet.NAFNet, "forward", limited)
     torch.testing.assert_close(both_ways(), expected, atol=1.0, rtol=0)
     assert max(given) > 5000
@@ -143,8 +159,8 @@ def test_an_error_of_another_kind_is_not_taken_for_want_of_memory(tmp_path, monk
 
 def test_what_goes_through_the_network_is_known_before():
     network = awake_network(levels=3, guides=1)
-    assert pixels_through(network, 125, 512) == padded_pixels(network, 125, 512)
-    cut = pixels_through(network, 397, 2048)
+    assert pixels_through(network, 125, 512, 2**17) == padded_pixels(network, 125, 512)
+    cut = pixels_through(network, 397, 2048, 2**17)
     assert 1 < cut / padded_pixels(network, 397, 2048) < 1.5
 
 
@@ -191,11 +207,11 @@ def test_it_is_told_how_far_each_direction_is(tmp_path):
     assert {(1, 0.0), (1, 1.0), (2, 0.0), (2, 1.0)} <= set(told)
 
 
-def test_slices_go_through_by_turns_and_may_run_out_of_time(tmp_path, monkeypatch):
-    monkeypatch.setattr("otf_stream.restore.deblurring._SLICE_PIXELS", 5 * 33 * 56)  # some slices a turn
+def test_slices_go_through_by_turns_and_may_run_out_of_time(tmp_path):
     raw = sample(9, 40)
     planes = clean(raw, Grid(range(9), 2.0, 17))
-    work = deblurring(planes, raw, tmp_path)
+    some = replace(CPU, pixels=5 * 33 * 56)  # some slices a turn
+    work = deblurring(planes, raw, tmp_path, compute=some)
     across = work.go_across(planes)
     assert next(across) is Turn.READY
     with pytest.raises(OutOfTimeError):

@@ -15,6 +15,8 @@ def test_remembers_the_latest_time_point_of_each_channel():
     assert memory.recall("a", (1, 1)).stack == (0, 1)
     assert memory.recall("a", (0, 2)) is None
     assert memory.recall("b", (1, 0)) is None
+    memory.forget("a", (4, 1))
+    assert memory.recall("a", (1, 1)) is None
     assert memory.recall("a", (1, 0)) is None  # a stack that is restored anew does not start from itself
 
 

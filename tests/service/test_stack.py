@@ -18,6 +18,7 @@ from otf_stream.restore.methods import interpolated as interpolated_planes
 from otf_stream.restore.trust import Trust
 from otf_stream.service.budget import Budget, Schedule
 from otf_stream.service.costs import Costs
+from otf_stream.service.memory import Memory
 from otf_stream.service.settings import Settings
 from otf_stream.service.stack import EmptyStackError, restore_stack
 from otf_stream.store.restored import read_provenance, read_restored
@@ -278,3 +279,12 @@ def test_where_even_the_noise_cannot_be_estimated_the_stack_is_interpolated(sess
     assert provenance["method"] == "interpolate"
     assert sum("no convergence" in warning for warning in provenance["warnings"]) == 2
     np.testing.assert_allclose(read_restored(store.path, (0, 0)), interpolated(stack, 4.0), atol=0.51)
+
+
+def test_what_is_learnt_is_kept_only_while_another_time_point_may_come(session, monkeypatch):
+    monkeypatch.setattr(Trust, "best", "network")
+    stacks = {(t, 0): small_stack(planes=6, side=40, seed=t) for t in range(2)}
+    store, memory = session(stacks), Memory()
+    for t, kept in ((0, True), (1, False)):
+        restore_stack(store, (t, 0), FEW, CPU, memory=memory)
+        assert (memory.recall(store.session, (2, 0)) is not None) == kept
