@@ -34,7 +34,7 @@ YZ_STEPS = (1, 2, 4)
 
 _MOST_PIXELS = 2  # times as many as are best, of one slice; a larger one is cut
 _SHORTEST = 64  # pixels that a slice is cut into, but for the halo
-_READ = 2**21  # pixels of planes, at a time
+_READ = 16  # times as many pixels of planes are read together
 # Rounding to half precision, of a value of about 1, is a tenth of that to counts.
 _ASIDE, _LARGEST = np.float16, 6e4
 
@@ -220,7 +220,7 @@ class Deblurring:
         cuts = list(_cut(network, depth, width, _MOST_PIXELS * self._compute.pixels))
         batch = slices_at_once(depth, width, self._compute.pixels)
         read = len(slices.planes.grid.planes) * width * slices.step
-        together = -(-max(_READ // read, 1) // batch) * batch
+        together = -(-max(_READ * self._compute.pixels // read, 1) // batch) * batch
 
         def batches() -> Iterator[tuple[Sequence[int], Tensor]]:
             for start in range(0, len(left), together):

@@ -87,8 +87,11 @@ class Scratch:
         KeyError
             If an image was not put aside.
         """
-        # One image is mapped at a time: what is mapped counts as memory of the process.
-        return np.stack([self._mapped(self._places[index])[rows, columns].copy() for index in images])
+        sides = (len(range(length)[side]) for length, side in zip(self._shape, (rows, columns), strict=True))
+        window = np.empty((len(images), *sides), self._dtype)
+        for place, index in enumerate(images):  # mapped one at a time: what is mapped counts as memory of the process
+            window[place] = self._mapped(self._places[index])[rows, columns]
+        return window
 
     def _mapped(self, place: int) -> np.ndarray[Any, np.dtype[Any]]:
         height, width = self._shape
