@@ -8,6 +8,7 @@ to the others.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -79,8 +80,14 @@ class Worker:
 
     def run(self, stop: Event) -> None:
         """Work until ``stop`` is set."""
+        busy = False
         while not stop.is_set():
-            if self.work() is not Turn.READY:
+            ended = self.work()
+            if busy and ended is None:  # others may need it; what the next stack would take of it lies in pieces
+                gc.collect()
+                release_memory()
+            busy = ended is not None
+            if ended is not Turn.READY:
                 stop.wait(_POLL)
 
     def work(self) -> Turn | None:
@@ -149,8 +156,6 @@ class Worker:
             waiting.store.journal.note("failure", stack=list(waiting.stack), trace=traceback.format_exc())
             waiting.store.journal.set_state(waiting.stack, "failed")
         del self._begun[key], self._waiting[key], self._demands[key]
-        if not self._begun:
-            release_memory()  # others may need it; what the next stack would take of it lies in pieces
         return Turn.READY
 
     def _look(self) -> None:
@@ -190,9 +195,9 @@ def run_worker(config: ServiceConfig) -> None:
     # collapse when one of their cores is taken: two on two cores train three times slower beside one busy process than
     # one alone. What is computed side by side waits for nobody and may take all cores.
     torch.set_num_threads(threads or max((os.cpu_count() or 2) - 1, 1))
+    compute = choose_compute(config.device, threads)  # first, so that all threads share their memory
     previewer = Previewer(PendingStacks(data), silence=settings.silence)
     threading.Thread(target=previewer.run, args=(stop,), name="previews", daemon=True).start()
-    compute = choose_compute(config.device, threads)
     warm_up(compute)
     if compute.device.type != "cpu":  # what is best for its cores is known
         compute = at_best_size(compute, _SIZES)
