@@ -260,7 +260,7 @@ class Schedule:
         self._yz = 0.0
 
     def _fits(self, step: int) -> bool:
-        # They can still be given up; of more than the fewest there would have been fewer.
+        # The fewest need no margin: if they take longer they are given up. Of more, fewer would have fitted.
         left = (1.0 if step == YZ_STEPS[-1] else _REPEATED_MARGIN) * self._restoring_left(0.0, 1 / step)
         mine = Demand(self.deadline, left + _WRITING * self._interpolating(), 0.0, self.trained)
         return time_to_learn(self._clock(), mine, self._others()) >= 0

@@ -30,7 +30,7 @@ from otf_stream.service.source import StackSource
 _WRITTEN_PER_SECOND = 15e6  # voxels: reading, comparing, compressing and the pyramid, on one slow core
 _PIXELS, _SIDE = 2**15, 128  # of the slice, and of the plane, that speed is measured on
 _RUNS = 3
-_BETTER = 0.95  # times as long a larger size may take
+_BETTER = 0.95  # of the time a pixel takes, that a larger size must not exceed
 _LATELY = 30.0  # seconds
 
 
