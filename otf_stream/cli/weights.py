@@ -6,6 +6,7 @@ A file of weights is replaced only when asked to, and its card is written with i
 from __future__ import annotations
 
 import json as jsonlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,11 +20,18 @@ app = typer.Typer(name="weights", help="Bring in published weights, and look at 
 
 def pretrain(
     network: Annotated[
-        Literal["denoise", "deblur"], typer.Argument(help="Which network. deblur learns from what denoise cleaned.")
+        Literal["denoise", "deblur", "deblur-large"],
+        typer.Argument(help="Which network. Those that deblur learn from what denoise cleaned; the large is for GPUs."),
     ],
     out: Annotated[Path, typer.Argument(help="The new weights, NAME.safetensors; the model card lands beside them.")],
     steps: Annotated[int, typer.Option(help="Training steps; some six a second on one slow core.", min=1)] = 9000,
     scenes: Annotated[int, typer.Option(help="Drawn scenes that are in use at a time.", min=1)] = 96,
+    together: Annotated[int, typer.Option(help="Scenes that a step learns from.", min=1)] = 1,
+    renewals: Annotated[int, typer.Option(help="How often each scene is replaced by a new one.", min=1)] = 2,
+    learning_rate: Annotated[float, typer.Option(help="The highest.", min=0)] = 3e-3,
+    processes: Annotated[
+        int, typer.Option(help="That draw scenes; none: this one does. Changes no weight.", min=0)
+    ] = 0,
     device: Device = "auto",
     seed: Seed = 0,
     threads: Annotated[int | None, typer.Option(help="Processor cores to use; all, if not given.", min=1)] = None,
@@ -32,11 +40,11 @@ def pretrain(
     """Pre-train a network on drawn scenes, as those that ship were; their cards tell the steps, scenes and seed."""
     import torch
 
-    from otf_stream.learn.checkpoints import save_weights, shipped_network
+    from otf_stream.learn.checkpoints import Shipped, save_weights, shipped_network
     from otf_stream.learn.compute import choose_compute
     from otf_stream.learn.denoise import denoising_network
     from otf_stream.learn.modelcard import card_text, model_card
-    from otf_stream.learn.nafnet import deblurring_network
+    from otf_stream.learn.nafnet import NAFNet, deblurring_network, large_deblurring_network
     from otf_stream.learn.pretrain import axial_pairs, noisy_pairs
     from otf_stream.learn.pretrain import pretrain as train
 
@@ -45,22 +53,30 @@ def pretrain(
         compute = choose_compute(device)
         torch.set_num_threads(threads or torch.get_num_threads())
         torch.manual_seed(seed)
-        denoising = network == "denoise"
-        new = denoising_network() if denoising else deblurring_network()
-        make_pairs = noisy_pairs if denoising else axial_pairs(shipped_network("denoise"), compute)
+        make_new: dict[Shipped, Callable[[], NAFNet]] = {
+            "denoise": denoising_network,
+            "deblur": deblurring_network,
+            "deblur-large": large_deblurring_network,
+        }
+        new = make_new[network]()
+        make_pairs = noisy_pairs if network == "denoise" else axial_pairs(shipped_network("denoise"), compute)
         reports = []
         with progress_bar() as bar:
             task = bar.add_task("steps", total=steps)
             for report, trained in train(
-                new, make_pairs, compute, steps=steps, seed=seed, scenes=scenes,
+                new, make_pairs, compute, steps=steps, seed=seed, scenes=scenes, together=together,
+                renewals=renewals, learning_rate=learning_rate, processes=processes,
                 progress=lambda done: bar.update(task, completed=round(done * steps)),
             ):  # fmt: skip
                 reports.append(report)
-                card = model_card(trained, reports, steps=steps, scenes=scenes, seed=seed, compute=compute)
+                card = model_card(
+                    trained, reports, steps=steps, scenes=scenes, together=together, seed=seed, compute=compute
+                )
                 save_weights(trained, out, card)
                 say.print(f"step {report.steps}: {report.gain_db:+.2f} dB over the input on unseen scenes")
         command = (
-            f"otf-stream pretrain {network} {out.name} --steps {steps} --scenes {scenes} --seed {seed} "
+            f"otf-stream pretrain {network} {out.name} --steps {steps} --scenes {scenes} --together {together} "
+            f"--renewals {renewals} --learning-rate {learning_rate:g} --seed {seed} --device {compute.device.type} "
             f"--threads {torch.get_num_threads()}"
         )
         out.with_suffix(".md").write_text(card_text(network, card, command), encoding="utf-8")

@@ -35,7 +35,7 @@ _PUBLISHED = (
     "of one of your own"
 )
 
-Shipped = Literal["deblur", "denoise"]
+Shipped = Literal["deblur", "deblur-large", "denoise"]
 """The networks that ship, by what they do."""
 
 

@@ -76,6 +76,14 @@ class Compute:
         tensor = torch.from_numpy(array)
         return tensor if self.device.type == "cpu" else tensor.pin_memory().to(self.device, non_blocking=True)
 
+    def milestone(self) -> Callable[[], object]:
+        """Return what waits until the device has done all that has been asked of it so far."""
+        if self.device.type == "cpu":
+            return lambda: None  # it never runs behind
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record()
+        return event.synchronize
+
     def with_smaller_images(self) -> Compute | None:
         """Return what takes less memory, or None where it is not images that take it."""
         return replace(self, pixels=self.pixels // 2) if self.pixels > _FEWEST_PIXELS else None

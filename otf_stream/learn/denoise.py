@@ -157,15 +157,16 @@ class Denoiser:
         reach: int = self.network.reach + _SMOOTHING // 2
         return reach
 
-    def parts(self, planes: Tensor, wanted: slice = slice(None)) -> Iterator[tuple[int, slice, slice, Tensor]]:
+    def parts(self, planes: Tensor, wanted: slice = slice(None)) -> Iterator[tuple[slice, slice, slice, Tensor]]:
         """Denoise the ``wanted`` ones of ``planes``, ``(n, y, x)``, counts, in the order in which they lie, by tiles.
 
         Tiles bound the memory, and do not show: each is denoised with as much around it as its pixels depend on.
+        Those of several small planes go through the network together.
 
         Yields
         ------
         tuple
-            Which of the wanted planes, the rows and columns of the tile, and the tile, ``(y, x)`` counts.
+            Which of the wanted planes, the rows and columns of the tiles, and the tiles, ``(n, y, x)`` counts.
         """
         offset, scale = self.noise.offset, self.scale
         light = (planes.to(self.compute.device) - offset).div_(scale)
@@ -176,24 +177,26 @@ class Denoiser:
         indices = range(len(light))[wanted]
         longest = math.isqrt(self.compute.pixels // 2)  # the rest is halo, and its neighbours
         rows, columns = (_cut(side, longest, network.multiple) for side in (height, width))
-        tiles = [(index, y, x) for index in indices for y in rows for x in columns]
+        together = max(longest**2 // (min(height, longest) * min(width, longest)), 1)
+        starts = range(indices.start, indices.stop, together)
+        tiles = [(slice(i, min(i + together, indices.stop)), y, x) for i in starts for y in rows for x in columns]
 
-        def clean(tile: tuple[int, slice, slice]) -> tuple[int, slice, slice, Tensor]:
-            index, y, x = tile
+        def clean(tile: tuple[slice, slice, slice]) -> tuple[slice, slice, slice, Tensor]:
+            some, y, x = tile
             top, left = max(y.start - halo, 0), max(x.start - halo, 0)
             window = light[:, top : y.stop + halo, left : x.stop + halo]
-            given = with_noise_map(neighbourhoods(window, slice(index, index + 1)), noise)
-            denoised = apply_network(network, given, self.compute)[0, 0]
-            inner = denoised[y.start - top : y.stop - top, x.start - left : x.stop - left]
-            return index - indices.start, y, x, inner * scale + offset
+            given = with_noise_map(neighbourhoods(window, some), noise)
+            denoised = apply_network(network, given, self.compute)[:, 0]
+            inner = denoised[:, y.start - top : y.stop - top, x.start - left : x.stop - left]
+            return slice(some.start - indices.start, some.stop - indices.start), y, x, inner * scale + offset
 
         yield from self.compute.map(clean, tiles)
 
     def __call__(self, planes: Tensor, wanted: slice = slice(None)) -> Tensor:
         """Denoise the ``wanted`` ones of ``planes``, ``(n, y, x)``, counts, in the order in which they lie."""
         clean = torch.empty(len(range(len(planes))[wanted]), *planes.shape[1:], device=self.compute.device)
-        for index, y, x, tile in self.parts(planes, wanted):
-            clean[index, y, x] = tile
+        for some, y, x, tiles in self.parts(planes, wanted):
+            clean[some, y, x] = tiles
         return clean
 
     def recorded(self, planes: Tensor, generator: torch.Generator) -> Tensor:

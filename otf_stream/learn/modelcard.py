@@ -18,15 +18,17 @@ from otf_stream.learn.pretrain import Report
 
 
 def model_card(
-    network: NAFNet, reports: Sequence[Report], *, steps: int, scenes: int, seed: int, compute: Compute
+    network: NAFNet, reports: Sequence[Report], *, steps: int, scenes: int, together: int, seed: int, compute: Compute
 ) -> dict[str, Any]:
     """Gather what a user of the weights should know; JSON can hold it."""
     return {
         "parameters": sum(p.numel() for p in network.parameters()),
         "steps": steps,
         "scenes": scenes,
+        "together": together,
         "seed": seed,
         "compute": str(compute),
+        "device": torch.cuda.get_device_name(compute.device) if compute.device.type == "cuda" else "",
         "threads": torch.get_num_threads(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "versions": {"otf_stream": __version__, "torch": torch.__version__},
@@ -40,12 +42,14 @@ stack fine-tunes it, by recorruption.""",
     "deblur": """turns the axial slices of a stack, denoised, freed of haze, deconvolved and interpolated, into what a
 microscope as sharp along z as across would see; taught on lateral planes that were made to look like such slices.
 Every stack fine-tunes it on its own lateral planes.""",
+    "deblur-large": "does what deblur does, on a graphics card, with seven times the parameters.",
 }
 
 
 def card_text(name: Shipped, card: dict[str, Any], command: str) -> str:
     """Write a card as Markdown; ``command`` is what reproduces the weights."""
     rows = "\n".join(f"| {r['steps']} | {r['seconds']:.0f} | {r['gain_db']:+.2f} |" for r in card["validation"])
+    device = f" ({card['device']})" if card.get("device") else ""
     return f"""# The pre-trained network: {name}
 
 A NAFNet of {card["parameters"]:,} parameters that {_PURPOSE[name]}
@@ -54,10 +58,11 @@ A NAFNet of {card["parameters"]:,} parameters that {_PURPOSE[name]}
   membranes and cells; seen through the physical point spread functions of confocal, multiphoton, light-sheet and
   widefield microscopes with random apertures, aberrations, z steps and noise (`otf_stream/learn/scenes.py`). No
   recording, no download.
-- **Schedule**: {card["steps"]} steps of 8 patches of 64 × 64 pixels, {card["scenes"]} scenes at a time, AdamW, cosine;
-  running mean of the weights.
+- **Schedule**: {card["steps"]} steps of 8 patches of 64 × 64 pixels from each of {card["together"]} of
+  {card["scenes"]} scenes at a time, AdamW, cosine; running mean of the weights.
 - **Seed**: {card["seed"]}. **Reproduce**: `{command}`
-- **Hardware**: {card["machine"]}, {card["threads"]} thread(s), {card["compute"]}; torch {card["versions"]["torch"]}.
+- **Hardware**: {card["machine"]}, {card["threads"]} thread(s), {card["compute"]}{device};
+  torch {card["versions"]["torch"]}.
 - **Limits**: samples without preferred direction; fixed patterns of the camera, reflections and scatter were never
   shown to it.
 

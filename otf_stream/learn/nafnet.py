@@ -55,6 +55,8 @@ class StackAttention(nn.Sequential):
     def __init__(self, channels: int) -> None:
         # Position 1 is the name ("sca.1") that the published checkpoints give the convolution.
         super().__init__(nn.Identity(), nn.Conv2d(channels, channels, 1))
+        self.stacks = 1
+        """While training, how many stacks a batch is of: as many images of each, one stack after the other."""
         # Not persistent: the published checkpoints have no such entry.
         self.register_buffer("pooled", torch.zeros(1, channels, 1, 1), persistent=False)
         self._updates = 0
@@ -76,16 +78,16 @@ class StackAttention(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         """Scale each channel of ``x``, ``(n, c, h, w)``."""
         if self.training:
-            pooled = x.mean(dim=(0, 2, 3), keepdim=True)
+            images = len(x) // self.stacks
+            pooled = x.mean(dim=(2, 3)).view(self.stacks, images, -1).mean(dim=1)[:, :, None, None]
             with torch.no_grad():
                 # A plain mean at first, which then forgets.
                 self._updates += 1
-                self.pooled.lerp_(pooled.float(), max(1 / self._updates, 0.02))
-        elif self._updates:
-            pooled = self.pooled.to(x.dtype)
-        else:
-            pooled = x.mean(dim=(2, 3), keepdim=True)
-        scale: Tensor = self[1](pooled)
+                self.pooled.lerp_(pooled.float().mean(dim=0, keepdim=True), max(1 / self._updates, 0.02))
+            scale: Tensor = self[1](pooled)
+            return x * scale.repeat_interleave(images, dim=0)
+        pooled = self.pooled.to(x.dtype) if self._updates else x.mean(dim=(2, 3), keepdim=True)
+        scale = self[1](pooled)
         return x * scale
 
 
@@ -211,3 +213,10 @@ def deblurring_network() -> NAFNet:
     """Return a new network of the size that deblurs on a CPU: 0.4 M parameters, three levels."""
     blocks = (1, 1, 1)
     return NAFNet(width=16, enc_blk_nums=blocks, middle_blk_num=2, dec_blk_nums=blocks, guide_channels=CHANNELS - 1)
+
+
+def large_deblurring_network() -> NAFNet:
+    """Return a new network of the size that deblurs on a GPU: 2.9 M parameters, six times the arithmetic."""
+    return NAFNet(
+        width=32, enc_blk_nums=(1, 2, 2), middle_blk_num=4, dec_blk_nums=(2, 2, 1), guide_channels=CHANNELS - 1
+    )

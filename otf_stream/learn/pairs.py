@@ -14,6 +14,7 @@ of them.
 from __future__ import annotations
 
 import math
+import random
 
 import torch
 from torch import Tensor
@@ -76,6 +77,8 @@ class AxialPairs:
         self._anisotropy = anisotropy
         self._generator = generator
         self._batch = batch
+        # What decides between two ways to go must be known here; asked of the device, it would be waited for.
+        self._coin = random.Random(int(torch.randint(2**31, (), generator=generator, device=generator.device)))  # noqa: S311
 
     def __call__(self) -> tuple[Tensor, Tensor]:
         """Draw one batch."""
@@ -100,8 +103,7 @@ class AxialPairs:
 
     def _error_slices(self, n: int, count: int, width: int) -> Tensor:
         """Cut axial slices ``(n, count, width)`` out of the errors; a stack too thin goes on as its mirror image."""
-        turned = torch.rand((), generator=self._generator, device=self.errors.device) < 0.5
-        slices = self.errors.permute(2, 0, 1) if turned else self.errors.transpose(0, 1)
+        slices = self.errors.permute(2, 0, 1) if self._coin.random() < 0.5 else self.errors.transpose(0, 1)
         planes = slices.shape[1]
         if planes < count:
             order = torch.arange(count, device=slices.device).remainder(max(2 * planes - 2, 1))

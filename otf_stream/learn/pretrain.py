@@ -3,16 +3,24 @@
 Both learn from drawn scenes, whose truth is known. The denoiser learns what a plane shows without its noise; the
 deblurring network is trained exactly as it will be fine-tuned, on pairs of lateral planes and what they would look like
 as axial slices. Showing it the axial slices of the scenes themselves, with the haze that could not be taken away, was
-tried: it learns to doubt, and was 1 dB worse after fine-tuning. A batch comes from one scene, as a batch of fine-tuning
-comes from one stack, because the networks' attention looks at the statistics of its batch. Scenes that are never
+tried: it learns to doubt, and was 1 dB worse after fine-tuning. A step is taught by several scenes, and each has a
+part of the batch to itself, because the networks' attention looks at the statistics of a stack. Scenes that are never
 trained on say how well they generalise.
+
+Scenes are drawn by processes of their own, since drawing one takes a second of a core. Each has a seed of its own: how
+many processes draw changes nothing.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 import torch
@@ -28,9 +36,9 @@ from otf_stream.learn.scenes import Scene, draw_scene
 from otf_stream.learn.training import Pairs, Trainer, psnr_loss, with_statistics
 from otf_stream.optics.psf import AxialBlur
 
-_BATCH = 8
-_LEARNING_RATE = 3e-3
+_BATCH = 8  # patches of a scene
 _JUDGED = 4  # batches of a held-out scene
+_AHEAD = 2  # scenes that are drawn before they are needed, for each process
 _REPORTS = 20
 
 MakePairs = Callable[[Scene, torch.Generator], Pairs]
@@ -99,6 +107,10 @@ def pretrain(
     steps: int,
     seed: int,
     scenes: int = 128,
+    together: int = 1,
+    renewals: int = 2,
+    learning_rate: float = 3e-3,
+    processes: int = 0,
     progress: Callable[[float], None] = lambda done: None,
 ) -> Iterator[tuple[Report, NAFNet]]:
     """Train a network on drawn scenes; twenty times on the way, and at the end, report and yield it.
@@ -112,11 +124,19 @@ def pretrain(
     compute
         Device and precision.
     steps
-        How many batches of eight patches.
+        How many batches of eight patches of each scene in them.
     seed
         Of the scenes and of every draw. The same seed on the same machine gives the same weights.
     scenes
-        How many are in use at a time; while training goes on, each is replaced twice by a new one.
+        How many are in use at a time.
+    together
+        How many of them a step is taught by.
+    renewals
+        How often each is replaced by a new one while training goes on.
+    learning_rate
+        The highest.
+    processes
+        That draw scenes beside this one; if 0, it draws them itself.
     progress
         Told how far it is, from 0 to 1.
 
@@ -127,20 +147,51 @@ def pretrain(
     """
     generator, rng = compute.generator(seed), np.random.default_rng(seed)
     judge = held_out(make_pairs, compute, seed + 1, scenes=max(scenes // 8, 1))
-    drawn = [make_pairs(draw_scene(rng), generator) for _ in range(scenes)]
-    trainer = Trainer(
-        network, lambda: drawn[rng.integers(scenes)](), compute, learning_rate=_LEARNING_RATE, loss=psnr_loss
-    )
     begun = time.monotonic()
-    every, renew = max(steps // _REPORTS, 1), max(steps // (2 * scenes), 1)
-    for step in range(steps):
-        trainer.step(step / steps)
-        progress((step + 1) / steps)
-        if (step + 1) % renew == 0:
-            drawn[step // renew % scenes] = make_pairs(draw_scene(rng), generator)
-        if (step + 1) % every == 0 or step + 1 == steps:
-            ready = trainer.network()
-            yield Report(step + 1, time.monotonic() - begun, judge(ready)), ready
+    every, renew = max(steps // _REPORTS, 1), max(steps // (renewals * scenes), 1)
+    with _drawn_scenes(seed, processes) as fresh:
+        drawn = [make_pairs(next(fresh), generator) for _ in range(scenes)]
+
+        def pairs() -> tuple[Tensor, Tensor]:
+            given, clean = zip(*(drawn[i]() for i in rng.choice(scenes, together, replace=False)), strict=True)
+            return torch.cat(given), torch.cat(clean)
+
+        trainer = Trainer(network, pairs, compute, learning_rate=learning_rate, loss=psnr_loss, parts=together)
+        for step in range(steps):
+            trainer.step(step / steps)
+            progress((step + 1) / steps)
+            if (step + 1) % renew == 0:
+                drawn[step // renew % scenes] = make_pairs(next(fresh), generator)
+            if (step + 1) % every == 0 or step + 1 == steps:
+                ready = trainer.network()
+                yield Report(step + 1, time.monotonic() - begun, judge(ready)), ready
+
+
+@contextmanager
+def _drawn_scenes(seed: int, processes: int) -> Iterator[Iterator[Scene]]:
+    """Draw scenes without end, the same ones whoever draws them."""
+    if not processes:
+        yield (_scene(seed, number) for number in count())
+        return
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=_use_one_core) as pool:
+        waiting = deque[Future[Scene]]()
+
+        def scenes() -> Iterator[Scene]:
+            for number in count():
+                waiting.append(pool.submit(_scene, seed, number))
+                if len(waiting) > _AHEAD * processes:
+                    yield waiting.popleft().result()
+
+        yield scenes()
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _use_one_core() -> None:
+    torch.set_num_threads(1)
+
+
+def _scene(seed: int, number: int) -> Scene:
+    return draw_scene(np.random.default_rng((seed, number)))
 
 
 def held_out(make_pairs: MakePairs, compute: Compute, seed: int, *, scenes: int) -> Callable[[NAFNet], float]:

@@ -60,8 +60,8 @@ class Trainer:
     loss
         What is made small.
     parts
-        Into how many parts a batch is divided, which a processor computes side by side. What is learnt depends on it a
-        little: attention looks at the statistics of a part.
+        Into how many parts a batch is divided; a processor computes them side by side. Attention looks at the
+        statistics of a part, so that each may be of another stack, and the loss is the mean of theirs.
     layers
         Names of the layers to train, as :func:`layers_of` has them; all if None. The others stay bit for bit as they
         are, and below the first trained layer nothing is differentiated.
@@ -90,17 +90,27 @@ class Trainer:
         _train_only(self._network, layers)
         self._mean = copy.deepcopy(self._network)
         self._trained, self._averaged = _trained(self._network), _trained(self._mean)
-        self._parts = parts if compute.device.type == "cpu" else 1
+        # Another device than a processor computes all parts at once, and waits for nothing until it is asked.
+        self._parts, stacks = (parts, 1) if compute.device.type == "cpu" else (1, parts)
+        for attention in _attentions(self._network):
+            attention.stacks = stacks
+        self._stacks = stacks
         self._replicas = [self._network, *(_replica(self._network) for _ in range(self._parts - 1))]
         self._peak = learning_rate
         self._optimiser = torch.optim.AdamW(
             self._trained, lr=learning_rate, betas=(0.9, 0.95), weight_decay=1e-4, fused=True
         )
         self.steps = 0
-        self.losses: list[float] = []
+        self._losses: list[Tensor] = []
+        self._last = compute.milestone()
 
-    def step(self, progress: float) -> float:
-        """Take one step and return its loss.
+    @property
+    def losses(self) -> list[float]:
+        """The loss of every step."""
+        return torch.stack(self._losses).tolist() if self._losses else []
+
+    def step(self, progress: float) -> None:
+        """Take one step.
 
         Parameters
         ----------
@@ -120,17 +130,20 @@ class Trainer:
         keep = min(_AVERAGING, self.steps / (self.steps + 9))
         with torch.no_grad():
             torch._foreach_lerp_(self._averaged, self._trained, 1 - keep)
-        self.losses.append(sum(loss for loss, _ in found) / len(found))
-        return self.losses[-1]
+        self._losses.append(torch.stack([loss for loss, _ in found]).mean())
+        # One step is prepared while the last one is computed; were it more, nobody would know how long one takes.
+        self._last()
+        self._last = self._compute.milestone()
 
-    def _gradients(self, part: tuple[NAFNet, Tensor, Tensor]) -> tuple[float, Sequence[Tensor]]:
+    def _gradients(self, part: tuple[NAFNet, Tensor, Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
         """Return the loss of a part of a batch, and its gradients."""
         network, degraded, clean = part
         with self._compute.autocast():
             restored = network(degraded.contiguous(memory_format=torch.channels_last))
-        loss = self._loss(restored.float(), clean)
+        stacks = zip(restored.float().chunk(self._stacks), clean.chunk(self._stacks), strict=True)
+        loss = torch.stack([self._loss(made, wanted) for made, wanted in stacks]).mean()
         gradients = torch.autograd.grad(loss, self._trained)
-        return float(loss.detach()), gradients
+        return loss.detach(), gradients
 
     def network(self, inputs: Iterable[Tensor] | None = None) -> NAFNet:
         """Return a copy of the averaged network, ready for inference.
@@ -208,6 +221,7 @@ def with_statistics(network: NAFNet, batches: Iterable[Tensor], compute: Compute
         height, width = batch.shape[-2:]
         padding = [0, -width % network.multiple, 0, -height % network.multiple]
         for attention in _attentions(replica):
+            attention.stacks = 1
             attention.forget()
         with torch.no_grad(), compute.autocast():
             replica(_reflect(batch, padding).contiguous(memory_format=torch.channels_last))

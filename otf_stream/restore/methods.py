@@ -158,9 +158,9 @@ def denoised(denoiser: Denoiser, planes: Tensor, wanted: slice = slice(None)) ->
     while True:
         pixels = 0
         try:
-            for index, y, x, tile in denoiser.parts(planes, wanted):
-                clean[index, y, x] = tile
-                pixels += tile.numel()
+            for some, y, x, tiles in denoiser.parts(planes, wanted):
+                clean[some, y, x] = tiles
+                pixels += tiles.numel()
                 if pixels >= _DENOISED:
                     pixels = 0
                     yield Turn.READY

@@ -139,7 +139,7 @@ def test_tiles_are_invisible_and_come_one_by_one():
     untiled = denoiser(planes, slice(1, 4))
     denoiser = replace(denoiser, compute=replace(CPU, pixels=2 * 32**2))
     parts = list(denoiser.parts(planes, slice(1, 4)))
-    assert [index for index, *_ in parts] == sorted(index for index, *_ in parts)
+    assert [some.start for some, *_ in parts] == sorted(some.start for some, *_ in parts)
     assert len(parts) == 3 * 3 * 3
     torch.testing.assert_close(
         denoiser(planes, slice(1, 4)), untiled, atol=1.0 if CPU.dtype != torch.float32 else 0.01, rtol=0

@@ -71,7 +71,7 @@ def test_the_weights_that_ship_do_what_they_were_trained_for():
 
 def test_the_card_says_what_was_done(trained, tmp_path):
     reports = [report for report, _ in trained]
-    card = model_card(trained[-1][1], reports, steps=40, scenes=2, seed=0, compute=CPU)
+    card = model_card(trained[-1][1], reports, steps=40, scenes=2, together=1, seed=0, compute=CPU)
     save_weights(trained[-1][1], tmp_path / "w.safetensors", card)
     text = card_text("denoise", card, "otf-stream pretrain denoise w.safetensors --steps 40")
     assert "--steps 40" in text
