@@ -68,7 +68,7 @@ def run_throughput(compute: Compute) -> list[Result]:
     }
     for name, (batch, channels, side) in shown.items():
         images = torch.rand(batch, channels, side, _WIDTH, device=compute.device)
-        network = folded(with_statistics(shipped_network(name), [images], compute))
+        network = folded(with_statistics(shipped_network(name), [images], compute), compute)
         seconds = _median(partial(_applied, network, images, compute))
         pixels = batch * side * _WIDTH
         with FlopCounterMode(display=False) as counted:

@@ -14,9 +14,10 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
-from threading import Barrier
+from threading import Barrier, Semaphore
 from typing import TypeVar
 
 import numpy as np
@@ -27,7 +28,7 @@ from torch import Tensor
 from otf_stream.config import DeviceName
 
 _FEWEST_PIXELS = 2**13  # with less memory than these take, other things fail
-_COPYING_BESIDE, _DEVICE_PIXELS = 2, 2**21
+_COPYING_BESIDE, _DEVICE_PIXELS, _DEVICE_PATCHES = 2, 2**22, 32
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # of malloc.h
 
 
@@ -48,12 +49,15 @@ class Compute:
         device while another is read, brought there and back, and written.
     pixels
         Of the images that go through a network together, at best.
+    patches
+        That a training step learns from.
     """
 
     device: torch.device
     dtype: torch.dtype
     side_by_side: int = 1
     pixels: int = 2**17  # whose activations stay in the cache of a CPU core
+    patches: int = 8
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Yield what ``function`` makes of each item, in their order; several are computed at a time.
@@ -67,9 +71,21 @@ class Compute:
         for item in items:
             if len(running) == self.side_by_side:
                 yield running.popleft().result()
-            running.append(pool.submit(function, item))
+            running.append(pool.submit(self._beside_others, function, item))
         while running:
             yield running.popleft().result()
+
+    def _beside_others(self, function: Callable[[Item], Result], item: Item) -> Result:
+        with _gate(self.side_by_side):
+            return function(item)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Have the device for oneself: what is recorded to be repeated must be nothing else."""
+        with ExitStack() as all_of_them:
+            for _ in range(self.side_by_side):
+                all_of_them.enter_context(_gate(self.side_by_side))
+            yield
 
     def upload(self, array: np.ndarray) -> Tensor:
         """Bring an array to the device; to another than the processor, without waiting until it is there."""
@@ -144,6 +160,12 @@ def _use_one_core() -> None:
 
 
 @cache
+def _gate(batches: int) -> Semaphore:
+    """Return what lets so many batches through at a time."""
+    return Semaphore(batches)
+
+
+@cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     """Start threads that use one core each; the others keep as many as they have."""
     mine = torch.get_num_threads()
@@ -182,4 +204,4 @@ def choose_compute(choice: DeviceName = "auto", cores: int | None = None) -> Com
         fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         return Compute(torch.device("cpu"), torch.bfloat16 if fast else torch.float32, cores or os.cpu_count() or 1)
     precision = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    return Compute(torch.device("cuda"), precision, _COPYING_BESIDE, _DEVICE_PIXELS)
+    return Compute(torch.device("cuda"), precision, _COPYING_BESIDE, _DEVICE_PIXELS, _DEVICE_PATCHES)

@@ -40,7 +40,6 @@ PATCH = 64
 """Side of a training patch, in pixels."""
 
 _RECORRUPTION = 0.7
-_BATCH = 8
 _LEARNING_RATE = 3e-4  # the network knows noise already; more makes it forget
 _SMOOTHING = 5  # pixels over which light is averaged to tell the noise
 
@@ -121,7 +120,7 @@ def denoiser_trainer(
     """Return a trainer of ``network`` for the noisy neighbourhoods in ``pool``, whose noise is ``noise``."""
 
     def pairs() -> tuple[Tensor, Tensor]:
-        return recorrupted(pool.patches(_BATCH, PATCH, PATCH, generator), noise, generator)
+        return recorrupted(pool.patches(compute.patches, PATCH, PATCH, generator), noise, generator)
 
     return Trainer(network, pairs, compute, learning_rate=_LEARNING_RATE, parts=PARTS)
 
@@ -149,7 +148,7 @@ class Denoiser:
 
     @cached_property
     def _folded(self) -> NAFNet:
-        return folded(self.network)
+        return folded(self.network, self.compute)
 
     @property
     def reach(self) -> int:

@@ -57,36 +57,28 @@ class StackAttention(nn.Sequential):
         super().__init__(nn.Identity(), nn.Conv2d(channels, channels, 1))
         self.stacks = 1
         """While training, how many stacks a batch is of: as many images of each, one stack after the other."""
+        self.measuring = False
+        """Whether what is pooled of a batch is kept."""
         # Not persistent: the published checkpoints have no such entry.
         self.register_buffer("pooled", torch.zeros(1, channels, 1, 1), persistent=False)
-        self._updates = 0
-
-    @property
-    def measured(self) -> bool:
+        self.measured = False
         """Whether there is a statistic of a stack."""
-        return self._updates > 0
-
-    def forget(self) -> None:
-        """Start the statistic anew."""
-        self._updates = 0
 
     def settle(self, pooled: Tensor) -> None:
         """Take ``pooled``, ``(1, c, 1, 1)``, for the statistic of the stack."""
         self.pooled.copy_(pooled)
-        self._updates = 1
+        self.measured = True
 
     def forward(self, x: Tensor) -> Tensor:
         """Scale each channel of ``x``, ``(n, c, h, w)``."""
         if self.training:
             images = len(x) // self.stacks
             pooled = x.mean(dim=(2, 3)).view(self.stacks, images, -1).mean(dim=1)[:, :, None, None]
-            with torch.no_grad():
-                # A plain mean at first, which then forgets.
-                self._updates += 1
-                self.pooled.lerp_(pooled.float().mean(dim=0, keepdim=True), max(1 / self._updates, 0.02))
+            if self.measuring:
+                self.settle(pooled.detach().float().mean(dim=0, keepdim=True))
             scale: Tensor = self[1](pooled)
             return x * scale.repeat_interleave(images, dim=0)
-        pooled = self.pooled.to(x.dtype) if self._updates else x.mean(dim=(2, 3), keepdim=True)
+        pooled = self.pooled.to(x.dtype) if self.measured else x.mean(dim=(2, 3), keepdim=True)
         scale = self[1](pooled)
         return x * scale
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ from otf_stream.learn.training import Pairs, Trainer, psnr_loss, with_statistics
 from otf_stream.optics.psf import AxialBlur
 
 _BATCH = 8  # patches of a scene
+_AT_ONCE = 64  # patches that are drawn together: few take a graphics card as long as many
 _JUDGED = 4  # batches of a held-out scene
 _AHEAD = 2  # scenes that are drawn before they are needed, for each process
 _REPORTS = 20
@@ -64,16 +65,29 @@ class Report:
     gain_db: float
 
 
+def _by_batches(pairs: Pairs) -> Pairs:
+    """Deal out what ``pairs`` draws at once in batches."""
+    batches: Iterator[tuple[Tensor, Tensor]] = iter(())
+
+    def batch() -> tuple[Tensor, Tensor]:
+        nonlocal batches
+        while (found := next(batches, None)) is None:
+            batches = zip(*(torch.split(drawn, _BATCH) for drawn in pairs()), strict=True)
+        return found
+
+    return batch
+
+
 def noisy_pairs(scene: Scene, generator: torch.Generator) -> Pairs:
     """Return a source of what a denoiser is given of a scene, and of what it should make of it."""
 
     def pairs() -> tuple[Tensor, Tensor]:
         noisy = scene.seen + scene.noise.draw(scene.seen[:, None], generator)[:, 0]
         both = torch.cat([neighbourhoods(noisy), scene.seen[:, None]], dim=1)
-        patches = random_patches(both, _BATCH, NOISY_PATCH, NOISY_PATCH, generator)
+        patches = random_patches(both, _AT_ONCE, NOISY_PATCH, NOISY_PATCH, generator)
         return with_noise_map(patches[:, :-1], scene.noise), patches[:, -1:]
 
-    return pairs
+    return _by_batches(pairs)
 
 
 def axial_pairs(denoising: NAFNet, compute: Compute) -> MakePairs:
@@ -91,10 +105,11 @@ def axial_pairs(denoising: NAFNet, compute: Compute) -> MakePairs:
         batches = (noisy_pairs(scene, generator)()[0] for _ in range(_JUDGED))
         denoiser = Denoiser(with_statistics(denoising, batches, compute), scene.noise, 1.0, compute)
         # Freed of haze, what is left is made as bright as all of it was, and so are the errors in it.
-        errors = denoiser.errors(scene.seen.to(compute.device), generator) / scene.psf.core_share
+        errors = denoiser.errors(scene.seen, generator) / scene.psf.core_share
         clean = PlanePool(compute.device, smallest=patch_side(scene.anisotropy))
         clean.add(scene.truth[:, None], generator)
-        return AxialPairs(clean, errors, AxialBlur(scene.psf.kernel), scene.anisotropy, generator)
+        blur = AxialBlur(scene.psf.kernel)
+        return _by_batches(AxialPairs(clean, errors, blur, scene.anisotropy, generator, batch=_AT_ONCE))
 
     return make
 
@@ -146,43 +161,51 @@ def pretrain(
         The network is a copy, ready for inference.
     """
     generator, rng = compute.generator(seed), np.random.default_rng(seed)
-    judge = held_out(make_pairs, compute, seed + 1, scenes=max(scenes // 8, 1))
     begun = time.monotonic()
     every, renew = max(steps // _REPORTS, 1), max(steps // (renewals * scenes), 1)
-    with _drawn_scenes(seed, processes) as fresh:
-        drawn = [make_pairs(next(fresh), generator) for _ in range(scenes)]
+    with _drawing(processes) as draw:
+        judge = held_out(make_pairs, compute, seed + 1, scenes=max(scenes // 8, 1), draw=draw)
+        fresh = draw(seed)
+        drawn = [make_pairs(next(fresh).on(compute.device), generator) for _ in range(scenes)]
 
         def pairs() -> tuple[Tensor, Tensor]:
             given, clean = zip(*(drawn[i]() for i in rng.choice(scenes, together, replace=False)), strict=True)
             return torch.cat(given), torch.cat(clean)
 
-        trainer = Trainer(network, pairs, compute, learning_rate=learning_rate, loss=psnr_loss, parts=together)
+        trainer = Trainer(
+            network, pairs, compute, learning_rate=learning_rate, loss=psnr_loss, parts=together, compiled=True
+        )
         for step in range(steps):
             trainer.step(step / steps)
             progress((step + 1) / steps)
             if (step + 1) % renew == 0:
-                drawn[step // renew % scenes] = make_pairs(next(fresh), generator)
+                drawn[step // renew % scenes] = make_pairs(next(fresh).on(compute.device), generator)
             if (step + 1) % every == 0 or step + 1 == steps:
                 ready = trainer.network()
                 yield Report(step + 1, time.monotonic() - begun, judge(ready)), ready
 
 
+def drawn_scenes(seed: int) -> Iterator[Scene]:
+    """Draw scenes without end."""
+    return (_scene(seed, number) for number in count())
+
+
 @contextmanager
-def _drawn_scenes(seed: int, processes: int) -> Iterator[Iterator[Scene]]:
-    """Draw scenes without end, the same ones whoever draws them."""
+def _drawing(processes: int) -> Iterator[Callable[[int], Iterator[Scene]]]:
+    """Start processes that draw the scenes of seeds; the same ones as this process does, if there are none."""
     if not processes:
-        yield (_scene(seed, number) for number in count())
+        yield drawn_scenes
         return
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=_use_one_core) as pool:
-        waiting = deque[Future[Scene]]()
 
-        def scenes() -> Iterator[Scene]:
+        def scenes(seed: int) -> Iterator[Scene]:
+            waiting = deque[Future[Scene]]()
             for number in count():
                 waiting.append(pool.submit(_scene, seed, number))
                 if len(waiting) > _AHEAD * processes:
                     yield waiting.popleft().result()
 
-        yield scenes()
+        yield scenes
         pool.shutdown(wait=False, cancel_futures=True)
 
 
@@ -194,10 +217,17 @@ def _scene(seed: int, number: int) -> Scene:
     return draw_scene(np.random.default_rng((seed, number)))
 
 
-def held_out(make_pairs: MakePairs, compute: Compute, seed: int, *, scenes: int) -> Callable[[NAFNet], float]:
+def held_out(
+    make_pairs: MakePairs,
+    compute: Compute,
+    seed: int,
+    *,
+    scenes: int,
+    draw: Callable[[int], Iterator[Scene]] = drawn_scenes,
+) -> Callable[[NAFNet], float]:
     """Return a judge: the mean gain over the input, in dB, on scenes of its own."""
-    generator, rng = compute.generator(seed), np.random.default_rng(seed)
-    drawn = [make_pairs(draw_scene(rng), generator) for _ in range(scenes)]
+    generator = compute.generator(seed)
+    drawn = [make_pairs(scene.on(compute.device), generator) for scene in islice(draw(seed), scenes)]
     batches = [[pairs() for _ in range(_JUDGED)] for pairs in drawn]
 
     def judge(network: NAFNet) -> float:

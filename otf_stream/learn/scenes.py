@@ -8,7 +8,7 @@ again from the one on the stage.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -57,6 +57,10 @@ class Scene:
     noise: NoiseModel
     psf: SplitPsf
     anisotropy: int
+
+    def on(self, device: torch.device) -> Scene:
+        """Return the scene with its voxels on a device."""
+        return replace(self, truth=self.truth.to(device), seen=self.seen.to(device))
 
 
 def draw_scene(rng: np.random.Generator) -> Scene:

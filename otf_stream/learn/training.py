@@ -11,6 +11,7 @@ import copy
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from queue import SimpleQueue
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +66,8 @@ class Trainer:
     layers
         Names of the layers to train, as :func:`layers_of` has them; all if None. The others stay bit for bit as they
         are, and below the first trained layer nothing is differentiated.
+    compiled
+        Compile the network first: that takes a minute, and a graphics card is several times faster after it.
 
     Raises
     ------
@@ -82,6 +85,7 @@ class Trainer:
         loss: Loss = functional.mse_loss,
         layers: Collection[str] | None = None,
         parts: int = 1,
+        compiled: bool = False,
     ) -> None:
         self._compute = compute
         self._loss = loss
@@ -95,6 +99,8 @@ class Trainer:
         for attention in _attentions(self._network):
             attention.stacks = stacks
         self._stacks = stacks
+        self._compiled = compiled and compute.device.type == "cuda"
+        self._recorded: Callable[..., Any] | None = None
         self._replicas = [self._network, *(_replica(self._network) for _ in range(self._parts - 1))]
         self._peak = learning_rate
         self._optimiser = torch.optim.AdamW(
@@ -121,7 +127,9 @@ class Trainer:
             group["lr"] = self._peak * _schedule(progress)
         degraded, clean = self._pairs()
         parts = zip(self._replicas, degraded.chunk(self._parts), clean.chunk(self._parts), strict=True)
-        found = list(self._compute.map(self._gradients, parts))
+        # One part needs no threads.
+        compute_all = map if self._parts == 1 else self._compute.map
+        found = list(compute_all(self._gradients, parts))
         for parameter, gradient in zip(self._trained, _mean([gradients for _, gradients in found]), strict=True):
             parameter.grad = gradient
         nn.utils.clip_grad_norm_(self._trained, 1.0)
@@ -138,12 +146,31 @@ class Trainer:
     def _gradients(self, part: tuple[NAFNet, Tensor, Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
         """Return the loss of a part of a batch, and its gradients."""
         network, degraded, clean = part
-        with self._compute.autocast():
-            restored = network(degraded.contiguous(memory_format=torch.channels_last))
+        degraded = degraded.contiguous(memory_format=torch.channels_last)
+        if self._compute.device.type == "cuda":
+            restored = self._on_card(degraded)
+        else:
+            with self._compute.autocast():
+                restored = network(degraded)
         stacks = zip(restored.float().chunk(self._stacks), clean.chunk(self._stacks), strict=True)
         loss = torch.stack([self._loss(made, wanted) for made, wanted in stacks]).mean()
         gradients = torch.autograd.grad(loss, self._trained)
         return loss.detach(), gradients
+
+    def _on_card(self, degraded: Tensor) -> Tensor:
+        """Run the network with few launches, which is what a graphics card waits for where images are small."""
+        with torch.autocast("cuda", dtype=self._compute.dtype, cache_enabled=False):
+            if self._recorded is None:
+                self._recorded = self._prepared(degraded)
+            made: Tensor = self._recorded(degraded)
+            return made
+
+    def _prepared(self, degraded: Tensor) -> Callable[..., Any]:
+        if self._compiled:
+            return torch.compile(self._network, dynamic=False)
+        with self._compute.alone():
+            recorded: Callable[..., Any] = torch.cuda.make_graphed_callables(_Forward(self._network), (degraded,))
+            return recorded
 
     def network(self, inputs: Iterable[Tensor] | None = None) -> NAFNet:
         """Return a copy of the averaged network, ready for inference.
@@ -157,6 +184,18 @@ class Trainer:
         if inputs is None:
             inputs = (self._pairs()[0] for _ in range(_STATISTICS))
         return with_statistics(self._mean, inputs, self._compute)
+
+
+class _Forward(nn.Module):
+    """A network whose own way to be called stays as it is when this is recorded."""
+
+    def __init__(self, network: NAFNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = self.network(x)
+        return made
 
 
 def layers_of(network: nn.Module) -> dict[str, list[nn.Parameter]]:
@@ -221,8 +260,7 @@ def with_statistics(network: NAFNet, batches: Iterable[Tensor], compute: Compute
         height, width = batch.shape[-2:]
         padding = [0, -width % network.multiple, 0, -height % network.multiple]
         for attention in _attentions(replica):
-            attention.stacks = 1
-            attention.forget()
+            attention.stacks, attention.measuring = 1, True
         with torch.no_grad(), compute.autocast():
             replica(_reflect(batch, padding).contiguous(memory_format=torch.channels_last))
         found = [attention.pooled.clone() for attention in _attentions(replica)]

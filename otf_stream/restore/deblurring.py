@@ -116,7 +116,7 @@ class Deblurring:
         room: Room = unhindered,
         passed: Callable[[int, float], None] = lambda direction, share: None,
     ) -> None:
-        self._network = folded(network)
+        self._network = folded(network, compute)
         self._compute = compute
         self.depth, self._height, self._width = shape
         self._scratch = scratch

@@ -62,7 +62,7 @@ def examine(network: NAFNet, pairs: AxialPairs, compute: Compute, *, planes: int
     planes
         How many planes those are.
     """
-    ready = folded(network)
+    ready = folded(network, compute)
 
     def misses(pair: tuple[Tensor, Tensor]) -> list[float]:
         slices, clean = pair

@@ -7,6 +7,7 @@ guards a deadline can be smaller, though not smaller than the slowest of them al
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections import deque
 from dataclasses import dataclass
@@ -14,9 +15,16 @@ from dataclasses import dataclass
 _UNTRIED_MARGIN, _TRIED_MARGIN, _SLOWER = 1.6, 1.5, 1.15
 _REMEMBERED = 8  # stacks
 _LEAST_RATIO = 0.8
-_GUESSED_VOXEL = 2e-6  # seconds to restore one on a slow core, before any was
+_GUESSED_VOXEL, _GUESSED_ON_DEVICE = 2e-6, 2e-8  # seconds to restore one on a slow core, or a GPU, before any was
 _INTERPOLATED_STACK = 1.0  # seconds, for noise and blur, whatever the size, on a busy machine
-_INTERPOLATED_VOXEL = 1.5e-7  # reading, comparing, compressing and the pyramid, on one slow core
+
+WRITERS = max((os.cpu_count() or 2) // 2, 1)
+"""Threads that write a volume."""
+
+WRITTEN_PER_SECOND = 15e6 * WRITERS
+"""Voxels: reading, comparing, compressing and the pyramid, on one slow core each."""
+
+_INTERPOLATED_VOXEL = 2.25 / WRITTEN_PER_SECOND
 
 
 @dataclass(frozen=True)
@@ -40,9 +48,16 @@ class RestoringTime:
 
 
 class Costs:
-    """The measured costs of one device; shared by all stacks that it restores."""
+    """The measured costs of one device; shared by all stacks that it restores.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    on_processor
+        Whether that is a processor: until a stack has been restored, what it costs is guessed.
+    """
+
+    def __init__(self, *, on_processor: bool = True) -> None:
+        self._guessed_voxel = _GUESSED_VOXEL if on_processor else _GUESSED_ON_DEVICE + _INTERPOLATED_VOXEL
         self._ratios: deque[float] = deque(maxlen=_REMEMBERED)
         self._before: deque[float] = deque(maxlen=_REMEMBERED)
         self._voxels: deque[float] = deque(maxlen=_REMEMBERED)
@@ -82,7 +97,7 @@ class Costs:
     def restoring(self, voxels: int) -> float:
         """Return how many seconds restoring ``voxels`` with a network will take, where no sample was measured."""
         if not self._voxels:
-            return voxels * _GUESSED_VOXEL
+            return voxels * self._guessed_voxel
         return self.preparing + voxels * statistics.median(self._voxels)
 
     @property

@@ -6,22 +6,24 @@ thread of its own while the next one is restored. Where the disk is full, what w
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from otf_stream.learn.compute import Compute
 from otf_stream.restore.fidelity import Fidelity
 from otf_stream.restore.methods import Grid
 from otf_stream.restore.regions import Method, Region
 from otf_stream.restore.turns import Turn, Work
+from otf_stream.service.costs import WRITERS
 from otf_stream.service.learning import Progress
 from otf_stream.service.source import StackSource
 from otf_stream.store.disk import is_full
@@ -31,7 +33,6 @@ from otf_stream.store.restored import RestoredWriter
 Written = TypeVar("Written")
 
 _ROOM_POLL = 2.0
-_WRITERS = max((os.cpu_count() or 2) // 2, 1)
 
 
 def landing(
@@ -65,22 +66,30 @@ def landing(
     # Where the channel has no planes, nothing is known: zeros.
     ends = grid.padding(writer.shape[0])
     writes = deque[_Behind]()
-    with ThreadPoolExecutor(_WRITERS, thread_name_prefix="landing") as pool:
+    with ThreadPoolExecutor(WRITERS, thread_name_prefix="landing") as pool:
         for landed, region in enumerate(regions):
             progress("restore", landed / len(regions))
             raw = compute.upload(source.read(grid.planes, *region))
             volume = yield from method.restore(raw, region)
             fidelity.add(raw, volume, region)
-            voxels = volume.cpu().numpy()
+            voxels = _rounded(volume, writer.dtype).cpu().numpy()
             del raw, volume  # writing takes memory as well
             if any(ends):
                 voxels = np.pad(voxels, (ends, (0, 0), (0, 0)))
-            if len(writes) == _WRITERS:
+            if len(writes) == WRITERS:
                 yield from room(writes.popleft().finish)
             writes.append(_Behind(pool, partial(writer.write, source.stack, region, voxels)))
             yield Turn.READY
         while writes:
             yield from room(writes.popleft().finish)
+
+
+def _rounded(volume: Tensor, dtype: np.dtype[Any]) -> Tensor:
+    """Round voxels to what the store holds where a device does that, which halves what has to be brought from it."""
+    kind = {"uint8": torch.uint8, "uint16": torch.uint16}.get(dtype.name)
+    if volume.device.type == "cpu" or kind is None or not volume.isfinite().all():
+        return volume
+    return volume.round_().clamp_(0, np.iinfo(dtype).max).to(kind)
 
 
 class _Behind:

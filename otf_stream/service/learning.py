@@ -151,7 +151,7 @@ def learn(
     tidy_up(source)
     refreshing = schedule.spent - begun
     anisotropy = source.acquisition.voxel_size.anisotropy
-    pairs = AxialPairs(lessons.clean, lessons.errors, found.blur, anisotropy, generator)
+    pairs = AxialPairs(lessons.clean, lessons.errors, found.blur, anisotropy, generator, batch=compute.patches)
     selected = select_layers(network, pairs(), compute) if finetune and layers == "zest" else None
     trainer = Trainer(network, pairs, compute, learning_rate=_LEARNING_RATE, layers=selected, parts=PARTS)
     known = stack.seen

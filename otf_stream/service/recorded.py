@@ -74,7 +74,7 @@ def restore_recording(
     try:
         _copy_planes(recording, store, progress)
         stacks = [stack for stack in recording.acquisition.stacks() if store.journal.planes_of(stack)]
-        provenance, memory, costs = {}, Memory(), Costs()
+        provenance, memory, costs = {}, Memory(), Costs(on_processor=compute.device.type == "cpu")
         for done, stack in enumerate(stacks):
 
             def tell(stage: str, fraction: float, stack: StackIndex = stack) -> None:

@@ -111,17 +111,20 @@ class StackSource:
         numpy.ndarray
             ``(len(planes), y, x)``, float32 counts, finite.
         """
-        t, c = self.stack
-        return np.stack([self._finite(self._store.read_plane((t, c, z), y, x)) for z in planes])
+        (t, c), sizes = self.stack, self.acquisition.sizes
+        window = np.empty((len(planes), len(range(sizes.y)[y]), len(range(sizes.x)[x])), np.float32)
+        for counts, z in zip(window, planes, strict=True):
+            counts[:] = self._store.read_plane((t, c, z), y, x)
+            if self.acquisition.numpy_dtype.kind == "f":
+                self._make_finite(counts)
+        return window
 
     def scratch(self, height: int, width: int, dtype: DTypeLike) -> Scratch:
         """Open a place on the session's disk for images of ``height × width`` that are made of the stack."""
         return Scratch(self._store.path, height, width, dtype)
 
-    def _finite(self, plane: np.ndarray) -> np.ndarray:
-        plane = plane.astype(np.float32)
+    def _make_finite(self, plane: np.ndarray) -> None:
         bad = ~np.isfinite(plane)
         if bad.any():
             self.unreadable += int(bad.sum())
             plane[bad] = np.median(plane[~bad]) if not bad.all() else 0.0
-        return plane

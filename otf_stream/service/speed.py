@@ -2,7 +2,8 @@
 
 A network does the same to every pixel, so that a few small images tell, measured in a fraction of a second: what is
 spent on measuring is not spent on learning. They are as many as are computed side by side when a stack is restored,
-since cores share what they are fed by.
+since cores share what they are fed by. A graphics card is measured with as many as go through it together: fewer take
+it as long.
 """
 
 from __future__ import annotations
@@ -22,12 +23,11 @@ from otf_stream.learn.denoise import NEIGHBOURS
 from otf_stream.learn.folding import folded
 from otf_stream.learn.nafnet import NAFNet
 from otf_stream.learn.slices import CHANNELS, shown
-from otf_stream.learn.training import Trainer, apply_network, padded_pixels, with_statistics
+from otf_stream.learn.training import PARTS, Trainer, apply_network, padded_pixels, with_statistics
 from otf_stream.restore.deblurring import pixels_through
-from otf_stream.service.costs import RestoringTime
+from otf_stream.service.costs import WRITTEN_PER_SECOND, RestoringTime
 from otf_stream.service.source import StackSource
 
-_WRITTEN_PER_SECOND = 15e6  # voxels: reading, comparing, compressing and the pyramid, on one slow core
 _PIXELS, _SIDE = 2**15, 128  # of the slice, and of the plane, that speed is measured on
 _RUNS = 3
 _BETTER = 0.95  # of the time a pixel takes, that a larger size must not exceed
@@ -38,9 +38,9 @@ def warm_up(compute: Compute) -> None:
     """Do what is slow the first time, before a stack has to wait for it: find kernels, load the optimiser."""
     inputs: dict[Shipped, int] = {"denoise": 2 + 2 * NEIGHBOURS, "deblur": CHANNELS}
     for name, channels in inputs.items():
-        images = torch.zeros(1, channels, 64, 64, device=compute.device)
+        images = torch.zeros(compute.patches, channels, 64, 64, device=compute.device)
         pairs = partial(tuple[Tensor, Tensor], (images, images[:, :1]))
-        trainer = Trainer(shipped_network(name), pairs, compute, learning_rate=0.0)
+        trainer = Trainer(shipped_network(name), pairs, compute, learning_rate=0.0, parts=PARTS)
         trainer.step(0.0)
         _seconds_of_pixel(trainer.network([images]), images.clone, compute)
 
@@ -94,8 +94,10 @@ class Speedometer:
         """Measure how fast the networks are now."""
         grid, device = self._source.grid(), self._compute.device
         matrices = grid.imaging(torch.ones(1), device), grid.interpolation(device)
-        lines = torch.ones(1, len(grid.planes), max(_PIXELS // grid.depth, 32), device=device)
-        planes = torch.zeros(1, 2 * NEIGHBOURS + 2, _SIDE, _SIDE, device=device)
+        width = max(_PIXELS // grid.depth, 32)
+        many = 1 if device.type == "cpu" else max(self._compute.pixels // (grid.depth * width), 1)
+        lines = torch.ones(many, len(grid.planes), width, device=device)
+        planes = torch.zeros(many, 2 * NEIGHBOURS + 2, _SIDE, _SIDE, device=device)
         self._of_slices = _seconds_of_pixel(self._network, lambda: shown(*matrices, lines), self._compute)
         self._of_planes = _seconds_of_pixel(self._denoising, planes.clone, self._compute)
         self._measured = time.monotonic()
@@ -117,13 +119,13 @@ class Speedometer:
         across = self._of_slices * sizes.y * pixels_through(self._network, depth, sizes.x, self._compute.pixels)
         along = self._of_slices * sizes.x * pixels_through(self._network, depth, sizes.y, self._compute.pixels)
         denoised = self._of_planes * to_denoise * padded_pixels(self._denoising, sizes.y, sizes.x)
-        return RestoringTime(across + denoised + depth * sizes.y * sizes.x / _WRITTEN_PER_SECOND, along)
+        return RestoringTime(across + denoised + depth * sizes.y * sizes.x / WRITTEN_PER_SECOND, along)
 
 
 def _seconds_of_pixel(network: NAFNet, images: Callable[[], Tensor], compute: Compute) -> float:
     """Seconds to make images and run the network on them, divided by their pixels, edges included."""
     made = images()
-    ready = folded(with_statistics(network, [made], compute))
+    ready = folded(with_statistics(network, [made], compute), compute)
     pixels = len(made) * padded_pixels(network, *made.shape[-2:]) * compute.side_by_side
 
     def run(_: int) -> float:

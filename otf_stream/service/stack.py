@@ -36,7 +36,7 @@ from otf_stream.restore.turns import OutOfTimeError, Turn, Work
 from otf_stream.service.ahead import go_ahead, may_go_ahead
 from otf_stream.service.budget import Schedule
 from otf_stream.service.character import Character, FoundPsf, characterise, find_psf, uncharacterised, usual_psf
-from otf_stream.service.costs import Costs
+from otf_stream.service.costs import WRITERS, Costs
 from otf_stream.service.demand import Demand
 from otf_stream.service.landing import landing, writing
 from otf_stream.service.learning import FEWEST_PLANES, Learned, Progress, learn, tidy_up, time_left
@@ -111,7 +111,7 @@ class Restoration:
     ) -> None:
         self._claim = claim
         self.source = StackSource(store, stack, silence=settings.silence)
-        self._costs = costs or Costs()
+        self._costs = costs or Costs(on_processor=compute.device.type == "cpu")
         self.schedule = Schedule(
             settings.budget,
             self.source.arrivals,
@@ -224,7 +224,7 @@ class Restoration:
                 method, learned = interpolate(grid), None
                 fidelity = yield from land(method, None)
         with self._timed("pyramid"):
-            yield from self._writing(lambda: writer.finish(source.stack))
+            yield from self._writing(lambda: writer.finish(source.stack, threads=WRITERS))
         self._learn_costs(learned, method)
         told = provenance(
             source,

@@ -43,7 +43,7 @@ from otf_stream.store.disk import is_full
 from otf_stream.store.session import SessionStore
 
 _POLL = 0.2
-_SIZES = [2**exponent for exponent in range(18, 25)]  # pixels
+_SIZES = [2**exponent for exponent in range(20, 24)]  # pixels
 _LOOK_AGAIN = 1.0  # seconds between two looks for stacks
 _AT_ONCE = 6  # stacks are learnt from; each keeps some hundred megabytes of planes and networks
 _LAST_MOMENT = 5.0  # seconds before that, a stack that would be one more is begun all the same, to be interpolated
@@ -72,7 +72,7 @@ class Worker:
         self._claim = claim
         self._pending = PendingStacks(data)
         self._memory = Memory()
-        self._costs = Costs()
+        self._costs = Costs(on_processor=compute.device.type == "cpu")
         self._begun: dict[Key, Restoration] = {}
         self._waiting: dict[Key, PendingStack] = {}
         self._demands: dict[Key, Demand] = {}

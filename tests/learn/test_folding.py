@@ -28,7 +28,7 @@ def test_computes_the_same(make):
     ready = with_statistics(network, [images], CPU)
     expected = apply_network(ready, images, CPU)
     assert float(expected.std()) > 0.1
-    fewer = folded(ready)
+    fewer = folded(ready, CPU)
     assert sum(isinstance(module, FoldedBlock) for module in fewer.modules()) == len(
         [name for name, _ in ready.named_modules() if name.endswith(".sca")]
     )
@@ -42,5 +42,5 @@ def test_computes_the_same(make):
 def test_attention_that_looks_at_its_input_stays():
     network = NAFNet(width=4, enc_blk_nums=(1,), middle_blk_num=1, dec_blk_nums=(1,)).eval()
     images = torch.rand(1, 1, 16, 16)
-    assert not any(isinstance(module, FoldedBlock) for module in folded(network).modules())
-    assert torch.equal(apply_network(folded(network), images, CPU), apply_network(network, images, CPU))
+    assert not any(isinstance(module, FoldedBlock) for module in folded(network, CPU).modules())
+    assert torch.equal(apply_network(folded(network, CPU), images, CPU), apply_network(network, images, CPU))

@@ -4,7 +4,11 @@ import pytest
 import torch
 
 from otf_stream.learn.checkpoints import CheckpointError, load_checkpoint
+from otf_stream.learn.compute import choose_compute
 from otf_stream.learn.nafnet import NAFNet
+from otf_stream.learn.training import with_statistics
+
+CPU = choose_compute("cpu")
 
 BLOCK = ["beta", "gamma", "sca.1.weight", "sca.1.bias"] + [
     f"{name}.{kind}"
@@ -35,10 +39,7 @@ def awake(network, seed=0):
 
 
 def measured(network):
-    network.train()
-    with torch.no_grad():
-        network(torch.randn(4, 1, 64, 64, generator=torch.Generator().manual_seed(1)))
-    return network.eval()
+    return with_statistics(network, [torch.randn(4, 1, 64, 64, generator=torch.Generator().manual_seed(1))], CPU)
 
 
 @pytest.mark.parametrize(

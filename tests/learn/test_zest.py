@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from otf_stream.learn.checkpoints import shipped_network
 from otf_stream.learn.compute import choose_compute
-from otf_stream.learn.nafnet import NAFNet
+from otf_stream.learn.nafnet import NAFNet, StackAttention
 from otf_stream.learn.slices import CHANNELS
 from otf_stream.learn.training import layers_of, psnr_loss
 from otf_stream.learn.zest import (
@@ -162,7 +162,7 @@ def test_scoring_leaves_no_trace(training):
     assert all(torch.equal(a, b) for a, b in zip(network.buffers(), before.buffers(), strict=True))
     for index, parameter in enumerate(network.parameters()):
         assert (parameter.grad is not None and bool((parameter.grad == index).all())) == (index % 3 == 0)
-    assert [m._updates for m in network.modules() if hasattr(m, "_updates")] == [0, 0, 0]
+    assert [m.measured for m in network.modules() if isinstance(m, StackAttention)] == [False] * 3
 
 
 def test_selection_is_deterministic_and_within_its_share():

@@ -1,0 +1,196 @@
+"""A NAFNet's block in two passes over memory, for graphics cards.
+
+At inference a block is bound by memory: layer norm, convolutions of single pixels, gates and sums each read and write
+every pixel, which takes ten times as long as the arithmetic. Here the first pass normalises and expands; the second
+convolves each channel, gates, and does everything else that a pixel needs without its neighbours. Sizes are arguments
+and not compiled in, so that a stack of another size needs no preparation.
+
+Written in Triton, which comes with torch where there is CUDA on Linux; elsewhere blocks run operation by operation.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+_SHAPES = {16: (64, 4), 32: (64, 4), 64: (64, 8), 128: (32, 8)}  # pixels and warps, so that registers suffice
+
+CHANNELS = tuple(_SHAPES)
+"""That a block may have; wider ones are found where there are few pixels."""
+
+_EPSILON = 1e-6
+
+if HAS_TRITON := find_spec("triton") is not None:
+    import triton
+    import triton.language as tl
+
+    @triton.jit
+    def _normalised(x, channels: tl.constexpr, epsilon: tl.constexpr):
+        mean = tl.sum(x, axis=1) / channels
+        x = x - mean[:, None]
+        variance = tl.sum(x * x, axis=1) / channels
+        return x * (1 / tl.sqrt(variance + epsilon))[:, None]
+
+    @triton.jit
+    def _expand(
+        x_at,
+        y_at,
+        weight_at,
+        bias_at,
+        pixels,
+        channels: tl.constexpr,
+        block: tl.constexpr,
+        epsilon: tl.constexpr,
+    ):
+        """``y = normalised(x) @ weight + bias``; weight ``(c, 2c)``."""
+        pixel = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
+        inside = (pixel < pixels)[:, None]
+        channel = tl.arange(0, channels)
+        x = tl.load(x_at + pixel[:, None] * channels + channel[None, :], mask=inside, other=0.0)
+        normal = _normalised(x.to(tl.float32), channels, epsilon).to(x.dtype)
+        for half in range(2):
+            column = half * channels + channel
+            weight = tl.load(weight_at + channel[:, None] * 2 * channels + column[None, :])
+            y = tl.dot(normal, weight, input_precision="ieee") + tl.load(bias_at + column)[None, :]
+            tl.store(y_at + pixel[:, None] * 2 * channels + column[None, :], y.to(x.dtype), mask=inside)
+
+    @triton.jit
+    def _convolved(
+        y_at,
+        pixel,
+        row,
+        column,
+        height,
+        width,
+        channel,
+        weight_at,
+        bias_at,
+        channels: tl.constexpr,
+    ):
+        """Convolve channels of ``y`` with their own 3 × 3 weights, ``(9, 2c)``; beyond the edges there is nothing."""
+        total = tl.load(bias_at + channel)[None, :] + tl.zeros((pixel.shape[0], channel.shape[0]), tl.float32)
+        for place in range(9):
+            down, right = place // 3 - 1, place % 3 - 1
+            there = (row + down >= 0) & (row + down < height) & (column + right >= 0) & (column + right < width)
+            at = (pixel + down * width + right)[:, None] * 2 * channels + channel[None, :]
+            seen = tl.load(y_at + at, mask=there[:, None], other=0.0)
+            weight = tl.load(weight_at + place * 2 * channels + channel)
+            total += seen.to(tl.float32) * weight[None, :].to(tl.float32)
+        return total
+
+    @triton.jit
+    def _contract(
+        x_at,
+        y_at,
+        out_at,
+        depthwise_at,
+        depthwise_bias_at,
+        second_at,
+        second_bias_at,
+        third_at,
+        third_bias_at,
+        fourth_at,
+        fourth_bias_at,
+        pixels,
+        height,
+        width,
+        channels: tl.constexpr,
+        block: tl.constexpr,
+        chunk: tl.constexpr,
+        epsilon: tl.constexpr,
+    ):
+        """All of a block that comes after the first expansion."""
+        pixel = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
+        within = pixel < pixels
+        # Pixels past the last one compute something that nobody keeps.
+        column = (pixel % width).to(tl.int32)
+        row = tl.where(within, (pixel // width % height).to(tl.int32), -2)
+        channel = tl.arange(0, channels)
+        parts = (depthwise_at, depthwise_bias_at)
+        a = _convolved(y_at, pixel, row, column, height, width, channel, parts[0], parts[1], channels)
+        b = _convolved(y_at, pixel, row, column, height, width, channels + channel, parts[0], parts[1], channels)
+        place = pixel[:, None] * channels + channel[None, :]
+        x = tl.load(x_at + place, mask=within[:, None], other=0.0)
+        second = tl.load(second_at + channel[:, None] * channels + channel[None, :])
+        gated = (a * b).to(x.dtype)
+        s = (
+            x.to(tl.float32)
+            + tl.dot(gated, second, input_precision="ieee")
+            + tl.load(second_bias_at + channel)[None, :]
+        )
+        normal = _normalised(s, channels, epsilon).to(x.dtype)
+        s += tl.load(fourth_bias_at + channel)[None, :]
+        for start in range(0, channels, chunk):
+            some = start + tl.arange(0, chunk)
+            third = third_at + channel[:, None] * 2 * channels + some[None, :]
+            u = tl.dot(normal, tl.load(third), input_precision="ieee") + tl.load(third_bias_at + some)[None, :]
+            v = tl.dot(normal, tl.load(third + channels), input_precision="ieee")
+            v += tl.load(third_bias_at + channels + some)[None, :]
+            fourth = tl.load(fourth_at + some[:, None] * channels + channel[None, :])
+            s += tl.dot((u * v).to(x.dtype), fourth, input_precision="ieee")
+        tl.store(out_at + place, s.to(x.dtype), mask=within[:, None])
+
+
+def expanded(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Normalise pixels over their channels and convolve them.
+
+    Parameters
+    ----------
+    x
+        ``(n, h, w, c)``, contiguous.
+    weight
+        ``(c, 2c)``, of the same dtype.
+    bias
+        ``(2c,)``, float32.
+
+    Returns
+    -------
+    Tensor
+        ``(n, h, w, 2c)``.
+    """
+    channels = x.shape[-1]
+    pixels = x.numel() // channels
+    y = x.new_empty(*x.shape[:-1], 2 * channels)
+    block, warps = _SHAPES[channels]
+    _expand[(triton.cdiv(pixels, block),)](
+        x, y, weight, bias, pixels, channels=channels, block=block, epsilon=_EPSILON, num_warps=warps
+    )
+    return y
+
+
+def contracted(x: Tensor, y: Tensor, weights: tuple[Tensor, ...]) -> Tensor:
+    """Do all of a block that comes after the expansion of ``x`` to ``y``.
+
+    Parameters
+    ----------
+    x, y
+        ``(n, h, w, c)`` and ``(n, h, w, 2c)``, contiguous.
+    weights
+        Of the convolution of each channel, ``(9, 2c)`` float32, and its bias; then of three convolutions of single
+        pixels, ``(c, c)``, ``(c, 2c)`` and ``(c, c)`` in the dtype of ``x``, each with its bias. Biases are float32.
+
+    Returns
+    -------
+    Tensor
+        ``(n, h, w, c)``.
+    """
+    _, height, width, channels = x.shape
+    pixels = x.numel() // channels
+    out, (block, warps) = torch.empty_like(x), _SHAPES[channels]
+    _contract[(triton.cdiv(pixels, block),)](
+        x,
+        y,
+        out,
+        *weights,
+        pixels,
+        height,
+        width,
+        channels=channels,
+        block=block,
+        chunk=min(channels, 32),
+        epsilon=_EPSILON,
+        num_warps=warps,
+    )
+    return out
