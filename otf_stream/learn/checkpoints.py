@@ -123,9 +123,9 @@ def network_to_deblur(path: Path | None = None) -> NAFNet:
     return network if guides else guided(network, CHANNELS - 1)
 
 
-def digest(path: Path | None = None) -> str:
-    """Return the SHA-256 of a file of weights, or of the shipped ones of deblurring."""
-    with nullcontext(path) if path else as_file(_shipped("deblur")) as file:
+def digest(path: Path | None = None, *, shipped: Shipped = "deblur") -> str:
+    """Return the SHA-256 of a file of weights, or of shipped ones."""
+    with nullcontext(path) if path else as_file(_shipped(shipped)) as file:
         return hashlib.sha256(file.read_bytes()).hexdigest()
 
 

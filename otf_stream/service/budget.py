@@ -30,6 +30,7 @@ _HOPELESS = 2.0  # times as slow as it had to be
 _WORTH = 3.0  # times as long has to be left for learning
 _FINISHED = 0.3  # of the time to interpolate, which is all but writing
 _WRITING = 0.6  # of the time to interpolate: what is left to do with XZ slices that are through
+_AFFORDED = 0.8  # of the time after the last plane
 _ENDING = 15  # steps that measuring a network's statistics, examining it and preparing to restore take as long as
 _SLABS = 1.35  # times as long as the whole takes, since slabs overlap
 _REPEATED_MARGIN = 1.2  # of what was done once already
@@ -298,7 +299,9 @@ class Schedule:
         left = self._restoring_left(self._costs.corrected(min((time.first for time in self._measures), default=0.0)))
         spare = self._spare()
         over = spare < min(_LONGEST_TURN, _REPEATED_MARGIN * left) or left > _HOPELESS * spare
-        return over and left > _FINISHED * self._interpolating()
+        # What was measured beforehand includes writing.
+        all_but = _FINISHED + (_WRITING if self._pass is None or self._direction is None else 0.0)
+        return over and left > all_but * self._interpolating()
 
     def _spare(self) -> float:
         # Interpolating was measured when perhaps nothing else was to be done. If YZ slices are given up, there is a
@@ -348,6 +351,20 @@ class Schedule:
             slabs = replace(mine, restoring=_SLABS * restoring + ending, arrived=0.0)
             return min(left, time_to_learn(now, slabs, self._others()))
         return left
+
+    def affords(self, measure: Callable[[], RestoringTime]) -> bool:
+        """Whether a network leaves enough of the time after the last plane; where steps are counted, any does.
+
+        Parameters
+        ----------
+        measure
+            Returns what restoring with it would take; not asked where steps are counted.
+        """
+        if self._budget.steps is not None:
+            return True
+        now, took = self._clock(), measure()
+        restoring = max(self._costs.with_margin(took.first), _REPEATED_MARGIN * self._costs.corrected(took.of(1.0)))
+        return restoring <= _AFFORDED * (self.deadline - max(now, self._arrivals().last(now)))
 
     def worth_learning(self, voxels: int) -> bool:
         """Whether there is time to learn something of a stack of ``voxels``, and perhaps to restore with it.

@@ -21,10 +21,10 @@ _INTERPOLATED_STACK = 1.0  # seconds, for noise and blur, whatever the size, on 
 WRITERS = max((os.cpu_count() or 2) // 2, 1)
 """Threads that write a volume."""
 
-WRITTEN_PER_SECOND = 15e6 * WRITERS
-"""Voxels: reading, comparing, compressing and the pyramid, on one slow core each."""
+WRITTEN_PER_SECOND = 15e6 * float(WRITERS**0.75)
+"""Voxels: reading, comparing, compressing and the pyramid, on slow cores, which get in each other's way."""
 
-_INTERPOLATED_VOXEL = 2.25 / WRITTEN_PER_SECOND
+_INTERPOLATED_VOXEL = (1 + 1.25 / WRITERS) / WRITTEN_PER_SECOND  # on a busy machine, whose cores others take
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from typing import Any
 import torch
 
 from otf_stream.acquisition import StackIndex
-from otf_stream.learn.checkpoints import digest, network_to_deblur, shipped_network
 from otf_stream.learn.compute import Compute
 from otf_stream.restore.deblurring import Deblurring
 from otf_stream.restore.fidelity import Fidelity
@@ -45,6 +44,7 @@ from otf_stream.service.provenance import LIGHT_LOST, provenance, timing
 from otf_stream.service.settings import Settings
 from otf_stream.service.source import StackSource
 from otf_stream.service.speed import Speedometer
+from otf_stream.service.start import networks_to_start_from
 from otf_stream.store.restored import RestoredWriter
 from otf_stream.store.session import SessionStore
 
@@ -281,12 +281,8 @@ class Restoration:
             raise OutOfTimeError
         character = characterise(source)
         torch.manual_seed(settings.seed)
-        if earlier:
-            network, denoising, weights = earlier.deblurring, earlier.denoising, earlier.weights
-        else:
-            network, denoising = network_to_deblur(settings.weights), shipped_network("denoise")
-            weights = digest(settings.weights)
-        speed = Speedometer(network, denoising, source, compute)
+        start = networks_to_start_from(source, settings, earlier, schedule, compute)
+        speed = start.speed
         schedule.reserve(lambda: speed.measure().restoring_time(len(source.extent)))
         while character.scale <= 0 and not source.arrivals().complete:
             yield Turn.WAITING  # the first planes lie outside the sample
@@ -294,11 +290,11 @@ class Restoration:
         if character.scale <= 0 and (character := characterise(source)).scale <= 0:
             reasons.append("the stack has no contrast, every pixel is alike: interpolated")
             return None
-        self._decide("learn", "warm start" if earlier else "from the pre-trained networks")
+        self._decide("learn", start.why)
         finetune = settings.method != "pretrained"
         learned = yield from learn(
             source,
-            network,
+            start.deblurring,
             character,
             schedule,
             speed,
@@ -308,13 +304,13 @@ class Restoration:
             finetune=finetune,
             measured=settings.psf,
             layers=settings.layers,
-            denoising=denoising,
+            denoising=start.denoising,
             room=self._writing,
         )
         self._decide("stop learning", "the time for it is over", steps=learned.steps)
         if finetune and learned.steps == 0:
             reasons.append("no time to fine-tune before the deadline: the pre-trained network was used as it is")
-        return replace(learned, weights=weights), speed
+        return replace(learned, weights=start.weights), speed
 
     def _completed(self, learned: Learned, speed: Speedometer) -> Work[Learned]:
         """Wait for the last planes, and restore slabs meanwhile; then see what all planes tell of the blur."""
