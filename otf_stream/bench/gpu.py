@@ -22,6 +22,7 @@ from otf_stream.bench.streaming import Stack, await_restored, described, drawn, 
 from otf_stream.learn.compute import Compute
 from otf_stream.service.budget import Budget
 from otf_stream.service.settings import Settings
+from otf_stream.service.speed import warm_up
 from otf_stream.service.stack import restore_stack
 from otf_stream.store.restored import read_provenance
 from otf_stream.store.session import find_sessions
@@ -66,6 +67,7 @@ def run_gpu(
     list of dict
         One for each task.
     """
+    warm_up(compute)  # as a service does when it starts
     planes, *sides = map(max, recorded_shape, live_shape)
     _, sample = drawn(min(planes, 32), min(max(sides), 256), seed=300)
     ceilings = {"matrix_rate": matrix_rate(compute), "copy_rate": copy_rate(compute), "machine": machine(compute)}
@@ -141,7 +143,8 @@ def section(results: Sequence[Result], command: str) -> str:
     )
     return f"""Written by `{command}` on {first["machine"]}: {ceilings} to the device.
 
-The recorded stack counts from the first step to the restored volume, the live one from its last plane.
+The recorded stack counts from the first step to the restored volume, the live one from its last plane; kernels were
+prepared before, as they are when a service starts.
 
 | task | planes | method | took | allowed |
 |---|---|---|---|---|

@@ -40,7 +40,7 @@ _BATCH = 8  # patches of a scene
 _AT_ONCE = 64  # patches that are drawn together: few take a graphics card as long as many
 _JUDGED = 4  # batches of a held-out scene
 _AHEAD = 2  # scenes that are drawn before they are needed, for each process
-_REPORTS = 20
+_REPORTS = 10
 
 MakePairs = Callable[[Scene, torch.Generator], Pairs]
 """Makes a source of batches from a scene."""
@@ -128,7 +128,7 @@ def pretrain(
     processes: int = 0,
     progress: Callable[[float], None] = lambda done: None,
 ) -> Iterator[tuple[Report, NAFNet]]:
-    """Train a network on drawn scenes; twenty times on the way, and at the end, report and yield it.
+    """Train a network on drawn scenes; ten times on the way, and at the end, report and yield it.
 
     Parameters
     ----------
@@ -164,7 +164,7 @@ def pretrain(
     begun = time.monotonic()
     every, renew = max(steps // _REPORTS, 1), max(steps // (renewals * scenes), 1)
     with _drawing(processes) as draw:
-        judge = held_out(make_pairs, compute, seed + 1, scenes=max(scenes // 8, 1), draw=draw)
+        judge = held_out(make_pairs, compute, seed + 1, scenes=max(scenes // 16, 1), draw=draw)
         fresh = draw(seed)
         drawn = [make_pairs(next(fresh).on(compute.device), generator) for _ in range(scenes)]
 
@@ -172,9 +172,7 @@ def pretrain(
             given, clean = zip(*(drawn[i]() for i in rng.choice(scenes, together, replace=False)), strict=True)
             return torch.cat(given), torch.cat(clean)
 
-        trainer = Trainer(
-            network, pairs, compute, learning_rate=learning_rate, loss=psnr_loss, parts=together, compiled=True
-        )
+        trainer = Trainer(network, pairs, compute, learning_rate=learning_rate, loss=psnr_loss, parts=together)
         for step in range(steps):
             trainer.step(step / steps)
             progress((step + 1) / steps)

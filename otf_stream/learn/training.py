@@ -66,8 +66,6 @@ class Trainer:
     layers
         Names of the layers to train, as :func:`layers_of` has them; all if None. The others stay bit for bit as they
         are, and below the first trained layer nothing is differentiated.
-    compiled
-        Compile the network first: that takes a minute, and a graphics card is several times faster after it.
 
     Raises
     ------
@@ -85,7 +83,6 @@ class Trainer:
         loss: Loss = functional.mse_loss,
         layers: Collection[str] | None = None,
         parts: int = 1,
-        compiled: bool = False,
     ) -> None:
         self._compute = compute
         self._loss = loss
@@ -99,7 +96,6 @@ class Trainer:
         for attention in _attentions(self._network):
             attention.stacks = stacks
         self._stacks = stacks
-        self._compiled = compiled and compute.device.type == "cuda"
         self._recorded: Callable[..., Any] | None = None
         self._replicas = [self._network, *(_replica(self._network) for _ in range(self._parts - 1))]
         self._peak = learning_rate
@@ -161,16 +157,11 @@ class Trainer:
         """Run the network with few launches, which is what a graphics card waits for where images are small."""
         with torch.autocast("cuda", dtype=self._compute.dtype, cache_enabled=False):
             if self._recorded is None:
-                self._recorded = self._prepared(degraded)
+                with self._compute.alone():
+                    recorded: Any = torch.cuda.make_graphed_callables(_Forward(self._network), (degraded,))
+                self._recorded = recorded
             made: Tensor = self._recorded(degraded)
             return made
-
-    def _prepared(self, degraded: Tensor) -> Callable[..., Any]:
-        if self._compiled:
-            return torch.compile(self._network, dynamic=False)
-        with self._compute.alone():
-            recorded: Callable[..., Any] = torch.cuda.make_graphed_callables(_Forward(self._network), (degraded,))
-            return recorded
 
     def network(self, inputs: Iterable[Tensor] | None = None) -> NAFNet:
         """Return a copy of the averaged network, ready for inference.

@@ -32,6 +32,7 @@ _FINISHED = 0.3  # of the time to interpolate, which is all but writing
 _WRITING = 0.6  # of the time to interpolate: what is left to do with XZ slices that are through
 _AFFORDED = 0.8  # of the time after the last plane
 _ENDING = 15  # steps that measuring a network's statistics, examining it and preparing to restore take as long as
+_SHORTEST_ENDING = 1.0  # seconds, however fast steps are
 _SLABS = 1.35  # times as long as the whole takes, since slabs overlap
 _REPEATED_MARGIN = 1.2  # of what was done once already
 _LONGEST_TURN = 2.0  # seconds, of other stacks', that the last moment must not fall into
@@ -343,7 +344,7 @@ class Schedule:
         if len(self._measures) < _TRUSTED:
             # A measurement in a busy moment must not take all the time for learning away.
             restoring = min(restoring, _MOST_RESERVED * max(deadline - self._begun, 0.0))
-        ending = _ENDING * self._step
+        ending = max(_ENDING * self._step, _SHORTEST_ENDING if self._step else 0.0)
         last = self._arrivals().last(now)
         mine = Demand(deadline, restoring + ending, 0.0, self.trained, last - ending)
         left = time_to_learn(now, mine, self._others())

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from otf_stream.acquisition import isotropic_depth
-from otf_stream.learn.compute import release_memory
+from otf_stream.learn.compute import Compute, release_memory
 from otf_stream.learn.denoise import NEIGHBOURS, Denoiser
 from otf_stream.learn.pairs import PATCH, patch_side
 from otf_stream.learn.planes import PlanePool, random_window
@@ -28,7 +28,7 @@ from otf_stream.service.character import FoundPsf, middle
 from otf_stream.service.source import StackSource
 
 _LOOK = 0.5  # seconds between two looks for new planes
-_BATCH, _BATCH_PIXELS = 4, 2**20  # planes read at a time; fewer of large ones
+_BATCH, _READ = 4, 8  # planes read at a time; fewer of large ones, of more pixels than so many times what is best
 _KEPT = 8 * 2**20  # pixels that training can use
 _WINDOW = 512  # side of what is kept for training of a plane: of a few whole ones it would learn less
 _HAZE_VOXELS = 4 * 2**20
@@ -55,10 +55,10 @@ class Batch:
 class Feed:
     """Reads each plane of a growing stack once, with its neighbours, a few at a time."""
 
-    def __init__(self, source: StackSource) -> None:
+    def __init__(self, source: StackSource, compute: Compute) -> None:
         self._source = source
         sizes = source.acquisition.sizes
-        self._batch = max(min(_BATCH, _BATCH_PIXELS // (sizes.y * sizes.x)), 1)
+        self._batch = max(min(_BATCH, _READ * compute.pixels // (sizes.y * sizes.x)), 1)
         self._read: set[int] = set()
         self._looked = float("-inf")
 
@@ -148,7 +148,7 @@ class CleanStack:
         self._denoiser = denoiser
         self._generator = generator
         self._room = room
-        self._feed = Feed(source)
+        self._feed = Feed(source, denoiser.compute)
         self._voxel_size = source.acquisition.voxel_size
         self._anisotropy = self._voxel_size.anisotropy
         self._lateral = slice(0, sizes.y), slice(0, sizes.x)

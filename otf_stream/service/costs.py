@@ -21,7 +21,7 @@ _INTERPOLATED_STACK = 1.0  # seconds, for noise and blur, whatever the size, on 
 WRITERS = max((os.cpu_count() or 2) // 2, 1)
 """Threads that write a volume."""
 
-WRITTEN_PER_SECOND = 15e6 * float(WRITERS**0.75)
+WRITTEN_PER_SECOND = 15e6 * float(WRITERS**0.9)
 """Voxels: reading, comparing, compressing and the pyramid, on slow cores, which get in each other's way."""
 
 _INTERPOLATED_VOXEL = (1 + 1.25 / WRITERS) / WRITTEN_PER_SECOND  # on a busy machine, whose cores others take

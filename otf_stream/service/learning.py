@@ -220,7 +220,7 @@ def _learn_to_denoise(
 ) -> Work[tuple[Denoiser, int]]:
     """Fine-tune a denoiser by turns; return it and the steps it took."""
     pool = PlanePool(compute.device, smallest=NOISY_PATCH)
-    feed = Feed(source)
+    feed = Feed(source, compute)
 
     def take(*, at_once: bool = False) -> None:
         for batch in feed.fresh(at_once=at_once):

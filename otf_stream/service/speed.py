@@ -42,7 +42,7 @@ def warm_up(compute: Compute) -> None:
         pairs = partial(tuple[Tensor, Tensor], (images, images[:, :1]))
         trainer = Trainer(shipped_network(name), pairs, compute, learning_rate=0.0, parts=PARTS)
         trainer.step(0.0)
-        _seconds_of_pixel(trainer.network([images]), images.clone, compute)
+        _seconds_of_pixel(folded(trainer.network([images]), compute), images.clone, compute)
 
 
 def at_best_size(compute: Compute, sizes: Sequence[int]) -> Compute:
@@ -55,12 +55,13 @@ def at_best_size(compute: Compute, sizes: Sequence[int]) -> Compute:
     sizes
         To choose from, ascending. Where the memory is too small for one, that and the larger ones are left out.
     """
-    network = shipped_network("deblur")
+    image = torch.zeros(1, CHANNELS, _SIDE, _SIDE, device=compute.device)
+    ready = folded(with_statistics(shipped_network("deblur"), [image], compute), compute)
     best, least = compute, float("inf")
     for pixels in sizes:
-        images = torch.zeros(max(pixels // _SIDE**2, 1), CHANNELS, _SIDE, _SIDE, device=compute.device)
         try:
-            seconds = _seconds_of_pixel(network, images.clone, compute)
+            images = image.repeat(max(pixels // _SIDE**2, 1), 1, 1, 1)
+            seconds = _seconds_of_pixel(ready, images.clone, compute)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -98,8 +99,10 @@ class Speedometer:
         many = 1 if device.type == "cpu" else max(self._compute.pixels // (grid.depth * width), 1)
         lines = torch.ones(many, len(grid.planes), width, device=device)
         planes = torch.zeros(many, 2 * NEIGHBOURS + 2, _SIDE, _SIDE, device=device)
-        self._of_slices = _seconds_of_pixel(self._network, lambda: shown(*matrices, lines), self._compute)
-        self._of_planes = _seconds_of_pixel(self._denoising, planes.clone, self._compute)
+        compute = self._compute
+        slices, noisy = (partial(shown, *matrices, lines)), planes.clone
+        self._of_slices = _seconds_of_pixel(_ready(self._network, slices(), compute), slices, compute)
+        self._of_planes = _seconds_of_pixel(_ready(self._denoising, noisy(), compute), noisy, compute)
         self._measured = time.monotonic()
         return self
 
@@ -122,11 +125,14 @@ class Speedometer:
         return RestoringTime(across + denoised + depth * sizes.y * sizes.x / WRITTEN_PER_SECOND, along)
 
 
-def _seconds_of_pixel(network: NAFNet, images: Callable[[], Tensor], compute: Compute) -> float:
+def _ready(network: NAFNet, images: Tensor, compute: Compute) -> NAFNet:
+    return folded(with_statistics(network, [images[:1]], compute), compute)
+
+
+def _seconds_of_pixel(ready: NAFNet, images: Callable[[], Tensor], compute: Compute) -> float:
     """Seconds to make images and run the network on them, divided by their pixels, edges included."""
     made = images()
-    ready = folded(with_statistics(network, [made], compute), compute)
-    pixels = len(made) * padded_pixels(network, *made.shape[-2:]) * compute.side_by_side
+    pixels = len(made) * padded_pixels(ready, *made.shape[-2:]) * compute.side_by_side
 
     def run(_: int) -> float:
         return float(apply_network(ready, images(), compute).sum())  # waits for the device

@@ -13,11 +13,11 @@ import errno
 import itertools
 import math
 import shutil
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, NamedTuple, Self, cast
 
 import numpy as np
 import zarr
@@ -34,9 +34,21 @@ BLOCK = 256
 """Side of the lateral grid that regions are aligned to, and of the largest shard."""
 
 Region = tuple[slice, slice]
+Place = tuple[slice, slice, slice]
+Level = zarr.Array[Any]
 
 _ATTRIBUTES = threading.RLock()
 """Held while attributes are read, changed and written back: stacks of one image may be written by several threads."""
+
+
+class _Halved(NamedTuple):
+    """The second level of a stack while its regions come, of which each is a part of a shard; and which have come.
+
+    Reading the finest level back to pool it would take longer than writing it.
+    """
+
+    voxels: np.memmap[Any, np.dtype[Any]]
+    places: set[tuple[int, int]]
 
 
 class RestoredWriter:
@@ -59,6 +71,7 @@ class RestoredWriter:
         self._shapes = _shapes(group, acquisition)
         self._levels = [_array(group, level) for level in range(len(self._shapes))]
         self.dtype: np.dtype[Any] = self._levels[0].dtype
+        self._halved: dict[StackIndex, _Halved] = {}
 
     @classmethod
     def create(cls, store: SessionStore, *, dtype: PixelType) -> Self:
@@ -129,7 +142,20 @@ class RestoredWriter:
             raise ValueError(f"the restored region has shape {volume.shape}, but its place in the image {expected}")
         if not np.isfinite(volume).all():
             raise ValueError("the restored region holds values that are not finite; restore it by another method")
-        self._levels[0][(*stack, slice(0, depth), region[0], region[1])] = _as_dtype(volume, self.dtype)
+        voxels = _as_dtype(volume, self.dtype)
+        self._levels[0][(*stack, slice(0, depth), *region)] = voxels
+        if len(self._levels) > 1:
+            y, x = (slice(side.start // 2, -(-side.stop // 2)) for side in region)
+            halved = self._halved_of(stack)
+            halved.voxels[:, y, x] = _as_dtype(halve(voxels), self.dtype)
+            halved.places.add((y.start, x.start))
+
+    def _halved_of(self, stack: StackIndex) -> _Halved:
+        with _ATTRIBUTES:
+            if stack not in self._halved:
+                with tempfile.TemporaryFile(dir=self.path) as file:
+                    self._halved[stack] = _Halved(np.memmap(file, self.dtype, mode="w+", shape=self._shapes[1]), set())
+            return self._halved[stack]
 
     def finest_level(self, voxels: int) -> int:
         """Return the finest level of which a stack has no more than so many voxels, or the coarsest."""
@@ -179,10 +205,17 @@ class RestoredWriter:
             If there is no such stack.
         """
         self._check_stack(stack)
+        halved = self._halved.pop(stack, None)
+        known = halved.voxels if halved and len(halved.places) == len(self.regions()) else None
         with ThreadPoolExecutor(threads, thread_name_prefix="pyramid") as pool:
             for fine, coarse in itertools.pairwise(self._levels):
                 places = itertools.product(*(_tiles(length) for length in coarse.shape[2:]))
-                list(pool.map(partial(_pool_into, fine, coarse, stack), places))
+
+                def pool_into(place: Place, fine: Level = fine, coarse: Level = coarse) -> None:
+                    pooled = known[place] if known is not None and coarse is self._levels[1] else None
+                    coarse[(*stack, *place)] = _pooled(fine, stack, place) if pooled is None else pooled
+
+                list(pool.map(pool_into, places))
         self._show(stack[1], np.asarray(self._levels[-1][stack]))
         for level in range(len(self._levels)):
             chunks = self.path / "restored" / str(level) / "c" / str(stack[0]) / str(stack[1])
@@ -285,12 +318,6 @@ def _create_or_check(store: SessionStore, dtype: PixelType) -> None:
             f"{folder} holds a restored image of shape {present.shape} and dtype {present.dtype}, but "
             f"{shape} and {dtype} are asked for; delete that folder to restore anew"
         )
-
-
-def _pool_into(
-    fine: zarr.Array[Any], coarse: zarr.Array[Any], stack: StackIndex, place: tuple[slice, slice, slice]
-) -> None:
-    coarse[(*stack, *place)] = _pooled(fine, stack, place)
 
 
 def _pooled(fine: zarr.Array[Any], stack: StackIndex, place: tuple[slice, slice, slice]) -> np.ndarray:

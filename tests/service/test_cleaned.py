@@ -22,7 +22,7 @@ CPU = choose_compute("cpu")
 def test_a_growing_stack_is_read_plane_by_plane_with_neighbours(session):
     stack = small_stack(planes=12)
     store = session({(0, 0): stack[:5]}, planes=12, close=False)
-    feed = Feed(StackSource(store, (0, 0)))
+    feed = Feed(StackSource(store, (0, 0)), CPU)
     read = []
 
     def look():
