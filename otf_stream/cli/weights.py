@@ -32,6 +32,7 @@ def pretrain(
     processes: Annotated[
         int, typer.Option(help="That draw scenes; none: this one does. Changes no weight.", min=0)
     ] = 0,
+    start: Annotated[Path | None, typer.Option(help="Weights to go on from; new ones, if not given.")] = None,
     device: Device = "auto",
     seed: Seed = 0,
     threads: Annotated[int | None, typer.Option(help="Processor cores to use; all, if not given.", min=1)] = None,
@@ -40,7 +41,8 @@ def pretrain(
     """Pre-train a network on drawn scenes, as those that ship were; their cards tell the steps, scenes and seed."""
     import torch
 
-    from otf_stream.learn.checkpoints import Shipped, save_weights, shipped_network
+    from otf_stream.learn.architecture import describe
+    from otf_stream.learn.checkpoints import Shipped, load_weights, save_weights, shipped_network
     from otf_stream.learn.compute import choose_compute
     from otf_stream.learn.denoise import denoising_network
     from otf_stream.learn.modelcard import card_text, model_card
@@ -58,7 +60,11 @@ def pretrain(
             "deblur": deblurring_network,
             "deblur-large": large_deblurring_network,
         }
-        new = make_new[network]()
+        new, before = load_weights(start) if start else (make_new[network](), None)
+        if start and describe(new) != describe(make_new[network]()):
+            raise ValueError(
+                f"--start {start} holds no network of the sizes of {network}; give weights of that network"
+            )
         make_pairs = noisy_pairs if network == "denoise" else axial_pairs(shipped_network("denoise"), compute)
         reports = []
         with progress_bar() as bar:
@@ -70,14 +76,15 @@ def pretrain(
             ):  # fmt: skip
                 reports.append(report)
                 card = model_card(
-                    trained, reports, steps=steps, scenes=scenes, together=together, seed=seed, compute=compute
-                )
+                    trained, reports, steps=steps, scenes=scenes, together=together, seed=seed, compute=compute,
+                    before=before,
+                )  # fmt: skip
                 save_weights(trained, out, card)
                 say.print(f"step {report.steps}: {report.gain_db:+.2f} dB over the input on unseen scenes")
         command = (
             f"otf-stream pretrain {network} {out.name} --steps {steps} --scenes {scenes} --together {together} "
             f"--renewals {renewals} --learning-rate {learning_rate:g} --seed {seed} --device {compute.device.type} "
-            f"--threads {torch.get_num_threads()}"
+            f"--threads {torch.get_num_threads()}" + (f" --start {start.name}" if start else "")
         )
         out.with_suffix(".md").write_text(card_text(network, card, command), encoding="utf-8")
     typer.echo(f"weights: {out}\ncard:    {out.with_suffix('.md')}")

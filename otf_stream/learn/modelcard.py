@@ -18,10 +18,19 @@ from otf_stream.learn.pretrain import Report
 
 
 def model_card(
-    network: NAFNet, reports: Sequence[Report], *, steps: int, scenes: int, together: int, seed: int, compute: Compute
+    network: NAFNet,
+    reports: Sequence[Report],
+    *,
+    steps: int,
+    scenes: int,
+    together: int,
+    seed: int,
+    compute: Compute,
+    before: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Gather what a user of the weights should know; JSON can hold it."""
+    """Gather what a user of the weights should know; JSON can hold it. ``before`` is the card of those it began with."""
     return {
+        "before": before,
         "parameters": sum(p.numel() for p in network.parameters()),
         "steps": steps,
         "scenes": scenes,
@@ -50,6 +59,7 @@ def card_text(name: Shipped, card: dict[str, Any], command: str) -> str:
     """Write a card as Markdown; ``command`` is what reproduces the weights."""
     rows = "\n".join(f"| {r['steps']} | {r['seconds']:.0f} | {r['gain_db']:+.2f} |" for r in card["validation"])
     device = f" ({card['device']})" if card.get("device") else ""
+    began = f"\n- **Before**: {_begun(card['before'])}" if card.get("before") else ""
     return f"""# The pre-trained network: {name}
 
 A NAFNet of {card["parameters"]:,} parameters that {_PURPOSE[name]}
@@ -59,7 +69,7 @@ A NAFNet of {card["parameters"]:,} parameters that {_PURPOSE[name]}
   widefield microscopes with random apertures, aberrations, z steps and noise (`otf_stream/learn/scenes.py`). No
   recording, no download.
 - **Schedule**: {card["steps"]} steps of 8 patches of 64 × 64 pixels from each of {card["together"]} of
-  {card["scenes"]} scenes at a time, AdamW, cosine; running mean of the weights.
+  {card["scenes"]} scenes at a time, AdamW, cosine; running mean of the weights.{began}
 - **Seed**: {card["seed"]}. **Reproduce**: `{command}`
 - **Hardware**: {card["machine"]}, {card["threads"]} thread(s), {card["compute"]}{device};
   torch {card["versions"]["torch"]}.
@@ -72,3 +82,11 @@ PSNR over that of what it corrects (the noisy plane, the deconvolved slice), mea
 |---|---|---|
 {rows}
 """
+
+
+def _begun(card: dict[str, Any]) -> str:
+    """Tell how the weights came about that training went on from."""
+    last = card["validation"][-1]
+    return f"""{last["steps"]} of {card["steps"]} steps of 8 patches from each of {card["together"]} of {card["scenes"]}
+  scenes, seed {card["seed"]}, in {last["seconds"]:.0f} s on {card.get("device") or card["machine"]}, torch
+  {card["versions"]["torch"]}: {last["gain_db"]:+.2f} dB."""

@@ -174,10 +174,11 @@ class Schedule:
             before, self._turns = self._turns, self.spent
             self._latest, self._turn = self._turns - before, None
 
-    def stepped(self, seconds: float) -> None:
-        """Take note of a training step and of what it took."""
+    def stepped(self, seconds: float, *, typical: bool = True) -> None:
+        """Take note of a training step and of what it took, and whether the next ones will take as long."""
         self.trained += seconds
-        self._step = seconds
+        if typical:
+            self._step = seconds
 
     @property
     def spent(self) -> float:
