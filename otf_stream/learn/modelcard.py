@@ -28,7 +28,7 @@ def model_card(
     compute: Compute,
     before: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Gather what a user of the weights should know; JSON can hold it. ``before`` is the card of those it began with."""
+    """Gather what a user of the weights should know; JSON can hold it. ``before`` is the card of what it began with."""
     return {
         "before": before,
         "parameters": sum(p.numel() for p in network.parameters()),

@@ -163,6 +163,11 @@ class Trainer:
             made: Tensor = self._recorded(degraded)
             return made
 
+    def prepare(self) -> None:
+        """Do what else the first step does: where launches are waited for, the network is recorded to be repeated."""
+        if self._compute.device.type == "cuda":
+            self._on_card(self._pairs()[0].contiguous(memory_format=torch.channels_last))
+
     def network(self, inputs: Iterable[Tensor] | None = None) -> NAFNet:
         """Return a copy of the averaged network, ready for inference.
 

@@ -174,11 +174,10 @@ class Schedule:
             before, self._turns = self._turns, self.spent
             self._latest, self._turn = self._turns - before, None
 
-    def stepped(self, seconds: float, *, typical: bool = True) -> None:
-        """Take note of a training step and of what it took, and whether the next ones will take as long."""
+    def stepped(self, seconds: float) -> None:
+        """Take note of a training step and of what it took."""
         self.trained += seconds
-        if typical:
-            self._step = seconds
+        self._step = seconds
 
     @property
     def spent(self) -> float:
@@ -308,8 +307,10 @@ class Schedule:
     def _spare(self) -> float:
         # Interpolating was measured when perhaps nothing else was to be done. If YZ slices are given up, there is a
         # volume of XZ slices.
-        left = _WRITING if self._pass and self._pass.direction == 2 else 1.0
-        mine = Demand(self.deadline, 0.0, _REPEATED_MARGIN * left * self._interpolating())
+        left = (_WRITING if self._pass and self._pass.direction == 2 else 1.0) * self._interpolating()
+        if self._pass is None and self._measures:  # a graphics card may restore as fast as others interpolate
+            left = min(left, self._costs.corrected(self.measured(0.0)))
+        mine = Demand(self.deadline, 0.0, _REPEATED_MARGIN * left)
         return time_to_spare(self._clock(), mine, self._others())
 
     def _restoring_left(self, measured: float, yz: float | None = None) -> float:

@@ -154,6 +154,8 @@ def learn(
     pairs = AxialPairs(lessons.clean, lessons.errors, found.blur, anisotropy, generator, batch=compute.patches)
     selected = select_layers(network, pairs(), compute) if finetune and layers == "zest" else None
     trainer = Trainer(network, pairs, compute, learning_rate=_LEARNING_RATE, layers=selected, parts=PARTS)
+    trainer.prepare()
+    yield Turn.READY
     known = stack.seen
     schedule.reserve(lambda: time_left(speed, stack), anew=True)
     while finetune and (done := schedule.deblurring(trainer.steps)) < 1:
@@ -232,6 +234,8 @@ def _learn_to_denoise(
     take(at_once=True)
     yield Turn.READY
     trainer = denoiser_trainer(network, pool, character.normalised_noise, compute, generator)
+    trainer.prepare()
+    yield Turn.READY
     while finetune and (done := schedule.denoising(trainer.steps)) < 1:
         _step(trainer, done, schedule)
         progress("denoise", done)
@@ -256,5 +260,4 @@ def _step(trainer: Trainer, progress: float, schedule: Schedule) -> None:
     """Take a step of training."""
     begun = time.perf_counter()
     trainer.step(progress)
-    # The first step of a network finds its kernels as well, and on a graphics card is recorded to be repeated.
-    schedule.stepped(time.perf_counter() - begun, typical=trainer.steps > 1)
+    schedule.stepped(time.perf_counter() - begun)

@@ -76,3 +76,23 @@ def test_slices_do_not_depend_on_how_many_are_computed_at_a_time():
         for compute in (choose_compute("cpu", 1), choose_compute("cpu", 3))
     )
     assert all(torch.equal(a, b) for a, b in zip(one, three, strict=True))
+
+
+def test_who_has_the_device_alone_waits_for_what_runs():
+    compute = choose_compute("cpu", 2)
+    go_on, entered = threading.Event(), threading.Event()
+
+    def alone():
+        with compute.alone():
+            entered.set()
+
+    other = threading.Thread(target=alone)
+    results = compute.map(lambda number: go_on.wait(10) and number, range(3))
+    taking = threading.Thread(target=lambda: list(results))
+    taking.start()
+    other.start()
+    assert not entered.wait(0.3)
+    go_on.set()
+    assert entered.wait(10)
+    for thread in (taking, other):
+        thread.join()

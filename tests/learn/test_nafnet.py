@@ -5,7 +5,7 @@ import torch
 
 from otf_stream.learn.checkpoints import CheckpointError, load_checkpoint
 from otf_stream.learn.compute import choose_compute
-from otf_stream.learn.nafnet import NAFNet
+from otf_stream.learn.nafnet import NAFNet, StackAttention
 from otf_stream.learn.training import with_statistics
 
 CPU = choose_compute("cpu")
@@ -93,3 +93,13 @@ def test_tiles_with_a_halo_have_no_seams():
         left = network(image[..., : 32 + 2 * halo])[..., halo : halo + 32]
         right = network(image[..., 32:])[..., halo : halo + 32]
     torch.testing.assert_close(torch.cat([left, right], -1), whole, rtol=1e-4, atol=1e-4)
+
+
+def test_attention_looks_at_each_stack_of_a_batch_by_itself():
+    network = awake(NAFNet(width=4)).train()
+    images = torch.rand(6, 1, 16, 16, generator=torch.Generator().manual_seed(4))
+    alone = [network(stack) for stack in images.chunk(3)]
+    for module in network.modules():
+        if isinstance(module, StackAttention):
+            module.stacks = 3
+    torch.testing.assert_close(network(images), torch.cat(alone))

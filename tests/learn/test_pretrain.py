@@ -1,5 +1,7 @@
 """Pre-training: it learns, it can be repeated, and it says how well it did on what it never saw."""
 
+from itertools import islice
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from otf_stream.learn.denoise import NEIGHBOURS, denoising_network
 from otf_stream.learn.modelcard import card_text, model_card
 from otf_stream.learn.nafnet import NAFNet
 from otf_stream.learn.pairs import PATCH
-from otf_stream.learn.pretrain import axial_pairs, held_out, noisy_pairs, pretrain
+from otf_stream.learn.pretrain import axial_pairs, drawn_scenes, held_out, noisy_pairs, pretrain
 from otf_stream.learn.scenes import draw_scene
 from otf_stream.learn.slices import CHANNELS
 
@@ -44,6 +46,23 @@ def test_the_same_seed_gives_the_same_weights(trained):
         again = dict(next(pretrain(new(), noisy_pairs, CPU, steps=40, seed=0, scenes=2))[1].state_dict())
     for name, value in trained[0][1].state_dict().items():
         assert torch.equal(value, again[name])
+
+
+def test_scenes_are_the_same_whoever_draws_them():
+    mine = list(islice(drawn_scenes(7), 2))
+    with pretraining._drawing(1) as draw:
+        theirs = list(islice(draw(7), 2))
+    for one, other in zip(mine, theirs, strict=True):
+        assert torch.equal(one.truth, other.truth)
+        assert torch.equal(one.seen, other.seen)
+
+
+def test_several_scenes_teach_a_step():
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(pretraining, "_REPORTS", 1)
+        ((report, _),) = pretrain(new(), noisy_pairs, CPU, steps=20, seed=0, scenes=3, together=2)
+    assert report.steps == 20
+    assert report.gain_db > 0.5
 
 
 def test_an_untrained_network_gains_nothing():

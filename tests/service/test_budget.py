@@ -214,6 +214,24 @@ def test_restoring_goes_on_while_there_is_hope_and_time_to_interpolate(seconds, 
         assert schedule.is_out_of_time() == given_up
 
 
+@pytest.mark.parametrize(("tail", "affordable"), [(20, False), (30, True)])
+def test_a_network_is_affordable_if_restoring_leaves_some_of_the_time_after_the_last_plane(tail, affordable):
+    stack = Stack()
+    schedule = stack.schedule(Budget(total=1, tail=tail))
+    stack.now = 110.0
+    assert schedule.affords(lambda: RestoringTime(10.0, 10.0)) == affordable
+    assert stack.schedule(Budget(steps=1)).affords(never)
+
+
+def test_a_network_that_is_as_fast_as_interpolating_is_not_given_up_for_it():
+    for restoring, given_up in ((8.0, False), (15.0, True)):
+        stack = Stack(expected=1)
+        schedule = stack.schedule(Budget(total=100, tail=0), interpolating=lambda: 10.0)
+        schedule.reserve(lambda restoring=restoring: RestoringTime(restoring, 0.0))
+        stack.now = 187.0
+        assert schedule.is_last_moment() == given_up
+
+
 def test_what_other_stacks_need_is_kept_free():
     stack = Stack()
     with restoring(stack, others=lambda: [Demand(145.0, 50.0, 3.0), Demand(300.0, 50.0, 3.0)]) as schedule:
