@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from enum import Enum, auto
 
 from otf_stream.restore.deblurring import YZ_STEPS
 from otf_stream.service.costs import Costs, RestoringTime
@@ -107,6 +108,14 @@ class _Pass:
     taken: float = 0.0
 
 
+class Watch(Enum):
+    """What the work on a stack is given up for."""
+
+    NOTHING = auto()
+    LAST_MOMENT = auto()
+    NO_HOPE = auto()
+
+
 class Schedule:
     """Divides the time of one stack between denoising, deblurring and restoring.
 
@@ -160,6 +169,8 @@ class Schedule:
         """How long the stack had had the device when what restoring will take was measured last."""
         self.landed = 0.0
         """Share of the volume that has been restored."""
+        self.watch = Watch.NOTHING
+        """What is given up for now."""
         self._yz: float | None = None
         self._pass: _Pass | None = None
         self._direction: float | None = None
@@ -283,6 +294,12 @@ class Schedule:
         if anew:
             self._pass = self._direction = None
         return anew
+
+    def is_over(self) -> bool:
+        """Whether what is being done must be given up."""
+        if self.watch is Watch.NOTHING:
+            return False
+        return self.is_last_moment() if self.watch is Watch.LAST_MOMENT else self.is_out_of_time()
 
     def is_last_moment(self) -> bool:
         """Whether the stack must be interpolated now, for itself and those that come after it to be in time."""

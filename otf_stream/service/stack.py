@@ -20,10 +20,8 @@ import torch
 
 from otf_stream.acquisition import StackIndex
 from otf_stream.learn.compute import Compute
-from otf_stream.restore.deblurring import Deblurring
 from otf_stream.restore.fidelity import Fidelity
 from otf_stream.restore.methods import (
-    CleanPlanes,
     Grid,
     HazeField,
     clean_richardson_lucy,
@@ -32,14 +30,15 @@ from otf_stream.restore.methods import (
 )
 from otf_stream.restore.regions import Method
 from otf_stream.restore.turns import OutOfTimeError, Turn, Work
-from otf_stream.service.ahead import go_ahead, may_go_ahead
-from otf_stream.service.budget import Schedule
+from otf_stream.service.ahead import may_go_ahead
+from otf_stream.service.budget import Schedule, Watch
 from otf_stream.service.character import Character, FoundPsf, characterise, find_psf, uncharacterised, usual_psf
 from otf_stream.service.costs import WRITERS, Costs
 from otf_stream.service.demand import Demand
 from otf_stream.service.landing import landing, writing
-from otf_stream.service.learning import FEWEST_PLANES, Learned, Progress, learn, tidy_up, time_left
+from otf_stream.service.learning import FEWEST_PLANES, Learned, Progress, learn, tidy_up
 from otf_stream.service.memory import Lesson, Memory
+from otf_stream.service.network import Land, NetworkPath
 from otf_stream.service.provenance import LIGHT_LOST, provenance, timing
 from otf_stream.service.settings import Settings
 from otf_stream.service.source import StackSource
@@ -50,14 +49,7 @@ from otf_stream.store.session import SessionStore
 
 _POLL = 0.1
 _MOST_LIGHT_LOST = 0.25
-Land = Callable[[Method, HazeField | None], Work[Fidelity]]
-"""Restores by a method into the store, and tells what came of it."""
-
 _NO_TIME = "no time to restore with the network before the deadline, the machine is too busy: interpolated"
-
-
-def _never() -> bool:
-    return False
 
 
 class EmptyStackError(RuntimeError):
@@ -128,10 +120,8 @@ class Restoration:
         self._writing = partial(writing, store.journal, patient=patient)
         self._timings: dict[str, float] = {}
         self._began_to_land = 0.0
-        self._deblurring: Deblurring | None = None
-        self._ahead = 0.0
+        self._network = self._new_path()
         self._work = self._restoring()
-        self._is_over: Callable[[], bool] = _never
         self.provenance: dict[str, Any] | None = None
         """As it is written beside the volume, once that is done."""
 
@@ -147,20 +137,25 @@ class Restoration:
         """
         with self.schedule.turn():
             try:
-                if self._is_over():
-                    self._is_over = _never  # what can be had without going on is seen to the end
+                if self.schedule.is_over():
+                    self.schedule.watch = Watch.NOTHING  # what can be had without going on is seen to the end
                     return self._work.throw(OutOfTimeError)
                 return next(self._work)
             except StopIteration as done:
                 self.provenance = done.value
                 return None
 
+    def _new_path(self) -> NetworkPath:
+        return NetworkPath(
+            self.source, self._settings, self.schedule, self._compute, room=self._writing, decide=self._decide
+        )
+
     def demand(self) -> Demand:
         """Return what the stack asks of the device."""
         return self.schedule.demand()
 
     def _restoring(self) -> Work[dict[str, Any]]:
-        self._is_over = self.schedule.is_last_moment
+        self.schedule.watch = Watch.LAST_MOMENT
         try:
             return (yield from self._through_the_stages([]))
         except (EmptyStackError, OSError):
@@ -174,8 +169,8 @@ class Restoration:
                 raise
             self._note("failure", trace=traceback.format_exc())
             failed = f"restoring with method {method} failed ({type(error).__name__}: {error}): interpolated"
-        self._deblurring = None
-        self._is_over, self._settings = _never, replace(self._settings, method="interpolate")
+        self._network = self._new_path()  # what was put aside is not needed any more
+        self.schedule.watch, self._settings = Watch.NOTHING, replace(self._settings, method="interpolate")
         return (yield from self._through_the_stages([failed]))
 
     def _through_the_stages(self, failures: Sequence[str]) -> Work[dict[str, Any]]:
@@ -189,8 +184,10 @@ class Restoration:
             earlier = self._memory.recall(self._store.session, source.stack)
             taught = yield from self._learning(reasons, earlier)
         with self._timed("ahead"):
-            learned = (yield from self._completed(*taught)) if taught else None
-        yield from self._planes(None)
+            if taught:
+                yield from self._network.arriving(*taught)
+            yield from self._planes(None)
+            learned = (yield from self._network.arrived(*taught)) if taught else None
         with self._timed("restore"):
             character = learned.character if learned else self._characterised(reasons)
             found = learned.found if learned else self._psf(character, reasons)
@@ -211,6 +208,7 @@ class Restoration:
                 lambda: RestoredWriter.create(self._store, dtype=source.acquisition.dtype)
             )
             land = partial(self._landing, grid, found, character, writer)
+            ahead = self._network.ahead
             method, field, fidelity = yield from self._restored(grid, learned, found, character, land)
             if learned and learned.trust.best == "network" and schedule.yz_through == 0:
                 reasons.append("time for XZ slices alone: YZ slices did not go through the network")
@@ -238,7 +236,7 @@ class Restoration:
             learned=learned,
             earlier=earlier,
             yz_slices=schedule.yz_through if learned and learned.trust.best == "network" else None,
-            ahead=self._ahead if learned else 0.0,
+            ahead=ahead if learned else 0.0,
             warnings=reasons,
             timing=timing(source, schedule, self._timings),
         )
@@ -312,47 +310,6 @@ class Restoration:
             reasons.append("no time to fine-tune before the deadline: the pre-trained network was used as it is")
         return replace(learned, weights=start.weights), speed
 
-    def _completed(self, learned: Learned, speed: Speedometer) -> Work[Learned]:
-        """Wait for the last planes, and restore slabs meanwhile; then see what all planes tell of the blur."""
-        source, settings, schedule = self.source, self._settings, self.schedule
-        if learned.trust.best == "network" and settings.budget.steps is None and may_go_ahead(source):
-            yield from self._going_ahead(learned, speed)
-        yield from self._planes(None)
-        yield from learned.stack.taking(at_once=True)
-        if self._ahead and schedule.begin_anew():
-            self._decide("slabs anew", "there is time after all")
-            self._deblurring, self._ahead = None, 0.0
-        if self._ahead:
-            return learned
-        found = learned.found
-        if settings.psf is None and learned.stack.seen > learned.planes:  # of more planes, the blur is told better
-            found = find_psf(source, learned.character.noise)
-            yield Turn.READY
-        schedule.reserve(lambda: time_left(speed, learned.stack), anew=True)  # most has been denoised meanwhile
-        self._is_over = schedule.is_out_of_time
-        yield Turn.READY
-        return replace(learned, found=found)
-
-    def _going_ahead(self, learned: Learned, speed: Speedometer) -> Work[None]:
-        """Restore slabs while planes still come."""
-        if self.source.arrivals().complete:
-            return
-        before = self._is_over
-        self.schedule.reserve(lambda: time_left(speed, learned.stack), anew=True)
-        self._is_over, deblurring = self.schedule.is_out_of_time, self._new_deblurring(learned)
-
-        def told(stop: int) -> None:
-            self._decide(
-                "slab ahead", "its planes are there, and after the last one there is too little time", stop=stop
-            )
-
-        yield from go_ahead(self.source, learned, deblurring, told)
-        self._ahead = deblurring.across / deblurring.depth
-        if self._ahead:
-            self._deblurring = deblurring
-        else:
-            self._is_over = before
-
     def _restored(
         self, grid: Grid, learned: Learned | None, found: FoundPsf, character: Character, land: Land
     ) -> Work[tuple[Method, HazeField | None, Fidelity]]:
@@ -362,45 +319,15 @@ class Restoration:
             planes = learned.clean(grid)
             field = planes.field
             if learned.trust.best == "network":
-                method, fidelity = yield from self._deblurred(learned, planes, land)
+                method, fidelity = yield from self._network.restored(learned, planes, land)
                 return method, field, fidelity
             method = clean_richardson_lucy(planes)
         elif learned is None and self._settings.method == "richardson-lucy":
             method = richardson_lucy(grid, found.psf.kernel, character.origin)
         else:
             method = interpolate(grid)
-        self._is_over = self.schedule.is_last_moment if method.name == "richardson-lucy" else _never
+        self.schedule.watch = Watch.LAST_MOMENT if method.name == "richardson-lucy" else Watch.NOTHING
         return method, field, (yield from land(method, field))
-
-    def _deblurred(self, learned: Learned, planes: CleanPlanes, land: Land) -> Work[tuple[Method, Fidelity]]:
-        """Run XZ slices through the network, then as many YZ slices as there is time for, and land."""
-        name = "finetune" if learned.steps else "pretrained"
-        deblurring = self._deblurring or self._new_deblurring(learned)
-        self._decide("XZ slices", f"method {name}")
-        yield from deblurring.go_across(planes)
-        step = self.schedule.decide_yz_step()
-        self._decide(f"YZ slices, every {step}" if step else "no YZ slices", "what XZ slices took")
-        if step:
-            try:
-                method = replace(deblurring.method(planes, step), name=name)
-                return method, (yield from land(method, planes.field))
-            except OutOfTimeError:
-                self.schedule.give_up_yz()
-                self._decide("no YZ slices", "they took too long")
-        self._is_over = _never  # this is all but done
-        method = replace(deblurring.method(planes, 0), name=name)
-        return method, (yield from land(method, planes.field))
-
-    def _new_deblurring(self, learned: Learned) -> Deblurring:
-        sizes = self.source.acquisition.sizes
-        return Deblurring(
-            learned.network,
-            self._compute,
-            (self.source.grid().depth, sizes.y, sizes.x),
-            self.source.scratch,
-            room=self._writing,
-            passed=self.schedule.passed,
-        )
 
     def _landing(
         self,
