@@ -2,8 +2,8 @@
 
 It has a thread of its own beside the one that learns and restores, since nobody at a microscope should wait for a
 training step of another stack to see their own. The coarser levels of the pyramid, which viewers open first, come
-first; of a large stack they are all there is. A stack whose restoring begins is left alone from then on: what is
-restored is never painted over.
+first; of a large stack they are all there is, and its planes are pooled as they come. A stack whose restoring begins is
+left alone from then on: what is restored is never painted over.
 """
 
 from __future__ import annotations
@@ -23,11 +23,15 @@ from otf_stream.restore.methods import Grid
 from otf_stream.service.pending import Key, PendingStack, PendingStacks
 from otf_stream.service.source import StackSource
 from otf_stream.store.pyramid import halve
-from otf_stream.store.restored import RestoredWriter
+from otf_stream.store.restored import RestoredWriter, finest_level
 
 _POLL = 0.2
 _FIRST_VOXELS = 4 * 2**20  # of the finest level that is written at once
 _VOXELS = 48 * 2**20  # of the finest one that is written after that; a second or two, and 200 MB
+
+
+Pooled = dict[int, np.ndarray]
+"""Planes by their index, as coarse as the preview will be."""
 
 
 class Previewer:
@@ -48,6 +52,7 @@ class Previewer:
         self._writing: Key | None = None
         self._claimed: set[Key] = set()
         self._previewed: dict[Key, int] = {}
+        self._pooled: dict[Key, Pooled] = {}
 
     def run(self, stop: Event) -> None:
         """Write previews until ``stop`` is set: the body of a thread."""
@@ -65,13 +70,19 @@ class Previewer:
             return True
 
     def write_all(self) -> None:
-        """Write a preview of every stack that has arrived and has none."""
-        for pending in self._pending.find():
+        """Write a preview of every stack that has arrived and has none; pool the planes of those that arrive."""
+        found = list(self._pending.find())
+        for gone in self._pooled.keys() - {pending.key for pending in found}:
+            del self._pooled[gone]
+        for pending in found:
             source = StackSource(pending.store, pending.stack, silence=self._silence)
             arrivals = source.arrivals()
-            if arrivals.complete and arrivals.received and self._begin(pending.key, arrivals.received):
+            if not arrivals.complete:
+                with suppress(OSError):  # what cannot be read now will be read again
+                    _pool(source, self._pooled.setdefault(pending.key, {}))
+            elif arrivals.received and self._begin(pending.key, arrivals.received):
                 try:
-                    for level in write_preview(pending, source):
+                    for level in write_preview(pending, source, self._pooled.pop(pending.key, {})):
                         pending.store.journal.note(
                             "preview",
                             stack=list(pending.stack),
@@ -95,13 +106,24 @@ class Previewer:
             return True
 
 
-def write_preview(pending: PendingStack, source: StackSource) -> Iterator[int]:
+def _pool(source: StackSource, pooled: Pooled) -> None:
+    """Pool the planes of a large stack that have come, of which it is known how finely a preview will show them."""
+    if source.acquisition.growing or not (finest := finest_level(source.acquisition, _VOXELS)):
+        return
+    for z in source.planes():
+        if z not in pooled:
+            pooled[z] = _halved(source.read([z])[0], finest)
+
+
+def write_preview(pending: PendingStack, source: StackSource, pooled: Pooled | None = None) -> Iterator[int]:
     """Interpolate a stack into the restored image, the coarse levels first.
 
     Parameters
     ----------
     pending, source
         The stack; all of its planes are there.
+    pooled
+        Planes that were pooled as they came.
 
     Yields
     ------
@@ -111,7 +133,8 @@ def write_preview(pending: PendingStack, source: StackSource) -> Iterator[int]:
     writer = RestoredWriter.create(pending.store, dtype=source.acquisition.dtype)
     grid = source.grid()
     finest = writer.finest_level(_VOXELS)
-    planes = np.stack([_pooled(source.read([z])[0], finest) for z in grid.planes])
+    pooled = pooled or {}
+    planes = np.stack([pooled[z] if z in pooled else _halved(source.read([z])[0], finest) for z in grid.planes])
     for level in sorted({finest, writer.finest_level(_FIRST_VOXELS)}, reverse=True):
         # Interpolating pooled planes is pooling interpolated ones: both are linear, along different axes.
         matrix = _padded(grid, writer.shape[0])
@@ -133,7 +156,7 @@ def _padded(grid: Grid, depth: int) -> np.ndarray:
     return np.pad(matrix, (grid.padding(depth), (0, 0)))
 
 
-def _pooled(plane: np.ndarray, times: int) -> np.ndarray:
+def _halved(plane: np.ndarray, times: int) -> np.ndarray:
     for _ in range(times):
         plane = halve(plane)
     return plane

@@ -159,8 +159,7 @@ class RestoredWriter:
 
     def finest_level(self, voxels: int) -> int:
         """Return the finest level of which a stack has no more than so many voxels, or the coarsest."""
-        coarsest = len(self._shapes) - 1
-        return next((level for level, shape in enumerate(self._shapes) if math.prod(shape) <= voxels), coarsest)
+        return _finest(self._shapes, voxels)
 
     def write_level(self, stack: StackIndex, level: int, volume: np.ndarray) -> None:
         """Write a stack at one level and those coarser than it, as a preview: nothing waits for the disk.
@@ -255,6 +254,15 @@ class RestoredWriter:
         if not self.acquisition.holds((*stack, 0)):
             sizes = self.acquisition.sizes
             raise ValueError(f"stack t={stack[0]}, c={stack[1]} is none of {sizes.t} time points × {sizes.c} channels")
+
+
+def finest_level(acquisition: Acquisition, voxels: int) -> int:
+    """Return what that of the writer will, before there is a restored image; the acquisition is not growing."""
+    return _finest(level_shapes(_grid(acquisition), BLOCK), voxels)
+
+
+def _finest(shapes: list[Shape], voxels: int) -> int:
+    return next((level for level, shape in enumerate(shapes) if math.prod(shape) <= voxels), len(shapes) - 1)
 
 
 def read_restored(path: Path, stack: StackIndex, level: int = 0) -> np.ndarray:

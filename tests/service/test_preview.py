@@ -54,6 +54,19 @@ def test_of_a_large_stack_the_coarser_levels_are_written(session, previewer, mon
     np.testing.assert_allclose(read_restored(store.path, (0, 0), level=1), halve(by_hand(stack)), atol=0.51)
 
 
+def test_planes_of_a_large_stack_are_pooled_as_they_come(session, previewer, monkeypatch):
+    stack = np.pad(small_stack(planes=20), ((0, 0), (0, 240), (0, 241)), mode="reflect")
+    monkeypatch.setattr(preview, "_VOXELS", 2**20)
+    store = session({(0, 0): stack}, skip=(19,), close=False)
+    previewer.write_all()
+    read, planes = StackSource.read, []
+    monkeypatch.setattr(StackSource, "read", lambda source, wanted: planes.extend(wanted) or read(source, wanted))
+    write(store, [((0, 0, 19), stack[19])])
+    previewer.write_all()
+    assert planes == [19]
+    np.testing.assert_allclose(read_restored(store.path, (0, 0), level=1), halve(by_hand(stack)), atol=0.51)
+
+
 def test_the_coarser_levels_come_first(session, tmp_path, monkeypatch):
     stack = np.pad(small_stack(planes=20), ((0, 0), (0, 240), (0, 241)), mode="reflect")
     monkeypatch.setattr(preview, "_FIRST_VOXELS", 2**20)
@@ -98,10 +111,10 @@ def test_restoring_waits_for_a_preview_that_is_being_written(session, previewer,
     turns = []
     write_preview = preview.write_preview
 
-    def meanwhile(pending, source):
+    def meanwhile(pending, source, pooled):
         turns.extend(worker.work() for _ in range(3))
         assert store.journal.state((0, 0)) == "arrived"
-        yield from write_preview(pending, source)
+        yield from write_preview(pending, source, pooled)
 
     monkeypatch.setattr(preview, "write_preview", meanwhile)
     previewer.write_all()
