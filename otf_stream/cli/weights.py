@@ -52,6 +52,8 @@ def pretrain(
 
     with errors_told():
         _check_weights_name(out, overwrite=overwrite)
+        if together > scenes:
+            raise ValueError(f"--together {together} is more than --scenes {scenes}; give at most as many")
         compute = choose_compute(device)
         torch.set_num_threads(threads or torch.get_num_threads())
         torch.manual_seed(seed)

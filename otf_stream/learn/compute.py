@@ -203,5 +203,5 @@ def choose_compute(choice: DeviceName = "auto", cores: int | None = None) -> Com
         keep_memory()
         fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         return Compute(torch.device("cpu"), torch.bfloat16 if fast else torch.float32, cores or os.cpu_count() or 1)
-    precision = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    precision = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     return Compute(torch.device("cuda"), precision, _COPYING_BESIDE, _DEVICE_PIXELS, _DEVICE_PATCHES)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from otf_stream.learn.compute import Compute
-from otf_stream.learn.kernels import CHANNELS, HAS_TRITON, contracted, expanded
+from otf_stream.learn.kernels import CHANNELS, contracted, expanded, works_on_card
 from otf_stream.learn.nafnet import LayerNorm2d, NAFBlock, NAFNet, StackAttention, channels_last
 from otf_stream.learn.pointwise import Pointwise
 
@@ -31,7 +31,7 @@ def folded(network: NAFNet, compute: Compute) -> NAFNet:
     compute
         Where it will run, and in which precision.
     """
-    on_card = compute.device.type == "cuda" and HAS_TRITON
+    on_card = compute.device.type == "cuda" and works_on_card(compute.dtype)
     network = copy.deepcopy(network).eval()
     for parent in list(network.modules()):
         for name, child in parent.named_children():

@@ -2,16 +2,18 @@
 
 At inference a block is bound by memory: layer norm, convolutions of single pixels, gates and sums each read and write
 every pixel, which takes ten times as long as the arithmetic. Here the first pass normalises and expands; the second
-convolves each channel, gates, and does everything else that a pixel needs without its neighbours. Sizes are arguments
-and not compiled in, so that a stack of another size needs no preparation. While training, a layer norm alone takes a
-third of the time: torch's own gives every pixel, of 16 channels, a block of 128 threads.
+convolves each channel, gates, and does everything else that a pixel needs without its neighbours. Sizes of images are
+arguments and not compiled in, so that a stack of another size needs no preparation. While training, a layer norm alone
+takes a third of the time: torch's own gives every pixel, of 16 channels, a block of 128 threads.
 
-Written in Triton, which comes with torch where there is CUDA on Linux; elsewhere blocks run operation by operation.
+Written in Triton, which comes with torch where there is CUDA on Linux, and needs a C compiler there. Where it does not
+work on a card, which is tried once, blocks run operation by operation.
 """
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+import warnings
+from functools import cache
 from typing import Any
 
 import torch
@@ -24,10 +26,15 @@ CHANNELS = tuple(_SHAPES)
 """That a block may have; wider ones are found where there are few pixels."""
 
 _EPSILON = 1e-6
+_OLDEST_CARD = (8, 0)  # compute capability of those that multiply in bfloat16
 
-if HAS_TRITON := find_spec("triton") is not None:
+try:
     import triton
     import triton.language as tl
+except ImportError:  # on a processor, on Windows and on macOS
+    triton = None
+
+if triton:
 
     @triton.jit
     def _normalised(x, channels: tl.constexpr, epsilon: tl.constexpr):
@@ -36,7 +43,7 @@ if HAS_TRITON := find_spec("triton") is not None:
         variance = tl.sum(x * x, axis=1) / channels
         return x * (1 / tl.sqrt(variance + epsilon))[:, None]
 
-    @triton.jit
+    @triton.jit(do_not_specialize=["pixels"])
     def _expand(
         x_at,
         y_at,
@@ -83,7 +90,7 @@ if HAS_TRITON := find_spec("triton") is not None:
             total += seen.to(tl.float32) * weight[None, :].to(tl.float32)
         return total
 
-    @triton.jit
+    @triton.jit(do_not_specialize=["pixels", "height", "width"])
     def _contract(
         x_at,
         y_at,
@@ -111,9 +118,12 @@ if HAS_TRITON := find_spec("triton") is not None:
         column = (pixel % width).to(tl.int32)
         row = tl.where(within, (pixel // width % height).to(tl.int32), -2)
         channel = tl.arange(0, channels)
-        parts = (depthwise_at, depthwise_bias_at)
-        a = _convolved(y_at, pixel, row, column, height, width, channel, parts[0], parts[1], channels)
-        b = _convolved(y_at, pixel, row, column, height, width, channels + channel, parts[0], parts[1], channels)
+        a = _convolved(
+            y_at, pixel, row, column, height, width, channel, depthwise_at, depthwise_bias_at, channels
+        )  # fmt: skip
+        b = _convolved(
+            y_at, pixel, row, column, height, width, channels + channel, depthwise_at, depthwise_bias_at, channels
+        )
         place = pixel[:, None] * channels + channel[None, :]
         x = tl.load(x_at + place, mask=within[:, None], other=0.0)
         second = tl.load(second_at + channel[:, None] * channels + channel[None, :])
@@ -135,7 +145,7 @@ if HAS_TRITON := find_spec("triton") is not None:
             s += tl.dot((u * v).to(x.dtype), fourth, input_precision="ieee")
         tl.store(out_at + place, s.to(x.dtype), mask=within[:, None])
 
-    @triton.jit
+    @triton.jit(do_not_specialize=["pixels"])
     def _normalise(
         x_at,
         y_at,
@@ -160,7 +170,7 @@ if HAS_TRITON := find_spec("triton") is not None:
         tl.store(mean_at + pixel, mean, mask=pixel < pixels)
         tl.store(scale_at + pixel, scale, mask=pixel < pixels)
 
-    @triton.jit
+    @triton.jit(do_not_specialize=["pixels"])
     def _normalise_backward(
         g_at,
         x_at,
@@ -227,7 +237,36 @@ class LayerNorm(torch.autograd.Function):
 
 def can_normalise(x: Tensor) -> bool:
     """Whether :class:`LayerNorm` is for ``x``, ``(…, c)``: only what is computed coarsely is differentiated once."""
-    return HAS_TRITON and x.is_cuda and x.dtype == torch.bfloat16 and x.shape[-1] & (x.shape[-1] - 1) == 0
+    once = x.is_cuda and x.dtype == torch.bfloat16 and x.shape[-1] & (x.shape[-1] - 1) == 0
+    return once and works_on_card(x.dtype)
+
+
+@cache
+def works_on_card(dtype: torch.dtype) -> bool:
+    """Try once whether everything here works on the graphics card that is there; where it does not, warn."""
+    if not triton or torch.cuda.get_device_capability() < _OLDEST_CARD:
+        return False
+    try:
+        # Whoever asks first may be one who differentiates nothing.
+        with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cuda", enabled=False):
+            _try_all(dtype)
+    except Exception as error:  # no compiler, too little shared memory, another Triton than this was written for
+        warnings.warn(f"networks run slower than they could: {type(error).__name__}: {error}", stacklevel=2)
+        return False
+    return True
+
+
+def _try_all(dtype: torch.dtype) -> None:
+    for channels in CHANNELS:
+        x, square = torch.zeros(1, 4, 4, channels, device="cuda", dtype=dtype), (channels, channels)
+        weights = [x.new_zeros(size) for size in (square, (channels, 2 * channels), square)]
+        biases = [torch.zeros(length, device="cuda") for length in (channels, 2 * channels, channels)]
+        depthwise = torch.zeros(9, 2 * channels, device="cuda"), biases[1]
+        y = expanded(x, weights[1], biases[1])
+        contracted(x, y, (*depthwise, *(part for pair in zip(weights, biases, strict=True) for part in pair)))
+    pixels = torch.zeros(4, 16, device="cuda", dtype=dtype, requires_grad=True)
+    LayerNorm.apply(pixels, torch.ones(16, device="cuda"), torch.zeros(16, device="cuda")).sum().backward()
+    torch.cuda.synchronize()
 
 
 def _pixels_at_once(channels: int) -> int:

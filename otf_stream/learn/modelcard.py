@@ -86,7 +86,9 @@ PSNR over that of what it corrects (the noisy plane, the deconvolved slice), mea
 
 def _begun(card: dict[str, Any]) -> str:
     """Tell how the weights came about that training went on from."""
-    last = card["validation"][-1]
-    return f"""{last["steps"]} of {card["steps"]} steps of 8 patches from each of {card["together"]} of {card["scenes"]}
+    if not card.get("validation"):
+        return "weights of which no training is told."
+    last, together = card["validation"][-1], card.get("together", 1)
+    return f"""{last["steps"]} of {card["steps"]} steps of 8 patches from each of {together} of {card["scenes"]}
   scenes, seed {card["seed"]}, in {last["seconds"]:.0f} s on {card.get("device") or card["machine"]}, torch
   {card["versions"]["torch"]}: {last["gain_db"]:+.2f} dB."""

@@ -2,10 +2,10 @@
 
 Parameters carry the names of the published network, so its checkpoints load. One thing differs. The published
 channel attention pools over the whole input, so that a voxel's value depends on where the tile is cut: seams.
-Here the pooled statistic is that of the *stack*: while training it is the mean over the batch, tracked in a
-buffer, and at inference it is that buffer. The network is then a finite filter whose reach is known
-(:attr:`NAFNet.reach`), and cutting a slice into tiles with that halo, at multiples of :attr:`NAFNet.multiple`,
-changes nothing.
+Here the pooled statistic is that of the *stack*: while training it is the mean over what a batch holds of the stack,
+and at inference that of the whole stack, which is measured once training is over. The network is then a finite filter
+whose reach is known (:attr:`NAFNet.reach`), and cutting a slice into tiles with that halo, at multiples of
+:attr:`NAFNet.multiple`, changes nothing.
 
 Activations run channels-last, in which the layer norm over channels is a plain contiguous reduction.
 

@@ -7,13 +7,14 @@ tried: it learns to doubt, and was 1 dB worse after fine-tuning. A step is taugh
 part of the batch to itself, because the networks' attention looks at the statistics of a stack. Scenes that are never
 trained on say how well they generalise.
 
-Scenes are drawn by processes of their own, since drawing one takes a second of a core. Each has a seed of its own: how
-many processes draw changes nothing.
+Scenes may be drawn by processes of their own, since drawing one takes a second of a core. Each has a seed of its own:
+how many processes draw changes nothing.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -55,7 +56,7 @@ class Report:
     steps
         Taken so far.
     seconds
-        Since the first step.
+        Since the first scene was asked for.
     gain_db
         PSNR over that of the first channel of the input, mean over held-out scenes.
     """
@@ -102,7 +103,8 @@ def axial_pairs(denoising: NAFNet, compute: Compute) -> MakePairs:
     """
 
     def make(scene: Scene, generator: torch.Generator) -> Pairs:
-        batches = (noisy_pairs(scene, generator)()[0] for _ in range(_JUDGED))
+        noisy = noisy_pairs(scene, generator)
+        batches = (noisy()[0] for _ in range(_JUDGED))
         denoiser = Denoiser(with_statistics(denoising, batches, compute), scene.noise, 1.0, compute)
         # Freed of haze, what is left is made as bright as all of it was, and so are the errors in it.
         errors = denoiser.errors(scene.seen, generator) / scene.psf.core_share
@@ -197,18 +199,29 @@ def _drawing(processes: int) -> Iterator[Callable[[int], Iterator[Scene]]]:
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=_use_one_core) as pool:
 
         def scenes(seed: int) -> Iterator[Scene]:
-            waiting = deque[Future[Scene]]()
-            for number in count():
-                waiting.append(pool.submit(_scene, seed, number))
-                if len(waiting) > _AHEAD * processes:
-                    yield waiting.popleft().result()
+            waiting = deque[Future[bytes]]()
+            try:
+                for number in count():
+                    waiting.append(pool.submit(_pickled_scene, seed, number))
+                    if len(waiting) > _AHEAD * processes:
+                        yield pickle.loads(waiting.popleft().result())  # noqa: S301 - of a process of ours
+            finally:
+                for unwanted in waiting:
+                    unwanted.cancel()
 
-        yield scenes
-        pool.shutdown(wait=False, cancel_futures=True)
+        try:
+            yield scenes
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _use_one_core() -> None:
     torch.set_num_threads(1)
+
+
+def _pickled_scene(seed: int, number: int) -> bytes:
+    """Draw a scene. Tensors that processes hand to each other are files that are open for as long as they are used."""
+    return pickle.dumps(_scene(seed, number))
 
 
 def _scene(seed: int, number: int) -> Scene:

@@ -8,7 +8,9 @@ at any moment, also when the end comes early.
 from __future__ import annotations
 
 import copy
+import gc
 import math
+import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
 from queue import SimpleQueue
 from typing import Any
@@ -157,11 +159,24 @@ class Trainer:
         """Run the network with few launches, which is what a graphics card waits for where images are small."""
         with torch.autocast("cuda", dtype=self._compute.dtype, cache_enabled=False):
             if self._recorded is None:
-                with self._compute.alone():
-                    recorded: Any = torch.cuda.make_graphed_callables(_Forward(self._network), (degraded,))
-                self._recorded = recorded
+                self._recorded = self._record(degraded)
             made: Tensor = self._recorded(degraded)
             return made
+
+    def _record(self, degraded: Tensor) -> Callable[..., Any]:
+        try:
+            with self._compute.alone():
+                recorded: Callable[..., Any] = torch.cuda.make_graphed_callables(_Forward(self._network), (degraded,))
+                return recorded
+        except RuntimeError as error:
+            warnings.warn(f"training runs slower than it could, step by step: {error}", stacklevel=2)
+            return self._network
+
+    def forget(self) -> None:
+        """Give back the memory of what was recorded, which otherwise waits for a collection of garbage."""
+        if self._recorded is not None:
+            self._recorded = None
+            gc.collect()
 
     def prepare(self) -> None:
         """Do what else the first step does: where launches are waited for, the network is recorded to be repeated."""

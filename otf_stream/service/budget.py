@@ -384,7 +384,9 @@ class Schedule:
             return True
         now, took = self._clock(), measure()
         restoring = max(self._costs.with_margin(took.first), _REPEATED_MARGIN * self._costs.corrected(took.of(1.0)))
-        return restoring <= _AFFORDED * (self.deadline - max(now, self._arrivals().last(now)))
+        deadline = self.deadline
+        before = sum(other.restoring for other in self._others() if other.deadline <= deadline)
+        return before + restoring <= _AFFORDED * (deadline - max(now, self._arrivals().last(now)))
 
     def worth_learning(self, voxels: int) -> bool:
         """Whether there is time to learn something of a stack of ``voxels``, and perhaps to restore with it.

@@ -154,8 +154,9 @@ def learn(
     pairs = AxialPairs(lessons.clean, lessons.errors, found.blur, anisotropy, generator, batch=compute.patches)
     selected = select_layers(network, pairs(), compute) if finetune and layers == "zest" else None
     trainer = Trainer(network, pairs, compute, learning_rate=_LEARNING_RATE, layers=selected, parts=PARTS)
-    trainer.prepare()
-    yield Turn.READY
+    if finetune:
+        trainer.prepare()
+        yield Turn.READY
     known = stack.seen
     schedule.reserve(lambda: time_left(speed, stack), anew=True)
     while finetune and (done := schedule.deblurring(trainer.steps)) < 1:
@@ -177,6 +178,7 @@ def learn(
             pairs.clean, pairs.errors, pairs.blur = lessons.clean, lessons.errors, found.blur
     exam = AxialPairs(lessons.held_out, lessons.errors, found.blur, anisotropy, generator)
     ready = trainer.network()
+    trainer.forget()
     yield Turn.READY
     trust = examine(ready, exam, compute, planes=lessons.held_out_planes)
     # Of pairs, it is fair to examine the network by their statistics; of axial slices, it is to have theirs.
@@ -234,14 +236,17 @@ def _learn_to_denoise(
     take(at_once=True)
     yield Turn.READY
     trainer = denoiser_trainer(network, pool, character.normalised_noise, compute, generator)
-    trainer.prepare()
-    yield Turn.READY
+    if finetune:
+        trainer.prepare()
+        yield Turn.READY
     while finetune and (done := schedule.denoising(trainer.steps)) < 1:
         _step(trainer, done, schedule)
         progress("denoise", done)
         yield Turn.READY
         take()
-    return Denoiser(trainer.network(), character.noise, character.scale, compute), trainer.steps
+    denoiser = Denoiser(trainer.network(), character.noise, character.scale, compute)
+    trainer.forget()
+    return denoiser, trainer.steps
 
 
 def time_left(speed: Speedometer, stack: CleanStack) -> RestoringTime:

@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import islice
 from threading import Event
 from typing import Any
 
@@ -26,6 +27,7 @@ from otf_stream.store.pyramid import halve
 from otf_stream.store.restored import RestoredWriter, finest_level
 
 _POLL = 0.2
+_POOLED = 8  # planes of a stack, before the others are looked at again
 _FIRST_VOXELS = 4 * 2**20  # of the finest level that is written at once
 _VOXELS = 48 * 2**20  # of the finest one that is written after that; a second or two, and 200 MB
 
@@ -74,12 +76,12 @@ class Previewer:
         found = list(self._pending.find())
         for gone in self._pooled.keys() - {pending.key for pending in found}:
             del self._pooled[gone]
+        arriving = []
         for pending in found:
             source = StackSource(pending.store, pending.stack, silence=self._silence)
             arrivals = source.arrivals()
             if not arrivals.complete:
-                with suppress(OSError):  # what cannot be read now will be read again
-                    _pool(source, self._pooled.setdefault(pending.key, {}))
+                arriving.append((pending.key, source))
             elif arrivals.received and self._begin(pending.key, arrivals.received):
                 try:
                     for level in write_preview(pending, source, self._pooled.pop(pending.key, {})):
@@ -97,6 +99,9 @@ class Previewer:
                 finally:
                     with self._lock:
                         self._writing = None
+        for key, source in arriving:  # none of them is waited for
+            with suppress(Exception):  # what cannot be read now will be read again
+                _pool(source, self._pooled.setdefault(key, {}))
 
     def _begin(self, key: Key, planes: int) -> bool:
         with self._lock:
@@ -110,9 +115,8 @@ def _pool(source: StackSource, pooled: Pooled) -> None:
     """Pool the planes of a large stack that have come, of which it is known how finely a preview will show them."""
     if source.acquisition.growing or not (finest := finest_level(source.acquisition, _VOXELS)):
         return
-    for z in source.planes():
-        if z not in pooled:
-            pooled[z] = _halved(source.read([z])[0], finest)
+    for z in islice((z for z in source.planes() if z not in pooled), _POOLED):
+        pooled[z] = _halved(source.read([z])[0], finest)
 
 
 def write_preview(pending: PendingStack, source: StackSource, pooled: Pooled | None = None) -> Iterator[int]:

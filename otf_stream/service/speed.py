@@ -37,6 +37,8 @@ _LATELY = 30.0  # seconds
 def warm_up(compute: Compute) -> None:
     """Do what is slow the first time, before a stack has to wait for it: find kernels, load the optimiser."""
     inputs: dict[Shipped, int] = {"denoise": 2 + 2 * NEIGHBOURS, "deblur": CHANNELS}
+    if compute.device.type != "cpu":
+        inputs["deblur-large"] = CHANNELS
     for name, channels in inputs.items():
         images = torch.zeros(compute.patches, channels, 64, 64, device=compute.device)
         pairs = partial(tuple[Tensor, Tensor], (images, images[:, :1]))
@@ -57,7 +59,7 @@ def at_best_size(compute: Compute, sizes: Sequence[int]) -> Compute:
     """
     image = torch.zeros(1, CHANNELS, _SIDE, _SIDE, device=compute.device)
     ready = folded(with_statistics(shipped_network("deblur"), [image], compute), compute)
-    best, least = compute, float("inf")
+    best, least = replace(compute, pixels=sizes[0] // 2), float("inf")
     for pixels in sizes:
         try:
             images = image.repeat(max(pixels // _SIDE**2, 1), 1, 1, 1)
@@ -92,7 +94,17 @@ class Speedometer:
         self._measured = float("-inf")
 
     def measure(self) -> Self:
-        """Measure how fast the networks are now."""
+        """Measure how fast the networks are now; where the memory is too small for as many pixels, with fewer."""
+        while True:
+            try:
+                return self._measure()
+            except (RuntimeError, MemoryError) as error:
+                smaller = self._compute.with_smaller_images()
+                if not is_out_of_memory(error) or smaller is None:
+                    raise
+                self._compute = smaller
+
+    def _measure(self) -> Self:
         grid, device = self._source.grid(), self._compute.device
         matrices = grid.imaging(torch.ones(1), device), grid.interpolation(device)
         width = max(_PIXELS // grid.depth, 32)

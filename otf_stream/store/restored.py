@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import itertools
 import math
+import os
 import shutil
 import tempfile
 import threading
@@ -72,6 +73,7 @@ class RestoredWriter:
         self._levels = [_array(group, level) for level in range(len(self._shapes))]
         self.dtype: np.dtype[Any] = self._levels[0].dtype
         self._halved: dict[StackIndex, _Halved] = {}
+        self._halving = threading.Lock()
 
     @classmethod
     def create(cls, store: SessionStore, *, dtype: PixelType) -> Self:
@@ -147,13 +149,18 @@ class RestoredWriter:
         if len(self._levels) > 1:
             y, x = (slice(side.start // 2, -(-side.stop // 2)) for side in region)
             halved = self._halved_of(stack)
-            halved.voxels[:, y, x] = _as_dtype(halve(voxels), self.dtype)
+            for z in range(0, depth, CHUNK):  # in slabs, to stay small in memory
+                slab = _as_dtype(halve(voxels[z : z + CHUNK]), self.dtype)
+                halved.voxels[z // 2 : z // 2 + len(slab), y, x] = slab
             halved.places.add((y.start, x.start))
 
     def _halved_of(self, stack: StackIndex) -> _Halved:
-        with _ATTRIBUTES:
+        with self._halving:
             if stack not in self._halved:
                 with tempfile.TemporaryFile(dir=self.path) as file:
+                    # Where a mapped file has no room on the disk, writing to it is no error but ends the process.
+                    if hasattr(os, "posix_fallocate"):
+                        os.posix_fallocate(file.fileno(), 0, math.prod(self._shapes[1]) * self.dtype.itemsize)
                     self._halved[stack] = _Halved(np.memmap(file, self.dtype, mode="w+", shape=self._shapes[1]), set())
             return self._halved[stack]
 
