@@ -12,7 +12,7 @@ from otf_stream.learn import nafnet
 from otf_stream.learn.compute import choose_compute
 from otf_stream.learn.denoise import Denoiser
 from otf_stream.learn.nafnet import NAFNet
-from otf_stream.learn.training import padded_pixels
+from otf_stream.learn.training import padded_pixels, with_statistics
 from otf_stream.optics.noise import NoiseModel
 from otf_stream.restore.deblurring import CONTEXT, YZ_STEPS, Deblurring, pixels_through
 from otf_stream.restore.methods import CleanPlanes, Grid, HazeField, clean_richardson_lucy, denoised, interpolated
@@ -42,8 +42,7 @@ def awake_network(seed=0, levels=2, guides=0):
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(torch.randn(parameter.shape) * 0.1)
-        network.train()(torch.rand(4, 1 + guides, 32, 32))
-    return network.eval()
+    return with_statistics(network, [torch.rand(4, 1 + guides, 32, 32)], CPU)
 
 
 def clean(raw, grid, field=None, kernel=None):
@@ -71,7 +70,9 @@ def restored(raw, folder, step=1, **told):
 
 def test_planes_are_denoised_by_turns(monkeypatch):
     raw = sample(9, 48)
-    denoiser = Denoiser(awake_network(seed=1, guides=5), NoiseModel(1.0, 100.0, 1.0), 500.0, CPU)
+    denoiser = Denoiser(
+        awake_network(seed=1, guides=5), NoiseModel(1.0, 100.0, 1.0), 500.0, replace(CPU, pixels=2 * 48**2)
+    )
     monkeypatch.setattr("otf_stream.restore.methods._DENOISED", 3 * 48**2)
     work = denoised(denoiser, raw, slice(1, 8))
     assert list(zip(range(3), work, strict=False)) == [(turn, Turn.READY) for turn in range(3)]
