@@ -100,9 +100,17 @@ class Compute:
         event.record()
         return event.synchronize
 
-    def with_smaller_images(self) -> Compute | None:
-        """Return what takes less memory, or None where it is not images that take it."""
-        return replace(self, pixels=self.pixels // 2) if self.pixels > _FEWEST_PIXELS else None
+    def with_smaller_images(self, error: Exception) -> Compute:
+        """Return what takes less memory than what failed with ``error``.
+
+        Raises
+        ------
+        Exception
+            That error, where it was not for want of memory, or it is not images that take it.
+        """
+        if not is_out_of_memory(error) or self.pixels <= _FEWEST_PIXELS:
+            raise error
+        return replace(self, pixels=self.pixels // 2)
 
     def autocast(self) -> torch.autocast:
         """Return the context in which networks run."""
@@ -154,7 +162,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
-def _use_one_core() -> None:
+def use_one_core() -> None:
+    """Let this thread, or a process that has just one, compute on one core."""
     torch.set_num_threads(1)
     torch.get_num_threads()  # without this, a thread's first operation takes the number that all have by then
 
@@ -169,7 +178,7 @@ def _gate(batches: int) -> Semaphore:
 def _pool(threads: int) -> ThreadPoolExecutor:
     """Start threads that use one core each; the others keep as many as they have."""
     mine = torch.get_num_threads()
-    pool = ThreadPoolExecutor(threads, "compute", initializer=_use_one_core)
+    pool = ThreadPoolExecutor(threads, "compute", initializer=use_one_core)
     meet = Barrier(threads)
     wait([pool.submit(meet.wait) for _ in range(threads)])
     torch.set_num_threads(mine)  # some libraries have one number for all threads

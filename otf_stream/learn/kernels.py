@@ -40,8 +40,8 @@ if triton:
     def _normalised(x, channels: tl.constexpr, epsilon: tl.constexpr):
         mean = tl.sum(x, axis=1) / channels
         x = x - mean[:, None]
-        variance = tl.sum(x * x, axis=1) / channels
-        return x * (1 / tl.sqrt(variance + epsilon))[:, None]
+        scale = 1 / tl.sqrt(tl.sum(x * x, axis=1) / channels + epsilon)
+        return x * scale[:, None], mean, scale
 
     @triton.jit(do_not_specialize=["pixels"])
     def _expand(
@@ -59,7 +59,8 @@ if triton:
         inside = (pixel < pixels)[:, None]
         channel = tl.arange(0, channels)
         x = tl.load(x_at + pixel[:, None] * channels + channel[None, :], mask=inside, other=0.0)
-        normal = _normalised(x.to(tl.float32), channels, epsilon).to(x.dtype)
+        normal, _mean, _scale = _normalised(x.to(tl.float32), channels, epsilon)
+        normal = normal.to(x.dtype)
         for half in range(2):
             column = half * channels + channel
             weight = tl.load(weight_at + channel[:, None] * 2 * channels + column[None, :])
@@ -133,7 +134,8 @@ if triton:
             + tl.dot(gated, second, input_precision="ieee")
             + tl.load(second_bias_at + channel)[None, :]
         )
-        normal = _normalised(s, channels, epsilon).to(x.dtype)
+        normal, _mean, _scale = _normalised(s, channels, epsilon)
+        normal = normal.to(x.dtype)
         s += tl.load(fourth_bias_at + channel)[None, :]
         for start in range(0, channels, chunk):
             some = start + tl.arange(0, chunk)
@@ -162,10 +164,8 @@ if triton:
         channel = tl.arange(0, channels)
         inside, place = (pixel < pixels)[:, None], pixel[:, None] * channels + channel[None, :]
         x = tl.load(x_at + place, mask=inside, other=0.0).to(tl.float32)
-        mean = tl.sum(x, axis=1) / channels
-        x = x - mean[:, None]
-        scale = 1 / tl.sqrt(tl.sum(x * x, axis=1) / channels + epsilon)
-        y = x * scale[:, None] * tl.load(weight_at + channel)[None, :] + tl.load(bias_at + channel)[None, :]
+        normal, mean, scale = _normalised(x, channels, epsilon)
+        y = normal * tl.load(weight_at + channel)[None, :] + tl.load(bias_at + channel)[None, :]
         tl.store(y_at + place, y.to(y_at.dtype.element_ty), mask=inside)
         tl.store(mean_at + pixel, mean, mask=pixel < pixels)
         tl.store(scale_at + pixel, scale, mask=pixel < pixels)

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from otf_stream.learn.compute import Compute
+from otf_stream.learn.compute import Compute, use_one_core
 from otf_stream.learn.denoise import PATCH as NOISY_PATCH
 from otf_stream.learn.denoise import Denoiser, neighbourhoods, with_noise_map
 from otf_stream.learn.nafnet import NAFNet
@@ -196,7 +196,7 @@ def _drawing(processes: int) -> Iterator[Callable[[int], Iterator[Scene]]]:
     if not processes:
         yield drawn_scenes
         return
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=_use_one_core) as pool:
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=use_one_core) as pool:
 
         def scenes(seed: int) -> Iterator[Scene]:
             waiting = deque[Future[bytes]]()
@@ -213,10 +213,6 @@ def _drawing(processes: int) -> Iterator[Callable[[int], Iterator[Scene]]]:
             yield scenes
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _use_one_core() -> None:
-    torch.set_num_threads(1)
 
 
 def _pickled_scene(seed: int, number: int) -> bytes:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from otf_stream.learn.compute import Compute, is_out_of_memory
+from otf_stream.learn.compute import Compute
 from otf_stream.learn.folding import folded
 from otf_stream.learn.nafnet import NAFNet
 from otf_stream.learn.slices import shown
@@ -208,10 +208,7 @@ class Deblurring:
             try:
                 yield from self._pass(slices, left)
             except (RuntimeError, MemoryError) as error:
-                smaller = self._compute.with_smaller_images()
-                if not is_out_of_memory(error) or smaller is None:
-                    raise
-                self._compute = smaller
+                self._compute = self._compute.with_smaller_images(error)
 
     def _pass(self, slices: _Slices, left: Sequence[int]) -> Work[None]:
         network, width = self._network, slices.width

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from otf_stream.learn.compute import is_out_of_memory
 from otf_stream.learn.denoise import Denoiser
 from otf_stream.optics.deconvolution import deconvolved
 from otf_stream.optics.forward import imaging_matrix, interpolation_matrix
@@ -166,10 +165,7 @@ def denoised(denoiser: Denoiser, planes: Tensor, wanted: slice = slice(None)) ->
                     yield Turn.READY
             break
         except (RuntimeError, MemoryError) as error:
-            smaller = denoiser.compute.with_smaller_images()
-            if not is_out_of_memory(error) or smaller is None:
-                raise
-            denoiser = replace(denoiser, compute=smaller)
+            denoiser = replace(denoiser, compute=denoiser.compute.with_smaller_images(error))
     yield Turn.READY
     return clean
 

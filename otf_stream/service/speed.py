@@ -99,10 +99,7 @@ class Speedometer:
             try:
                 return self._measure()
             except (RuntimeError, MemoryError) as error:
-                smaller = self._compute.with_smaller_images()
-                if not is_out_of_memory(error) or smaller is None:
-                    raise
-                self._compute = smaller
+                self._compute = self._compute.with_smaller_images(error)
 
     def _measure(self) -> Self:
         grid, device = self._source.grid(), self._compute.device

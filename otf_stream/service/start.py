@@ -7,13 +7,11 @@ card has to spare: it is taken there where restoring with it leaves enough of th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 from otf_stream.learn.checkpoints import Shipped, digest, network_to_deblur, shipped_network
 from otf_stream.learn.compute import Compute
 from otf_stream.learn.nafnet import NAFNet
 from otf_stream.service.budget import Schedule
-from otf_stream.service.costs import RestoringTime
 from otf_stream.service.memory import Lesson
 from otf_stream.service.settings import Settings
 from otf_stream.service.source import StackSource
@@ -60,13 +58,10 @@ def networks_to_start_from(
     if settings.weights or compute.device.type == "cpu":
         network = network_to_deblur(settings.weights)
         return start(network, denoising, digest(settings.weights), "from the pre-trained networks")
-    names: tuple[Shipped, ...] = ("deblur-large", "deblur")
-    for name in names:
-        chosen = start(shipped_network(name), denoising, digest(shipped=name), f"from the pre-trained network {name}")
-        if schedule.affords(partial(_restoring_time, chosen.speed, source)):
-            break
-    return chosen
 
+    def shipped(name: Shipped) -> Start:
+        return start(shipped_network(name), denoising, digest(shipped=name), f"from the pre-trained network {name}")
 
-def _restoring_time(speed: Speedometer, source: StackSource) -> RestoringTime:
-    return speed.measure().restoring_time(len(source.extent))
+    large = shipped("deblur-large")
+    affordable = schedule.affords(lambda: large.speed.measure().restoring_time(len(source.extent)))
+    return large if affordable else shipped("deblur")
