@@ -45,7 +45,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 10.0  # seconds between greetings that nobod
 _STALL = 3.0  # seconds without an acknowledgement before greeting again
 _PING = 1.0  # seconds of silence before a sign of life
 _GONE = 5.0  # seconds without an answer after which nobody counts as connected
-_ATTEMPTS = 5  # how often a plane may arrive with a bad checksum
+_ATTEMPTS = 5  # how often a plane may arrive altered before there is a pause
+_ALTERED = {ErrorCode.BAD_CHECKSUM, ErrorCode.BAD_SHAPE}  # on the way, since the camera's planes have the right shape
 
 
 class PublishError(RuntimeError):
@@ -307,7 +308,7 @@ class Delivery:
     def _trouble(self, error: Error) -> None:
         if error.fatal:
             self._fail(PublishError(f"{self._address} refuses the session: {error.message}", error.code))
-        elif error.code is ErrorCode.UNKNOWN_SESSION:
+        elif error.code in (ErrorCode.UNKNOWN_SESSION, ErrorCode.GARBLED):
             if self._welcomed:
                 self._greet_again(0.0)
         elif error.plane is None:
@@ -315,7 +316,11 @@ class Delivery:
             log.warning("%s takes no planes now: %s", self._address, error.message)
             self._greet_again(self._pause)
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)
-        elif error.code is ErrorCode.BAD_CHECKSUM and self._outbox.attempts(error.plane) < _ATTEMPTS:
+        elif error.code in _ALTERED and self._outbox.is_intact(error.plane):
+            if self._outbox.attempts(error.plane) % _ATTEMPTS == 0 and self._welcomed:
+                log.warning("plane %s was altered on its way %d times: the network is bad", error.plane, _ATTEMPTS)
+                self._greet_again(self._pause)
+                self._pause = min(2 * self._pause, _LONGEST_PAUSE)
             self._outbox.again(error.plane)
         else:
             self._give_up(PlaneFailure(error.plane, error.code, error.message))

@@ -16,7 +16,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -186,12 +186,7 @@ class Listener:
         """Answer one message, or keep its plane for the next group. Nothing that is sent may stop the listener."""
         message: Message | None = None
         try:
-            message = decode(frames[0].buffer)
-            wanted = 2 if isinstance(message, Plane) else 1
-            if len(frames) != wanted:
-                raise ProtocolError(
-                    ErrorCode.MALFORMED, f"a {message.type} message has {wanted} frames, but {len(frames)} came"
-                )
+            message = _decoded(frames)
             match message:
                 case Plane():
                     self._take(peer, message, frames[1].buffer)
@@ -376,6 +371,25 @@ def run_listener(
             ready.send(listener.address)
             ready.close()
         listener.run(stop)
+
+
+def _decoded(frames: Sequence[zmq.Frame]) -> Message:
+    """Return the message in ``frames``, which has as many of them as it should.
+
+    Raises
+    ------
+    ProtocolError
+        As `decode`; ``garbled`` if there are too few or too many frames.
+    """
+    message = decode(frames[0].buffer if frames else b"")
+    wanted = 2 if isinstance(message, Plane) else 1
+    if len(frames) != wanted:
+        raise ProtocolError(
+            ErrorCode.GARBLED,
+            f"a {message.type} message has {wanted} frames, but {len(frames)} came; greet again and send what was not "
+            "acknowledged",
+        )
+    return message
 
 
 def _stop_after(parent: BaseProcess, stop: threading.Event) -> None:

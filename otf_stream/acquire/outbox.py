@@ -194,7 +194,7 @@ class Outbox:
         if held.pixels is None:
             assert held.file is not None  # noqa: S101 (pixels are in memory, in a file, or both)
             try:
-                pixels = self._read(held.file)
+                pixels = self._read(held.file, held.checksum())
             except OSError as error:
                 raise LostPlaneError(held.index, error) from error
             with self.changed:
@@ -234,6 +234,11 @@ class Outbox:
         """How often a plane in flight went out."""
         held = self._in_flight.get(index)
         return held.attempts if held else 0
+
+    def is_intact(self, index: PlaneIndex) -> bool:
+        """Whether a plane is here as it was put in; so is one that has left."""
+        held = self._in_flight.get(index)
+        return held is None or held.pixels is None or zlib.crc32(held.pixels) == held.checksum()
 
     def on_the_way(self) -> list[PlaneIndex]:
         """Return the index of every plane in flight."""
@@ -306,11 +311,13 @@ class Outbox:
         if done and pixels is not None:
             self._blanks.give(pixels, self._memory - self._bytes)
 
-    def _read(self, file: Path) -> memoryview:
+    def _read(self, file: Path, crc: int) -> memoryview:
         pixels = self._blanks.take()
         with file.open("rb", buffering=0) as opened:
             if opened.readinto(pixels) != len(pixels):
                 raise OSError("it was cut short")
+        if zlib.crc32(pixels) != crc:
+            raise OSError("it was altered")
         return pixels
 
     def _write(self, held: HeldPlane) -> None:

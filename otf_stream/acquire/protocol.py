@@ -1,15 +1,17 @@
 """The messages of the wire protocol, and nothing else: no sockets, no threads, no files.
 
-A message is one msgpack map (the header frame), and for a plane one more frame with its raw pixels, which this
-module never touches: they go from the camera's memory to the disk without being parsed. Everything that comes
-over the wire is checked here, once, against a frozen and bounded description, so that no other code
-meets a surprising type. `decode` raises `ProtocolError` on whatever it is given, and nothing else.
+A message is one msgpack map and its checksum (the header frame), and for a plane one more frame with its raw pixels,
+which this module never touches: they go from the camera's memory to the disk without being parsed. The header has a
+checksum because a bit that flips in it would put a plane elsewhere. Everything that comes over the wire is checked
+here, once, against a frozen and bounded description, so that no other code meets a surprising type. `decode` raises
+`ProtocolError` on whatever it is given, and nothing else.
 
 The messages are described for other languages in ``docs/protocol.md``.
 """
 
 from __future__ import annotations
 
+import zlib
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
@@ -18,13 +20,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from otf_stream.acquisition import Acquisition, PlaneIndex
 
-VERSION = 1
+VERSION = 2
 MAX_HEADER_BYTES = 1 << 20
 MAX_ITEMS = 20_000
 """The longest list that a header may hold."""
 MAX_RUNS = 10_000
 MAX_MISSING = 1_000
 MAX_TEXT = 2_000
+_CHECKSUM_BYTES = 4
 
 
 class ErrorCode(StrEnum):
@@ -32,6 +35,7 @@ class ErrorCode(StrEnum):
 
     UNSUPPORTED_VERSION = "unsupported-version"
     MALFORMED = "malformed"
+    GARBLED = "garbled"
     UNKNOWN_SESSION = "unknown-session"
     SESSION_MISMATCH = "session-mismatch"
     SESSION_CLOSED = "session-closed"
@@ -205,7 +209,8 @@ def encode(message: Message) -> bytes:
     ProtocolError
         If it is longer than a listener takes (``too-large``): an acquisition with too many channel names.
     """
-    header: bytes = msgpack.packb({"v": VERSION, **message.model_dump(mode="json", exclude_none=True)})
+    packed: bytes = msgpack.packb({"v": VERSION, **message.model_dump(mode="json", exclude_none=True)})
+    header = packed + _checksum(packed)
     if len(header) > MAX_HEADER_BYTES:
         raise _too_long(len(header))
     return header
@@ -217,32 +222,23 @@ def decode(header: bytes | memoryview) -> Message:
     Raises
     ------
     ProtocolError
-        ``too-large``, ``malformed`` or ``unsupported-version``; no other exception, whatever the bytes.
+        ``garbled``, ``too-large``, ``malformed`` or ``unsupported-version``; no other exception, whatever the bytes.
     """
+    header = memoryview(header)
+    packed, checksum = header[:-_CHECKSUM_BYTES], header[-_CHECKSUM_BYTES:]
+    if _checksum(packed) != checksum:
+        if _is_unsigned(header):
+            _check_version(_unpacked(header))
+        raise ProtocolError(
+            ErrorCode.GARBLED,
+            f"the header frame of {len(header)} bytes does not end in its checksum: what came is not what was sent; "
+            "greet again and send what was not acknowledged",
+        )
     if len(header) > MAX_HEADER_BYTES:
         raise _too_long(len(header))
-    try:
-        # Limits for msgpack too, which would otherwise reserve what a few bytes merely announce.
-        fields = msgpack.unpackb(
-            header, use_list=False, max_array_len=MAX_ITEMS, max_map_len=100, max_bin_len=0, max_ext_len=0
-        )
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
-        raise ProtocolError(
-            ErrorCode.MALFORMED,
-            f"the header frame of {len(header)} bytes is not msgpack within the limits ({_shorten(str(error), 200)}); "
-            f"send one map with string keys and no list longer than {MAX_ITEMS}",
-        ) from None
-    if not isinstance(fields, dict):
-        raise ProtocolError(
-            ErrorCode.MALFORMED, f"the header frame holds a {type(fields).__name__}; send a map with 'v' and 'type'"
-        )
-    version = fields.pop("v", None)
-    if type(version) is not int or version != VERSION:
-        raise ProtocolError(
-            ErrorCode.UNSUPPORTED_VERSION,
-            f"the message has protocol version {_shorten(repr(version), 50)}, but only version {VERSION} is understood "
-            "here; install the same version of otf_stream on both machines",
-        )
+    fields = _unpacked(packed)
+    _check_version(fields)
+    del fields["v"]
     kind = fields.get("type")
     model = _TYPES.get(kind) if isinstance(kind, str) else None
     if model is None:
@@ -265,6 +261,47 @@ def error_message(error: ProtocolError, *, session: str | None = None, plane: Pl
         session=session,
         plane=plane,
     )
+
+
+def _checksum(packed: bytes | memoryview) -> bytes:
+    return zlib.crc32(packed).to_bytes(_CHECKSUM_BYTES, "little")
+
+
+def _unpacked(packed: memoryview) -> dict[Any, Any]:
+    try:
+        # Limits for msgpack too, which would otherwise reserve what a few bytes merely announce.
+        fields = msgpack.unpackb(
+            packed, use_list=False, max_array_len=MAX_ITEMS, max_map_len=100, max_bin_len=0, max_ext_len=0
+        )
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise ProtocolError(
+            ErrorCode.MALFORMED,
+            f"the header frame of {len(packed)} bytes is not msgpack within the limits ({_shorten(str(error), 200)}); "
+            f"send one map with string keys and no list longer than {MAX_ITEMS}",
+        ) from None
+    if not isinstance(fields, dict):
+        raise ProtocolError(
+            ErrorCode.MALFORMED, f"the header frame holds a {type(fields).__name__}; send a map with 'v' and 'type'"
+        )
+    return fields
+
+
+def _is_unsigned(header: memoryview) -> bool:
+    """Whether this is a whole map without a checksum, as senders of version 1 send: they are told, not asked again."""
+    try:
+        return len(header) <= MAX_HEADER_BYTES and _unpacked(header).get("v") is not None
+    except ProtocolError:
+        return False
+
+
+def _check_version(fields: dict[Any, Any]) -> None:
+    version = fields.get("v")
+    if type(version) is not int or version != VERSION:
+        raise ProtocolError(
+            ErrorCode.UNSUPPORTED_VERSION,
+            f"the message has protocol version {_shorten(repr(version), 50)}, but only version {VERSION} is understood "
+            "here; install the same version of otf_stream on both machines",
+        )
 
 
 def _too_long(size: int) -> ProtocolError:

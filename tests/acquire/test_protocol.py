@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import struct
+import zlib
 from contextlib import suppress
 from pathlib import Path
 
@@ -89,7 +90,17 @@ values = st.recursive(
 )
 
 SESSION = "0123456789abcdef0123456789abcdef"
-PLANE = {"v": 1, "type": "plane", "session": SESSION, "t": 0, "c": 0, "z": 0, "crc": 0}
+PLANE = {"v": 2, "type": "plane", "session": SESSION, "t": 0, "c": 0, "z": 0, "crc": 0}
+
+
+def sealed(packed: bytes) -> bytes:
+    """A header frame whose checksum is right, whatever is in it."""
+    return packed + zlib.crc32(packed).to_bytes(4, "little")
+
+
+def fields_of(message: Message) -> dict[str, object]:
+    fields: dict[str, object] = msgpack.unpackb(encode(message)[:-4])
+    return fields
 
 
 @given(messages)
@@ -109,15 +120,26 @@ def test_mutations_are_messages_or_errors_of_the_protocol(message: Message, data
     for _ in range(data.draw(st.integers(1, 3))):
         header[data.draw(st.integers(0, len(header) - 1))] = data.draw(st.integers(0, 255))
     del header[data.draw(st.integers(1, len(header))) :]
-    with suppress(ProtocolError):
+    for frame in (bytes(header), sealed(bytes(header))):
+        with suppress(ProtocolError):
+            decode(frame)
+
+
+@given(messages, st.data())
+def test_a_header_that_was_altered_on_its_way_is_never_taken_for_another(message: Message, data: st.DataObject) -> None:
+    header = bytearray(encode(message))
+    place = data.draw(st.integers(0, len(header) - 1))
+    header[place] ^= data.draw(st.integers(1, 255))
+    with pytest.raises(ProtocolError) as caught:
         decode(bytes(header))
+    assert caught.value.code is ErrorCode.GARBLED
+    assert not caught.value.fatal
 
 
 @given(messages, st.dictionaries(st.sampled_from(["session", "t", "z", "acquisition", "code", "x"]), values))
 def test_wrong_fields_are_errors_of_the_protocol(message: Message, wrong: dict[str, object]) -> None:
-    fields = msgpack.unpackb(encode(message)) | wrong
     with suppress(ProtocolError):
-        decode(msgpack.packb(fields))
+        decode(sealed(msgpack.packb(fields_of(message) | wrong)))
 
 
 @given(st.sampled_from(ErrorCode), texts, st.integers(0, 3000))
@@ -135,13 +157,13 @@ def test_every_error_can_be_answered(code: ErrorCode, text: str, times: int) -> 
         (b"\xdf\xff\xff\xff\xff", "malformed", "map"),
         (b"\xc6\xff\xff\xff\xff", "malformed", "map"),
         (b"\xc1", "malformed", "map"),
-        (bytes(MAX_HEADER_BYTES + 1), "too-large", str(MAX_HEADER_BYTES)),
+        (bytes(MAX_HEADER_BYTES), "too-large", str(MAX_HEADER_BYTES)),
         (msgpack.packb([1, 2]), "malformed", "map"),
         (msgpack.packb({1: 2}), "malformed", "string keys"),
         (msgpack.packb({"type": "ping", "session": SESSION}), "unsupported-version", "None"),
-        (msgpack.packb(PLANE | {"v": 2}), "unsupported-version", "version 2"),
+        (msgpack.packb(PLANE | {"v": 3}), "unsupported-version", "version 3"),
         (msgpack.packb(PLANE | {"v": True}), "unsupported-version", "True"),
-        (msgpack.packb(PLANE | {"v": "1" * 10_000}), "unsupported-version", "version 1"),
+        (msgpack.packb(PLANE | {"v": "1" * 10_000}), "unsupported-version", "version 2"),
         (msgpack.packb(PLANE | {"type": "pickle"}), "malformed", "'pickle'"),
         (msgpack.packb(PLANE | {"type": ["plane"]}), "malformed", "hello, plane"),
         (msgpack.packb(PLANE | {"session": SESSION + "\n"}), "malformed", "session"),
@@ -156,17 +178,30 @@ def test_every_error_can_be_answered(code: ErrorCode, text: str, times: int) -> 
 )
 def test_what_is_wrong_is_named(header: bytes, code: str, says: str) -> None:
     with pytest.raises(ProtocolError, match=re.escape(says)) as caught:
-        decode(header)
+        decode(sealed(header))
     assert caught.value.code == code
     assert caught.value.fatal
 
 
+@pytest.mark.parametrize("frame", [b"", b"\0", bytes(MAX_HEADER_BYTES + 1)], ids=len)
+def test_what_does_not_end_in_its_checksum_is_garbled_however_long(frame: bytes) -> None:
+    with pytest.raises(ProtocolError, match=f"{len(frame)} bytes") as caught:
+        decode(frame)
+    assert (caught.value.code, caught.value.fatal) == (ErrorCode.GARBLED, False)
+
+
+def test_a_sender_of_version_1_which_had_no_checksum_is_told_so() -> None:
+    with pytest.raises(ProtocolError, match="protocol version 1") as caught:
+        decode(msgpack.packb(PLANE | {"v": 1}))
+    assert caught.value.code is ErrorCode.UNSUPPORTED_VERSION
+
+
 @pytest.mark.parametrize("name", ["../cells", "/etc/cells", "a/b", "a\\b", "", ".hidden", "x" * 101, "a\n", "a\0"])
 def test_names_that_lead_elsewhere_are_refused(name: str, acquisition: Acquisition) -> None:
-    fields = msgpack.unpackb(encode(Hello(session=SESSION, acquisition=acquisition)))
-    fields["acquisition"]["name"] = name
+    hello = fields_of(Hello(session=SESSION, acquisition=acquisition))
+    announced = {**acquisition.model_dump(mode="json"), "name": name}
     with pytest.raises(ProtocolError, match=r"acquisition\.name"):
-        decode(msgpack.packb(fields))
+        decode(sealed(msgpack.packb(hello | {"acquisition": announced})))
 
 
 def test_a_greeting_too_long_for_the_wire_is_not_sent(acquisition: Acquisition) -> None:
