@@ -195,6 +195,12 @@ class Acquisition(_Frozen):
         times = [len(range(0, sizes.t, n)) for n in self.every or (1,) * sizes.c]
         return sum(n * len(self.planes_of(c)) for c, n in enumerate(times))
 
+    @property
+    def planned_stacks(self) -> int:
+        """How many stacks are announced; so far, if it grows."""
+        channels = [c for c in range(self.sizes.c) if len(self.planes_of(c)) > 1]
+        return sum(len(range(0, self.sizes.t, self.every[c] if self.every else 1)) for c in channels)
+
     def stacks(self) -> list[StackIndex]:
         """Every stack of the acquisition, in order of time; a channel of single planes has none."""
         channels = [c for c in range(self.sizes.c) if len(self.planes_of(c)) > 1]

@@ -3,15 +3,18 @@
 A plane goes through two steps. Several threads check and *stage* planes, each writing one and waiting until the disk
 has it; so the disk always has something to do. One thread *commits* whatever is staged at the moment in one
 group: the folders and the journal. While it waits for the disk the next group gathers, so that groups are as
-large as the disk is slow, and a lone plane waits for nobody.
+large as the disk is slow, and a lone plane waits for nobody. Where planes need not survive a power cut at once, nobody
+waits: that thread lets the disk catch up at intervals.
 
 Nothing is copied: the memory that ZeroMQ received a plane into is what is written, and is free as soon as it is.
 """
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
+import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -20,7 +23,10 @@ from dataclasses import dataclass
 from otf_stream.acquire.open_session import check_pixels
 from otf_stream.acquire.protocol import Plane
 from otf_stream.acquisition import PlaneIndex
+from otf_stream.config import Sync
 from otf_stream.store.session import SessionStore
+
+log = logging.getLogger(__name__)
 
 _WRITERS = 8  # planes that are written at once: each mostly waits, for the disk or for its turn on a busy processor
 
@@ -54,6 +60,11 @@ class Landing:
     ----------
     memory
         Bytes of pixels from which on it is `full`.
+    sync
+        ``group``: planes that are staged at the same moment are committed together. ``plane``: each by itself.
+        ``interval``: as ``group``, in stores that defer the waiting for the disk.
+    interval
+        Seconds between two waits for the disk, with the latter.
 
     Attributes
     ----------
@@ -61,8 +72,10 @@ class Landing:
         A socket that can be read from when planes have landed; `landed` empties it.
     """
 
-    def __init__(self, memory: int) -> None:
+    def __init__(self, memory: int, *, sync: Sync = "group", interval: float = 1.0) -> None:
         self._memory = memory
+        self._sync, self._interval = sync, interval
+        self._unsettled: dict[SessionStore, None] = {}  # in the order in which they come
         self._bytes = 0
         self._under_way: set[tuple[str, PlaneIndex]] = set()
         self._staged: list[Landed] = []
@@ -141,15 +154,27 @@ class Landing:
             self._tell([plane])
 
     def _commit_all(self) -> None:
+        settled = time.monotonic()
         while True:
+            pause = max(settled + self._interval - time.monotonic(), 0) if self._unsettled else None
             with self._changed:
-                self._changed.wait_for(lambda: self._staged or self._closing)
+                self._changed.wait_for(lambda: self._staged or self._closing, pause)
                 staged, self._staged = self._staged, []
-            if not staged:
+            if staged:
+                for store in dict.fromkeys(plane.store for plane in staged):
+                    planes = [plane for plane in staged if plane.store is store]
+                    for group in [[plane] for plane in planes] if self._sync == "plane" else [planes]:
+                        _commit(store, group)
+                        self._tell(group)
+                    if self._sync == "interval":
+                        self._unsettled[store] = None
+            elif self._closing:
                 return
-            for store in dict.fromkeys(plane.store for plane in staged):
-                _commit(store, [plane for plane in staged if plane.store is store])
-            self._tell(staged)
+            if self._unsettled and time.monotonic() - settled >= self._interval:
+                for store in self._unsettled:
+                    _flush(store)
+                self._unsettled.clear()
+                settled = time.monotonic()
 
     def _tell(self, planes: Iterable[Landed]) -> None:
         with self._changed:
@@ -165,3 +190,10 @@ def _commit(store: SessionStore, planes: list[Landed]) -> None:
     except Exception as error:
         for plane in planes:
             plane.error = error
+
+
+def _flush(store: SessionStore) -> None:
+    try:
+        store.flush()
+    except Exception as error:  # the store keeps account of what has not been waited for
+        log.error("cannot synchronise %s: %s", store.path.name, error)

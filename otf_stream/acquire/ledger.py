@@ -11,6 +11,8 @@ import numpy as np
 
 from otf_stream.acquisition import Acquisition, PlaneIndex
 
+_BLOCK = 1 << 16
+
 
 class Ledger:
     """The planes of one acquisition that are there.
@@ -41,6 +43,12 @@ class Ledger:
             self._crc[plane] = crc
             self.count += 1
 
+    def forget(self, plane: PlaneIndex) -> None:
+        """Note that ``plane`` is not there after all."""
+        if self.crc(plane) is not None:
+            self._there[plane] = False
+            self.count -= 1
+
     def crc(self, plane: PlaneIndex) -> int | None:
         """CRC-32 of ``plane``; None if it is not there."""
         inside = all(i < n for i, n in zip(plane, self._there.shape, strict=True))
@@ -55,7 +63,9 @@ class Ledger:
 
     def missing(self, limit: int) -> list[PlaneIndex]:
         """List the first planes, at most ``limit``, that were to come and are not there."""
-        return [(t, c, z) for t, c, z in np.argwhere(self._planned() & ~self._there)[:limit].tolist()]
+        missing = self._planned() & ~self._there
+        places = np.unravel_index(_first(missing.ravel(), limit), missing.shape)
+        return [(t, c, z) for t, c, z in np.transpose(places).tolist()]
 
     def _planned(self) -> np.ndarray:
         """Which planes were to come, ``(t, c, z)``."""
@@ -87,3 +97,14 @@ class Ledger:
         if tuple(lengths) != self._there.shape:
             more = [(0, new - n) for new, n in zip(lengths, self._there.shape, strict=True)]
             self._there, self._crc = np.pad(self._there, more), np.pad(self._crc, more)
+
+
+def _first(flags: np.ndarray, limit: int) -> np.ndarray:
+    """Where the first ``limit`` flags are set, looked for block by block: there may be millions, of which few count."""
+    found, count = [np.empty(0, np.intp)], 0
+    for start in range(0, flags.size, _BLOCK):
+        found.append(np.flatnonzero(flags[start : start + _BLOCK]) + start)
+        count += found[-1].size
+        if count >= limit:
+            break
+    return np.concatenate(found)[:limit]

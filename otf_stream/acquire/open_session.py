@@ -10,11 +10,12 @@ import logging
 import sqlite3
 import time
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from otf_stream.acquire.ledger import Ledger
 from otf_stream.acquire.protocol import ErrorCode, Plane, ProtocolError
-from otf_stream.acquisition import Acquisition, PlaneIndex
+from otf_stream.acquisition import MAX_PLANES, Acquisition, PlaneIndex
 from otf_stream.store.session import SessionStore
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,8 @@ class OpenSession:
         Whether planes were turned away since the greeting, because the disk was full or failed.
     told
         Who was told so, and has not greeted since.
+    max_planes
+        The most planes that it may grow to.
     received
         Plane messages that came since it was opened here, resent ones and duplicates included.
     """
@@ -55,6 +58,7 @@ class OpenSession:
     heard: float = field(default_factory=time.monotonic)
     held: bool = False
     told: set[bytes] = field(default_factory=set)
+    max_planes: int = MAX_PLANES
     received: int = 0
     noted: int = 0
 
@@ -82,6 +86,12 @@ class OpenSession:
         acquisition = self.acquisition
         if not acquisition.admits(message.index):
             raise ProtocolError(ErrorCode.OUT_OF_RANGE, acquisition.outside(message.index))
+        if not acquisition.holds(message.index) and acquisition.extended(message.index).sizes.planes > self.max_planes:
+            raise ProtocolError(
+                ErrorCode.OUT_OF_RANGE,
+                f"with plane {message.index} the acquisition would have more than the {self.max_planes} planes that "
+                "this listener takes; split it into several",
+            )
         if pixels.nbytes != acquisition.plane_bytes:
             raise ProtocolError(
                 ErrorCode.BAD_SHAPE,
@@ -121,6 +131,15 @@ class OpenSession:
             missing=missing,
             **detail,
         )
+
+    def lose(self, planes: Sequence[PlaneIndex]) -> None:
+        """Take planes out that are not on disk as they came; they are taken if they come again."""
+        log.error("%d planes of %s are damaged on the disk, the first of them %s: they count as missing",
+                  len(planes), self.store.path.name, planes[0])  # fmt: skip
+        self.store.journal.forget_planes(planes)
+        for plane in planes:
+            self.ledger.forget(plane)
+        self.note("damaged", planes=[list(plane) for plane in planes[:_MAX_NOTED]], count=len(planes))
 
     def reopen(self) -> None:
         """Expect planes again: the sender that had fallen silent is back."""

@@ -15,13 +15,13 @@ import itertools
 import logging
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from otf_stream.acquire.ledger import Ledger
 from otf_stream.acquire.open_session import SILENCE, OpenSession
 from otf_stream.acquire.protocol import ErrorCode, Hello, ProtocolError
-from otf_stream.acquisition import MAX_PLANES, Acquisition
+from otf_stream.acquisition import Acquisition, PlaneIndex
 from otf_stream.store.journal import Journal, JournalError, journal_path
 from otf_stream.store.session import SUFFIX, SessionStore, find_sessions
 
@@ -39,14 +39,24 @@ class Sessions:
         The most sessions to have open.
     max_plane_bytes
         The largest plane to take.
+    max_planes
+        The most planes of a session.
+    deferred
+        Whether stores defer the waiting for the disk.
     """
 
-    def __init__(self, data_folder: Path, *, max_sessions: int, max_plane_bytes: int) -> None:
+    def __init__(
+        self, data_folder: Path, *, max_sessions: int, max_plane_bytes: int, max_planes: int, deferred: bool = False
+    ) -> None:
         self._folder = data_folder.resolve()
         self._max_sessions = max_sessions
         self._max_plane_bytes = max_plane_bytes
+        self._max_planes = max_planes
+        self._deferred = deferred
         self._open: dict[str, OpenSession] = {}
         self._paths: dict[str, Path] = {}
+        self.unfinished: list[Path] = []
+        """Stores of sessions from before the start that have planes of which no restored volume was made."""
         for path in find_sessions(self._folder):
             self._adopt(path)
 
@@ -106,6 +116,14 @@ class Sessions:
         found.heard = time.monotonic()
         return found
 
+    def lose(self, session: str, planes: Sequence[PlaneIndex]) -> None:
+        """Take planes that turned out to be damaged out of a session."""
+        open_before = session in self._open
+        if (found := self._open.get(session) or self._reopen(session)) is not None:
+            found.lose(planes)
+            if not open_before and found.closed is not None:
+                self.release(found)
+
     def silent(self, seconds: float) -> Iterable[OpenSession]:
         """Return the open sessions whose senders were not heard for so long."""
         limit = time.monotonic() - seconds
@@ -126,6 +144,8 @@ class Sessions:
         try:
             journal = Journal.open(journal_path(path))
             self._paths[journal.session], closed = path, journal.closed
+            if closed is None or journal.pending():
+                self.unfinished.append(path)
             journal.close()
             if closed is None:
                 # Counts as heard now: if its sender never comes back, silence closes it.
@@ -140,10 +160,10 @@ class Sessions:
                 f"planes of {acquisition.plane_bytes} bytes are larger than the {self._max_plane_bytes} that this "
                 "listener takes; crop or bin the camera",
             )
-        if acquisition.sizes.planes > MAX_PLANES:
+        if acquisition.sizes.planes > self._max_planes:
             raise ProtocolError(
                 ErrorCode.TOO_LARGE,
-                f"{acquisition.sizes.planes} planes are more than the {MAX_PLANES} of one session; "
+                f"{acquisition.sizes.planes} planes are more than the {self._max_planes} of one session; "
                 "split the acquisition into several",
             )
 
@@ -152,7 +172,7 @@ class Sessions:
         if path is None:
             return None
         try:
-            store = SessionStore.open(path)
+            store = SessionStore.open(path, deferred=self._deferred)
         except FileNotFoundError:  # Deleted or moved away while the listener ran.
             del self._paths[session]
             return None
@@ -161,7 +181,7 @@ class Sessions:
         ledger = Ledger(store.acquisition)
         for plane, crc in store.journal.durable().items():
             ledger.record(plane, crc)
-        self._open[session] = OpenSession(store, ledger, store.journal.closed)
+        self._open[session] = OpenSession(store, ledger, store.journal.closed, max_planes=self._max_planes)
         return self._open[session]
 
     def _create(self, hello: Hello) -> OpenSession:
@@ -177,10 +197,10 @@ class Sessions:
             if path.resolve() != path:  # A link to somewhere else is a name that is taken.
                 continue
             try:
-                store = SessionStore.create(path, hello.acquisition, session=hello.session)
+                store = SessionStore.create(path, hello.acquisition, session=hello.session, deferred=self._deferred)
                 break
             except (FileExistsError, JournalError):
                 continue
         self._paths[hello.session] = path
-        self._open[hello.session] = OpenSession(store, Ledger(hello.acquisition), None)
+        self._open[hello.session] = OpenSession(store, Ledger(hello.acquisition), None, max_planes=self._max_planes)
         return self._open[hello.session]

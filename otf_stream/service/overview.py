@@ -6,7 +6,6 @@ Nothing is pushed: whoever wants to know reads, as often as they like, and nobod
 from __future__ import annotations
 
 import sqlite3
-from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,15 +58,14 @@ def overview(data: Path) -> list[SessionOverview]:
 def _session(path: Path) -> SessionOverview:
     journal = Journal.open(journal_path(path))
     try:
-        stacks = journal.stacks()
-        stages = [str(event.detail["stage"]) for event in journal.events() if event.kind == "stage"]
+        stage = journal.latest("stage")
         return SessionOverview(
             store=path,
             expected=journal.acquisition.planned,
             durable=journal.count(),
             closed=journal.closed,
-            states=dict(Counter(journal.state(stack) for stack in stacks)),
-            stage=stages[-1] if stages else "",
+            states=journal.states(),
+            stage=str(stage.detail["stage"]) if stage else "",
         )
     finally:
         journal.close()

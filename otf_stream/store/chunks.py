@@ -1,18 +1,19 @@
 """Chunk files of planes: whole and synchronised before they get their names, so that a crash leaves no torn plane.
 
-In two steps, because they want to be done differently: many chunks are *staged* at once, each by a thread of its own,
-which keeps the disk busy; and as many as are ready are *revealed* together, which costs hardly more than one.
+In steps, because they want to be done differently: many chunks are *staged* at once, each by a thread of its own, which
+keeps the disk busy; and as many as are ready are *revealed* together, which costs hardly more than one. Whoever would
+rather be fast than safe from power cuts stages and reveals without waiting for the disk, and *settles* later.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
 from otf_stream.acquisition import PlaneIndex
-from otf_stream.store.disk import fsync_folder
+from otf_stream.store.disk import fsync_file, fsync_folder
 
 _FOLDERS = 6  # of a chunk, up to the array's
 
@@ -26,8 +27,8 @@ def chunk_file(path: Path, plane: PlaneIndex) -> Path:
     return path / "raw" / "0" / "c" / str(t) / str(c) / str(z) / "0" / "0"
 
 
-def stage_chunk(chunk: Path, content: memoryview) -> None:
-    """Write ``content`` under the temporary name of ``chunk`` and wait until the disk has it.
+def stage_chunk(chunk: Path, content: memoryview, *, wait: bool = True) -> None:
+    """Write ``content`` under the temporary name of ``chunk``, and ``wait`` until the disk has it.
 
     Raises
     ------
@@ -37,7 +38,7 @@ def stage_chunk(chunk: Path, content: memoryview) -> None:
     chunk.parent.mkdir(parents=True, exist_ok=True)
     partial = _partial(chunk)
     try:
-        write_file(partial, content)
+        write_file(partial, content, wait=wait)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
@@ -49,14 +50,15 @@ def drop_chunks(chunks: Iterable[Path]) -> None:
         _partial(chunk).unlink(missing_ok=True)
 
 
-def write_file(path: Path, content: memoryview) -> None:
-    """Write a file and wait until the disk has its content; its name, only `fsync_folder` makes durable."""
+def write_file(path: Path, content: memoryview, *, wait: bool = True) -> None:
+    """Write a file, and ``wait`` until the disk has its content; its name, only `fsync_folder` makes durable."""
     with path.open("wb", buffering=0) as file:
         rest = content.cast("B")
         # One write may take less than all: Linux stops at 2 GiB, and a full disk at what still fits.
         while rest:
             rest = rest[file.write(rest) :]
-        os.fsync(file.fileno())
+        if wait:
+            os.fsync(file.fileno())
 
 
 class Revealing:
@@ -73,18 +75,34 @@ class Revealing:
         # Folders whose own name is on disk. Not those that merely exist: an attempt that failed may have made them.
         self._named: set[Path] = set()
 
-    def reveal(self, chunks: Iterable[Path]) -> None:
-        """Give staged chunks their names; all are on disk when this returns.
+    def reveal(self, chunks: Sequence[Path], *, wait: bool = True) -> None:
+        """Give staged chunks their names, and ``wait`` until the disk has these.
 
         Raises
         ------
         OSError
             If the disk fails. Some chunks may have their names then, and no chunk is torn.
         """
+        for chunk in chunks:
+            _partial(chunk).replace(chunk)
+        if wait:
+            self._name(chunks)
+
+    def settle(self, chunks: Sequence[Path]) -> None:
+        """Wait until the disk has chunks, and their names, that were staged and revealed without waiting for it.
+
+        Raises
+        ------
+        OSError
+            If the disk fails.
+        """
+        list(self._threads.map(fsync_file, chunks))
+        self._name(chunks)
+
+    def _name(self, chunks: Iterable[Path]) -> None:
         folders: set[Path] = set()
         stacks: set[Path] = set()
         for chunk in chunks:
-            _partial(chunk).replace(chunk)
             _, _, stack, *above = chunk.parents[:_FOLDERS]
             folders.update(chunk.parents[:3])
             if stack not in self._named:

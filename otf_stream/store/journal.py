@@ -20,13 +20,15 @@ import os
 import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from otf_stream.acquisition import Acquisition, PlaneIndex, StackIndex
+from otf_stream.store.disk import fsync_file
 
 StackState = Literal["arriving", "arrived", "restoring", "restored", "failed"]
 
@@ -138,8 +140,17 @@ class Journal:
         return cls.open(path)
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: Path, *, patience: float = BUSY_TIMEOUT_S, deferred: bool = False) -> Self:
         """Open the journal at ``path``.
+
+        Parameters
+        ----------
+        path
+            The file.
+        patience
+            Seconds to wait, each time, for another process that is writing it.
+        deferred
+            Let what is written survive power cuts only from the next `flush` on.
 
         Raises
         ------
@@ -150,7 +161,7 @@ class Journal:
         """
         if not path.is_file():
             raise FileNotFoundError(errno.ENOENT, "there is no journal", str(path))
-        connection = _connect(path)
+        connection = _connect(path, patience)
         try:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version > SCHEMA_VERSION:
@@ -162,7 +173,7 @@ class Journal:
                 raise JournalError(f"{path} is no journal of a session")
             if version == 1:  # did not know when planes were exposed
                 connection.executescript("ALTER TABLE planes ADD COLUMN taken REAL; PRAGMA user_version = 2;")
-            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute(f"PRAGMA synchronous = {'NORMAL' if deferred else 'FULL'}")
             return cls(path, connection)
         except sqlite3.DatabaseError as error:
             connection.close()
@@ -170,6 +181,12 @@ class Journal:
         except BaseException:
             connection.close()
             raise
+
+    def flush(self) -> None:
+        """Wait until what was written is on disk."""
+        # Of SQLite's files this is the one on which nobody holds locks: closing another one would release them.
+        with suppress(FileNotFoundError):  # All of it is in the main file.
+            fsync_file(self.path.with_name(self.path.name + "-wal"))
 
     def close(self) -> None:
         """Close the file; twice is fine."""
@@ -230,6 +247,19 @@ class Journal:
                 "DELETE FROM stacks WHERE (t, c) = (?, ?) AND state IN ('restored', 'failed')", sorted(new)
             )
 
+    def unfinished_planes(self) -> list[tuple[PlaneIndex, int]]:
+        """Every durable plane of which no restored volume was made, with its CRC-32."""
+        rows = self._rows(
+            "SELECT t, c, z, crc FROM planes WHERE NOT EXISTS "
+            "(SELECT 1 FROM stacks WHERE (t, c) = (planes.t, planes.c) AND state IN ('restored', 'failed'))"
+        )
+        return [((t, c, z), crc) for t, c, z, crc in rows]
+
+    def forget_planes(self, planes: Sequence[PlaneIndex]) -> None:
+        """Take ``planes`` out: they turned out not to be on disk. Stacks of them that were restored stay so."""
+        with self._transaction() as connection:
+            connection.executemany("DELETE FROM planes WHERE (t, c, z) = (?, ?, ?)", planes)
+
     def extend(self, acquisition: Acquisition) -> None:
         """Record that a growing acquisition has grown."""
         with self._transaction() as connection:
@@ -254,6 +284,43 @@ class Journal:
             return self.acquisition.stacks()
         rows = self._rows("SELECT t, c FROM planes GROUP BY t, c HAVING count(*) > 1 ORDER BY t, c")
         return [(t, c) for t, c in rows]
+
+    def begun(self) -> list[StackIndex]:
+        """Every stack that has a plane, in order of time; of a growing acquisition, those that have two or more."""
+        acquisition = self.acquisition
+        if acquisition.growing:
+            return self.stacks()
+        # From one stack straight to the next: there may be millions of planes.
+        rows = self._rows(
+            """
+            WITH RECURSIVE seen (t, c) AS (
+                SELECT * FROM (SELECT t, c FROM planes ORDER BY t, c LIMIT 1)
+                UNION ALL SELECT
+                    coalesce((SELECT t FROM planes WHERE t = seen.t AND c > seen.c LIMIT 1),
+                             (SELECT min(t) FROM planes WHERE t > seen.t)),
+                    coalesce((SELECT min(c) FROM planes WHERE t = seen.t AND c > seen.c),
+                             (SELECT c FROM planes WHERE t > seen.t ORDER BY t, c LIMIT 1))
+                FROM seen WHERE seen.t IS NOT NULL
+            ) SELECT t, c FROM seen WHERE t IS NOT NULL
+            """
+        )
+        return [(t, c) for t, c in rows if len(acquisition.planes_of(c)) > 1 and acquisition.plans((t, c))]
+
+    def pending(self) -> list[StackIndex]:
+        """Every stack that has a plane and is neither restored nor given up, in order of time."""
+        done = set(self._rows("SELECT t, c FROM stacks WHERE state IN ('restored', 'failed')"))
+        return [stack for stack in self.begun() if stack not in done]
+
+    def states(self) -> dict[str, int]:
+        """How many stacks are in which state, as `state` tells it of each."""
+        counts: Counter[str] = Counter()
+        begun = self.begun()
+        stored = {(t, c): state for t, c, state in self._rows("SELECT t, c, state FROM stacks")}
+        for stack in begun:
+            counts[stored.get(stack) or self.state(stack)] += 1
+        empty = (len(begun) if self.acquisition.growing else self.acquisition.planned_stacks) - len(begun)
+        counts["failed" if self.closed is not None else "arriving"] += empty
+        return {state: count for state, count in counts.items() if count}
 
     def planes_of(self, stack: StackIndex) -> list[int]:
         """List the z indices of the durable planes of ``stack``, sorted."""
@@ -294,7 +361,8 @@ class Journal:
     def state(self, stack: StackIndex) -> StackState:
         """Tell what becomes of ``stack``: the state last set, until then what its planes say.
 
-        *arriving* turns into *arrived* by itself, with the last plane or when the arrivals are closed.
+        *arriving* turns into *arrived* by itself, with the last plane or when the arrivals are closed; if no plane has
+        come by then, into *failed*.
         """
         # One query, one consistent look at all three tables.
         ((stored, closed, planes),) = self._rows(
@@ -303,6 +371,8 @@ class Journal:
             stack,
         )
         state: StackState = stored or "arriving"
+        if state == "arriving" and closed is not None and not planes:
+            return "failed"
         if state == "arriving" and (closed is not None or self._complete(stack, planes)):
             return "arrived"
         return state
@@ -346,6 +416,11 @@ class Journal:
                 "INSERT INTO events (at, kind, detail) VALUES (?, ?, ?)", (time.time(), kind, json.dumps(detail))
             )
 
+    def latest(self, kind: str) -> Event | None:
+        """The last event of a kind, if there was one."""
+        rows = self._rows("SELECT at, kind, detail FROM events WHERE kind = ? ORDER BY id DESC LIMIT 1", (kind,))
+        return next((Event(at, told, json.loads(detail)) for at, told, detail in rows), None)
+
     def events(self) -> list[Event]:
         """All that was noted, in order."""
         rows = self._rows("SELECT at, kind, detail FROM events ORDER BY id")
@@ -361,6 +436,6 @@ def remove_journal(path: Path) -> None:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path, patience: float = BUSY_TIMEOUT_S) -> sqlite3.Connection:
     # Transactions are begun by hand; threads share the connection behind the journal's lock.
-    return sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    return sqlite3.connect(path, timeout=patience, isolation_level=None, check_same_thread=False)

@@ -6,6 +6,9 @@ disk, and with `fsync` before anybody calls them durable. A group of planes is w
 synchronised, renamed to the chunks' names, and entered into the journal in one transaction. After a crash at
 any moment each plane is whole or absent, and only planes in the journal count.
 
+Whoever opens a store may defer the waiting for the disk: planes then survive the death of any process at once, and a
+power cut from the next `flush` on. What such a cut tears, `damaged` finds by the checksums.
+
 The store is valid OME-Zarr before its first plane; chunks that have not come read as zeros. It also carries the
 acquisition and the session's id in its attributes, so that it describes itself without its journal.
 """
@@ -17,7 +20,8 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import reduce
 from pathlib import Path
@@ -54,8 +58,10 @@ class SessionStore:
     Get one from `create` or `open`.
     """
 
-    def __init__(self, path: Path, journal: Journal) -> None:
+    def __init__(self, path: Path, journal: Journal, *, deferred: bool = False) -> None:
         self.path = path
+        self._deferred = deferred
+        self._unsettled: list[Path] = []
         self.journal = journal
         self.session = journal.session
         self._writing = threading.Lock()
@@ -70,7 +76,9 @@ class SessionStore:
         return self.journal.acquisition
 
     @classmethod
-    def create(cls, path: Path, acquisition: Acquisition, *, session: str, overwrite: bool = False) -> Self:
+    def create(
+        cls, path: Path, acquisition: Acquisition, *, session: str, overwrite: bool = False, deferred: bool = False
+    ) -> Self:
         """Create the store of a new acquisition, valid and empty, and its journal beside it.
 
         Parameters
@@ -83,6 +91,8 @@ class SessionStore:
             Id of the session, by which the microscope's PC knows it.
         overwrite
             Delete the Zarr store and the journal that are there already.
+        deferred
+            Let planes wait for the disk only at `flush`.
 
         Raises
         ------
@@ -104,10 +114,10 @@ class SessionStore:
         Journal.create(journal, acquisition, session=session).close()
         partial.replace(path)
         fsync_folder(path.parent)
-        return cls.open(path)
+        return cls.open(path, deferred=deferred)
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: Path, *, deferred: bool = False) -> Self:
         """Open the store at ``path``, to read it or to go on writing it.
 
         Raises
@@ -120,7 +130,7 @@ class SessionStore:
         if not (path / "zarr.json").is_file():
             raise FileNotFoundError(errno.ENOENT, "there is no session store", str(path))
         try:
-            return cls(path, Journal.open(journal_path(path)))
+            return cls(path, Journal.open(journal_path(path), deferred=deferred), deferred=deferred)
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 errno.ENOENT,
@@ -131,6 +141,8 @@ class SessionStore:
 
     def close(self) -> None:
         """Finish what is being written and close the journal; twice is fine."""
+        if self._unsettled:
+            self.flush()
         self._disk.shutdown()
         self.journal.close()
 
@@ -195,7 +207,7 @@ class SessionStore:
         """
         view = memoryview(pixels)
         self._check(plane, view)
-        stage_chunk(chunk_file(self.path, plane), view)
+        stage_chunk(chunk_file(self.path, plane), view, wait=not self._deferred)
 
     def commit(self, staged: Sequence[tuple[PlaneIndex, int, float | None]]) -> None:
         """Make staged planes durable, in one transaction; all of them are when this returns.
@@ -219,12 +231,40 @@ class SessionStore:
                 together = reduce(Acquisition.extended, [plane for plane, _, _ in staged], self.acquisition)
                 if together != self.acquisition:
                     self.extend(together)
-                self._revealing.reveal([chunk_file(self.path, plane) for plane, _, _ in staged])
+                chunks = [chunk_file(self.path, plane) for plane, _, _ in staged]
+                self._revealing.reveal(chunks, wait=not self._deferred)
                 now = time.time()
                 self.journal.record_planes([PlaneRecord(plane, crc, now, taken) for plane, crc, taken in staged])
             except BaseException:
                 self.drop(plane for plane, _, _ in staged)
                 raise
+            if self._deferred:
+                self._unsettled += chunks
+
+    def flush(self) -> None:
+        """Wait until the disk has every plane that was committed; at once where nothing was deferred.
+
+        Raises
+        ------
+        OSError
+            If the disk fails; they are waited for again at the next time.
+        """
+        with self._committing:
+            if self._unsettled:
+                self._revealing.settle(self._unsettled)
+                self.journal.flush()
+                self._unsettled = []
+
+    def damaged(self, planes: Iterable[tuple[PlaneIndex, int]]) -> Iterator[PlaneIndex]:
+        """Yield those of durable ``planes``, given with their CRC-32, that are not on disk as they were written."""
+        for plane, crc in planes:
+            try:
+                pixels = chunk_file(self.path, plane).read_bytes()
+            except OSError:
+                yield plane
+            else:
+                if len(pixels) != self.acquisition.plane_bytes or zlib.crc32(pixels) != crc:
+                    yield plane
 
     def drop(self, planes: Iterable[PlaneIndex]) -> None:
         """Forget planes that were staged and are not to be committed."""

@@ -6,14 +6,17 @@ import select
 import threading
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
+from waiting import until
 
 from otf_stream.acquire.landing import Landing
 from otf_stream.acquire.protocol import Plane, ProtocolError
 from otf_stream.acquisition import Acquisition, PlaneIndex
+from otf_stream.config import Sync
 from otf_stream.store.chunks import chunk_file
 from otf_stream.store.session import SessionStore
 
@@ -68,6 +71,24 @@ def test_planes_of_several_sessions_land_and_are_told_once(
             assert not landing.holds(store.session, index)
             np.testing.assert_array_equal(store.read_plane(index), pixels(index))
             assert store.journal.taken(index) == index[2]
+
+
+@pytest.mark.parametrize("sync", ["plane", "group", "interval"])
+def test_planes_land_whenever_they_are_synchronised(
+    tmp_path: Path, acquisition: Acquisition, indices: list[PlaneIndex], pixels: Pixels, sync: Sync
+) -> None:
+    store = SessionStore.create(tmp_path / "a.ome.zarr", acquisition, session="a" * 32, deferred=sync == "interval")
+    landing = Landing(1 << 20, sync=sync, interval=0.01)
+    for index in indices:
+        landing.put(store, header(store, index, pixels(index)), pixels(index).data, b"one")
+    landing.settle()
+    assert [each.error for each in landing.landed()] == [None] * len(indices)
+    until(lambda: not store._unsettled)
+    landing.close()
+    store.close()
+    with closing(SessionStore.open(store.path)) as again:
+        assert list(again.journal.durable()) == indices
+        assert not list(again.damaged(again.journal.durable().items()))
 
 
 def test_altered_pixels_are_not_written(landing: Landing, stores: list[SessionStore], pixels: Pixels) -> None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import tracemalloc
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from otf_stream.acquire.ledger import Ledger
-from otf_stream.acquisition import Acquisition, Sizes, VoxelSize
+from otf_stream.acquisition import MAX_PLANES, Acquisition, Sizes, VoxelSize
 
 ACQUISITION = Acquisition(
     name="x", sizes=Sizes(t=2, c=3, z=4, y=1, x=1), dtype="uint8", voxel_size=VoxelSize(z=1, y=1, x=1)
@@ -34,6 +36,20 @@ def test_what_was_not_planned_is_not_missing() -> None:
     ledger.record((1, 2, 0), 7)  # nobody asked for it, and it is kept
     assert ledger.crc((1, 2, 0)) == 7
     assert ledger.missing_count == planned.planned
+
+
+def test_the_largest_acquisition_takes_no_more_memory_than_a_few_bytes_a_plane() -> None:
+    sizes = ACQUISITION.sizes.model_copy(update={"t": MAX_PLANES // 10, "c": 1, "z": 10})
+    tracemalloc.start()
+    try:
+        ledger = Ledger(ACQUISITION.model_copy(update={"sizes": sizes}))
+        ledger.record((0, 0, 1), 7)
+        assert ledger.missing(3) == [(0, 0, 0), (0, 0, 2), (0, 0, 3)]
+        assert ledger.missing_count == MAX_PLANES - 1
+        assert ledger.runs(10) == [(0, 0, 1, 2)]
+        assert tracemalloc.get_traced_memory()[1] < 10 * MAX_PLANES
+    finally:
+        tracemalloc.stop()
 
 
 @given(st.dictionaries(st.sampled_from(EVERY), st.integers(0, 2**32 - 1), min_size=1))

@@ -391,7 +391,7 @@ def test_silence_closes_a_session_and_its_late_planes_still_land(
         store = store_of(tmp_path)
         until(lambda: store.journal.closed)
         assert store.journal.closed == "silence"
-        assert store.journal.state((1, 1)) == "arrived"
+        assert (store.journal.state((0, 0)), store.journal.state((1, 1))) == ("arrived", "failed")
         error = client.plane((0, 0, 1), pixels((0, 0, 1)))
         assert isinstance(error, Error)
         assert error.code == "unknown-session"
@@ -519,7 +519,7 @@ def test_runs_as_a_process_until_it_is_told_to_stop(
     theirs.close()
     with ours:
         assert ours.poll(60)
-        client = connect(ours.recv())
+        client = connect(ours.recv_bytes().decode())
     client.greet(acquisition)
     check_good_plane(client, tmp_path, pixels)
     assert process.pid is not None

@@ -50,19 +50,30 @@ for group in ([0, 1, 2], [3, 4]):
 store.close()
 """
 
+_DEFERRED = """
+import sys, zlib
+from pathlib import Path
+from otf_stream.store.session import SessionStore
+store = SessionStore.open(Path(sys.argv[1]), deferred=True)
+plane = bytes(store.acquisition.plane_bytes)
+Path(sys.argv[2]).write_text("begin")
+store.write_planes([((1, 1, z), plane, zlib.crc32(plane)) for z in range(3)])
+Path(sys.argv[2]).write_text("acknowledge")
+store.flush()
+Path(sys.argv[2]).write_text("flushed")
+store.close()
+"""
+
 _TRACED = shutil.which("strace") is not None and (
     subprocess.run(["strace", "-o", "/dev/null", "true"], check=False, capture_output=True).returncode == 0
 )
 
 
-@pytest.mark.skipif(not _TRACED, reason="strace is not there, or may not trace")
-def test_before_planes_are_acknowledged_their_bytes_names_and_records_are_on_the_disk(
-    store_path: Path, tmp_path: Path
-) -> None:
-    log, mark = tmp_path / "log", tmp_path / "mark"
+def traced(log: Path, program: str, store: Path, mark: Path) -> list[str]:
+    """Run a program, and return its calls that synchronise, rename, or open ``mark``, in the order they returned."""
     calls = "trace=fsync,fdatasync,/^rename,openat"
     subprocess.run(
-        ["strace", "-f", "-y", "-e", calls, "-o", log, sys.executable, "-c", _WRITER, store_path, mark],
+        ["strace", "-f", "-y", "-e", calls, "-o", log, sys.executable, "-c", program, store, mark],
         check=True,
         timeout=120,
     )
@@ -78,6 +89,31 @@ def test_before_planes_are_acknowledged_their_bytes_names_and_records_are_on_the
             done.append(begun.pop(thread, "") + said.split("resumed>")[1])
         else:
             done.append(said)
+    return done
+
+
+@pytest.mark.skipif(not _TRACED, reason="strace is not there, or may not trace")
+def test_planes_may_be_acknowledged_before_the_disk_has_them_and_are_on_it_after_a_flush(
+    store_path: Path, tmp_path: Path
+) -> None:
+    mark = tmp_path / "mark"
+    done = traced(tmp_path / "log", _DEFERRED, store_path, mark)
+    start, acknowledged, flushed = (at for at, call in enumerate(done) if str(mark) in call)
+    assert [call for call in done[start:acknowledged] if "rename" in call]
+    assert not [call for call in done[start:acknowledged] if "sync(" in call and "/raw/" in call]
+    synchronised = "\n".join(call for call in done[acknowledged:flushed] if "sync(" in call)
+    journal = re.escape(store_path.name.replace(".ome.zarr", ".journal.sqlite-wal"))
+    names = [f"/1/1/{z}/0/0" for z in range(3)] + [f"/1/1/{z}/0" for z in range(3)]
+    for name in [*names, "/c/1/1", "/c/1", "/raw/0/c", "/raw/0", f"/{journal}"]:
+        assert re.search(rf"sync\(\d+<[^>]*{name}>\) += 0", synchronised), name
+
+
+@pytest.mark.skipif(not _TRACED, reason="strace is not there, or may not trace")
+def test_before_planes_are_acknowledged_their_bytes_names_and_records_are_on_the_disk(
+    store_path: Path, tmp_path: Path
+) -> None:
+    mark = tmp_path / "mark"
+    done = traced(tmp_path / "log", _WRITER, store_path, mark)
     marks = [at for at, call in enumerate(done) if str(mark) in call]
     assert len(marks) == 4
     journal = store_path.name.replace(".ome.zarr", ".journal.sqlite-wal")

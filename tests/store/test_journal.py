@@ -5,6 +5,7 @@ import errno
 import multiprocessing
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from otf_stream.acquisition import Acquisition
-from otf_stream.store.journal import Event, Journal, JournalError, PlaneRecord, journal_path
+from otf_stream.store.journal import Event, Journal, JournalError, PlaneRecord, StackState, journal_path
 
 
 @pytest.fixture
@@ -74,6 +75,95 @@ def test_any_order_and_duplicates_leave_the_first_record(
             assert journal.planes_of(stack) == sorted(z for t, c, z in first if (t, c) == stack)
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+@given(
+    st.sets(st.tuples(st.integers(0, 1), st.integers(0, 1), st.integers(0, 4))),
+    st.dictionaries(
+        st.tuples(st.integers(0, 1), st.integers(0, 1)), st.sampled_from(["restoring", "restored", "failed"])
+    ),
+    st.booleans(),
+)
+def test_stacks_are_found_and_counted_as_their_planes_and_states_say(
+    tmp_path_factory: pytest.TempPathFactory,
+    acquisition: Acquisition,
+    planes: set[tuple[int, int, int]],
+    stored: dict[tuple[int, int], StackState],
+    closed: bool,
+) -> None:
+    path = tmp_path_factory.mktemp("journal") / "a.journal.sqlite"
+    with contextlib.closing(Journal.create(path, acquisition, session="s")) as journal:
+        journal.record_planes([PlaneRecord(plane, 7, 1.0) for plane in planes])
+        begun = sorted({plane[:2] for plane in planes})
+        for stack, state in stored.items():
+            if stack in begun:
+                journal.set_state(stack, state)
+        if closed:
+            journal.close_arrivals("finished")
+        states = {stack: journal.state(stack) for stack in acquisition.stacks()}
+        assert journal.begun() == begun
+        assert journal.pending() == [stack for stack in begun if states[stack] not in ("restored", "failed")]
+        assert journal.states() == Counter(states.values())
+        assert dict(journal.unfinished_planes()) == {p: 7 for p in planes if p[:2] in journal.pending()}
+
+
+def test_a_stack_without_a_plane_is_given_up_when_no_more_will_come(journal: Journal) -> None:
+    journal.record_planes([record(0, 0, 0)])
+    assert journal.state((1, 1)) == "arriving"
+    journal.close_arrivals("silence")
+    assert (journal.state((0, 0)), journal.state((1, 1))) == ("arrived", "failed")
+    journal.reopen_arrivals()
+    assert journal.state((1, 1)) == "arriving"
+
+
+def test_a_channel_of_single_planes_has_no_stack(path: Path, acquisition: Acquisition) -> None:
+    planned = acquisition.model_copy(update={"z_ranges": ((0, 5), (2, 3)), "every": (1, 1)})
+    with contextlib.closing(Journal.create(path, planned, session="s")) as journal:
+        journal.record_planes([record(0, 1, 2), record(0, 0, 0)])
+        assert journal.begun() == [(0, 0)]
+        assert journal.states() == {"arriving": 2}
+
+
+def test_looking_for_stacks_costs_what_has_come_and_not_what_was_announced(path: Path) -> None:
+    huge = Acquisition.model_validate(
+        {
+            "name": "huge",
+            "sizes": {"t": 1_000_000, "c": 1, "z": 10, "y": 4, "x": 4},
+            "dtype": "uint8",
+            "voxel_size": {"z": 1, "y": 1, "x": 1},
+        }
+    )
+    with contextlib.closing(Journal.create(path, huge, session="s")) as journal:
+        steps = 0
+
+        def count() -> int:
+            nonlocal steps
+            steps += 1
+            return 0
+
+        journal.record_planes([record(0, 0, 0), record(999_999, 0, 9)])
+        journal._connection.set_progress_handler(count, 100)
+        assert journal.pending() == [(0, 0), (999_999, 0)]
+        assert journal.states() == {"arriving": 1_000_000}
+        assert steps < 100
+
+
+def test_planes_that_turn_out_damaged_are_forgotten(journal: Journal) -> None:
+    journal.record_planes([record(0, 0, z) for z in range(5)])
+    journal.forget_planes([(0, 0, 3), (1, 1, 1)])
+    assert journal.planes_of((0, 0)) == [0, 1, 2, 4]
+    assert journal.state((0, 0)) == "arriving"
+
+
+def test_the_latest_event_of_a_kind(journal: Journal) -> None:
+    assert journal.latest("stage") is None
+    for stage in ("learn", "restore"):
+        journal.note("stage", stage=stage)
+    journal.note("other")
+    latest = journal.latest("stage")
+    assert latest is not None
+    assert latest.detail == {"stage": "restore"}
+
+
 def test_a_group_with_a_plane_outside_leaves_no_trace(journal: Journal) -> None:
     with pytest.raises(ValueError, match=r"z=5 lies outside .* 5 planes"):
         journal.record_planes([record(0, 0, 0), record(0, 0, 5)])
@@ -89,6 +179,7 @@ def test_a_stack_arrives_with_its_last_plane(journal: Journal) -> None:
 
 
 def test_stacks_arrive_when_arrivals_are_closed(path: Path, journal: Journal) -> None:
+    journal.record_planes([record(1, 1, 0)])
     journal.set_state((0, 0), "restoring")
     assert journal.closed is None
     journal.close_arrivals("the sender said so")
@@ -207,6 +298,7 @@ def test_a_plane_that_comes_late_makes_its_stack_arrive_again(journal: Journal) 
 
 
 def test_a_sender_that_comes_back_reopens_the_arrivals(journal: Journal) -> None:
+    journal.record_planes([record(0, 0, 0)])
     journal.close_arrivals("silence")
     assert journal.state((0, 0)) == "arrived"
     journal.reopen_arrivals()

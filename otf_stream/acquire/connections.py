@@ -1,0 +1,176 @@
+"""The connections of a listener: how many there may be, and how much one may send that cannot be read yet.
+
+ZeroMQ bounds the frames of a message, but neither the number of frames nor that of connections. A message that never
+ends is kept in memory, unseen by the program; connections that say nothing use up the files that a process may open,
+and with them the stores. So a thread follows the connections by ZeroMQ's own account of them, asks the system what each
+has received, and cuts the one that goes too far. All others stay, and a sender that was cut by mistake connects again.
+
+Nothing of this is needed by senders that keep to the protocol: their credit is less than what is allowed here.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import struct
+import sys
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from otf_stream.acquire.counters import Counters
+
+log = logging.getLogger(__name__)
+
+TOO_MANY = "too-many-connections"
+TOO_MUCH = "too-much-unread"
+NO_HANDSHAKE = "no-handshake"
+"""Why connections were cut, beside the codes of refused messages."""
+
+_STRANGERS = {zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL}
+_EVENTS = reduce(or_, _STRANGERS, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+_LOOK_MS = 50
+_FRAME_BYTES = 50  # at most, what the transport adds to a frame: its length, and what encryption adds
+# Where Linux's struct tcp_info keeps tcpi_bytes_received, a __u64.
+_RECEIVED = 128
+
+
+@dataclass
+class _Connection:
+    """An accepted connection: who is at its other end, and how many bytes of it were read."""
+
+    peer: tuple[str, int]
+    read: int = 0
+
+
+class Connections:
+    """Watches the connections of a bound socket, in a thread of its own, until it is closed.
+
+    Parameters
+    ----------
+    router
+        Bound or about to be; it belongs to the thread that makes this.
+    most
+        The most connections at the same time; one more is cut.
+    unread
+        The most bytes that all connections together may hold back; past it, the one that holds back most is cut.
+        Only Linux tells, elsewhere there is no such bound.
+    counters
+        Count what was cut, by reason.
+    """
+
+    def __init__(self, router: zmq.Socket[bytes], *, most: int, unread: int, counters: Counters) -> None:
+        self._router, self._most, self._unread, self._counters = router, most, unread, counters
+        self._connections: dict[int, _Connection] = {}
+        self._early: Counter[int] = Counter()  # read of connections that the thread has not heard of yet
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._monitor = router.get_monitor_socket(_EVENTS)
+        self._thread = threading.Thread(target=self._watch, name="connections", daemon=True)
+        self._thread.start()
+
+    def __len__(self) -> int:
+        """How many connections there are."""
+        return len(self._connections)
+
+    def read(self, frames: Sequence[zmq.Frame]) -> None:
+        """Take note of a message that was read; any thread may."""
+        if not frames:
+            return
+        size = sum(len(frame) + _FRAME_BYTES for frame in frames)
+        with self._lock, suppress(zmq.ZMQError, TypeError):  # a frame that tells no connection
+            descriptor = int(frames[0].get(zmq.SRCFD))
+            if connection := self._connections.get(descriptor):
+                connection.read += size
+            else:
+                self._early[descriptor] += size
+
+    def close(self) -> None:
+        """End the thread; for the thread that made this, before the socket is closed. Once more is harmless."""
+        if not self._closing.is_set():
+            self._closing.set()
+            self._thread.join()
+            self._router.disable_monitor()
+
+    def _watch(self) -> None:
+        while not self._closing.is_set():
+            try:
+                if self._monitor.poll(_LOOK_MS):
+                    event = recv_monitor_message(self._monitor)
+                    self._handle(zmq.Event(event["event"]), int(event["value"]))
+                self._cut_the_worst()
+            except Exception:  # without it the listener goes on
+                log.exception("cannot follow the connections")
+
+    def _handle(self, event: zmq.Event, descriptor: int) -> None:
+        if event == zmq.EVENT_ACCEPTED:
+            peer = _peer(descriptor)
+            if peer is not None:
+                with self._lock:
+                    self._connections[descriptor] = _Connection(peer, self._early.pop(descriptor, 0))
+                if len(self._connections) > self._most:
+                    self._cut(descriptor, TOO_MANY, f"there are {self._most} connections already")
+        elif event in _STRANGERS:
+            self._counters.refuse(NO_HANDSHAKE, "a connection ended before it had said who it is")
+        else:
+            with self._lock:
+                self._connections.pop(descriptor, None)
+                self._early.pop(descriptor, None)
+
+    def _cut_the_worst(self) -> None:
+        with self._lock:
+            known = [(fd, each.peer, each.read) for fd, each in self._connections.items()]
+        unread = {fd: _received(fd, peer) - read for fd, peer, read in known}
+        held_back = sum(size for size in unread.values() if size > 0)
+        if held_back > self._unread:
+            worst = max(unread, key=lambda fd: unread[fd])
+            self._cut(worst, TOO_MUCH, f"{held_back} bytes cannot be read yet, {unread[worst]} of them from there")
+
+    def _cut(self, descriptor: int, reason: str, said: str) -> None:
+        with self._lock:
+            connection = self._connections.pop(descriptor, None)
+        if connection is None:
+            return
+        self._counters.refuse(reason, "the connection from {}:{} is cut, {}".format(*connection.peer, said))
+        with suppress(OSError):
+            link = socket.socket(fileno=descriptor)
+            try:
+                # ZeroMQ may have closed it, and another may have its number by now.
+                if link.getpeername()[:2] == connection.peer:
+                    link.shutdown(socket.SHUT_RDWR)
+            finally:
+                link.detach()
+
+
+def _peer(descriptor: int) -> tuple[str, int] | None:
+    """Return host and port of the other end; None where the connection has ended."""
+    with suppress(OSError):
+        link = socket.socket(fileno=descriptor)
+        try:
+            host, port = link.getpeername()[:2]
+            return str(host), int(port)
+        finally:
+            link.detach()
+    return None
+
+
+def _received(descriptor: int, peer: tuple[str, int]) -> int:
+    """Return how many bytes a connection has received since it was accepted; 0 where the system does not tell."""
+    if sys.platform != "linux":
+        return 0
+    with suppress(OSError, struct.error):
+        link = socket.socket(fileno=descriptor)
+        try:
+            if link.getpeername()[:2] == peer:
+                told = link.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED + 8)
+                return int(struct.unpack_from("Q", told, _RECEIVED)[0])
+        finally:
+            link.detach()
+    return 0

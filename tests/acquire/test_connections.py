@@ -1,0 +1,126 @@
+"""Connections that break no rule of any single message, and would still bring a listener down."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import sys
+import uuid
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from otf_stream.acquire.connections import NO_HANDSHAKE, TOO_MANY, TOO_MUCH
+from otf_stream.acquire.listener import Listener
+from otf_stream.acquire.publisher import Publisher
+from otf_stream.acquisition import Acquisition, PlaneIndex
+
+Pixels = Callable[[PlaneIndex], np.ndarray]
+Until = Callable[[Callable[[], object]], None]
+
+
+def plain(listener: Listener) -> socket.socket:
+    """A connection that says nothing."""
+    host, port = listener.address.removeprefix("tcp://").split(":")
+    return socket.create_connection((host, int(port)), timeout=10)
+
+
+def greeted(listener: Listener) -> socket.socket:
+    """A connection that has said, in ZeroMQ's own protocol (ZMTP 3.0), that a DEALER is at its other end."""
+    link = plain(listener)
+    link.sendall(b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32))
+    ready = b"\x05READY" + b"".join(
+        bytes([len(name)]) + name + struct.pack(">I", len(value)) + value
+        for name, value in ((b"Socket-Type", b"DEALER"), (b"Identity", b""))
+    )
+    link.sendall(b"\x04" + bytes([len(ready)]) + ready)
+    while b"READY" not in (said := link.recv(1000)):
+        assert said, "the listener hung up"
+    return link
+
+
+def a_frame_of_many(size: int) -> bytes:
+    """A frame after which another one of the same message comes."""
+    return b"\x03" + struct.pack(">Q", size) + bytes(size)
+
+
+def stream(listener: Listener, acquisition: Acquisition, pixels: Pixels) -> None:
+    """A whole acquisition goes through."""
+    one = acquisition.model_copy(update={"name": f"cells {uuid.uuid4().hex[:8]}"})
+    with Publisher(listener.address, one) as publisher:
+        for z in range(acquisition.sizes.z):
+            publisher.publish(pixels((0, 0, z)), z=z)
+    assert publisher.acknowledged == acquisition.sizes.z
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what a connection has received")
+def test_a_message_that_never_ends_costs_its_sender_the_connection_and_nobody_else(
+    tmp_path: Path, listening: Callable[..., Any], acquisition: Acquisition, pixels: Pixels, until: Until
+) -> None:
+    frame = a_frame_of_many(1 << 20)
+    with listening(tmp_path, memory=4 << 20, max_plane_bytes=2 << 20) as listener:
+        resident = psutil.Process().memory_info().rss
+        with greeted(listener) as bad, Publisher(listener.address, acquisition) as publisher:
+            publisher.publish(pixels((0, 0, 0)), z=0)
+            publisher.drain()
+            with suppress(OSError):  # it is cut while it sends
+                for _ in range(2000):
+                    bad.sendall(frame)
+            until(lambda: listener.counters.refused[TOO_MUCH] == 1)
+            publisher.publish(pixels((0, 0, 1)), z=1)
+            publisher.drain()
+            assert publisher.connected
+        assert psutil.Process().memory_info().rss - resident < 1 << 30
+        stream(listener, acquisition, pixels)
+        assert listener.counters.refused == {TOO_MUCH: 1}
+
+
+def test_a_sender_that_keeps_to_its_credit_is_not_cut_however_much_it_sends(
+    tmp_path: Path, listening: Callable[..., Any], acquisition: Acquisition
+) -> None:
+    large = acquisition.model_copy(
+        update={"sizes": acquisition.sizes.model_copy(update={"t": 30, "y": 256, "x": 512}), "channels": ()}
+    )
+    plane = np.random.default_rng(0).integers(0, 65536, (256, 512)).astype("uint16")
+    with listening(tmp_path, memory=1 << 20, max_plane_bytes=1 << 18) as listener:
+        with Publisher(listener.address, large, memory=16 << 20) as publisher:
+            for t in range(30):
+                for z in range(5):
+                    publisher.publish(plane, t=t, z=z)
+        assert publisher.acknowledged == 150
+        assert listener.counters.received == 150
+        assert not listener.counters.refused
+
+
+def test_one_connection_too_many_is_cut_and_there_is_room_again_when_others_go(
+    tmp_path: Path, listening: Callable[..., Any], acquisition: Acquisition, pixels: Pixels, until: Until
+) -> None:
+    with listening(tmp_path, max_connections=5) as listener, ExitStack() as open_links:
+        links = [open_links.enter_context(plain(listener)) for _ in range(20)]
+        until(lambda: listener.counters.refused[TOO_MANY] == 15)
+        ended = 0
+        for link in links[5:]:
+            with suppress(ConnectionError):
+                while link.recv(1000):  # ZeroMQ's greeting may come before
+                    pass
+            ended += 1
+        assert ended == 15
+        for link in links:
+            link.close()
+        stream(listener, acquisition, pixels)
+
+
+def test_what_hangs_up_or_speaks_something_else_is_counted(
+    tmp_path: Path, listening: Callable[..., Any], acquisition: Acquisition, pixels: Pixels, until: Until
+) -> None:
+    with listening(tmp_path) as listener:
+        for said in (b"", b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"XYZ".ljust(52, b"\0")):
+            with plain(listener) as link:
+                link.sendall(said)
+        until(lambda: listener.counters.refused[NO_HANDSHAKE] == 2)
+        stream(listener, acquisition, pixels)
