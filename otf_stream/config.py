@@ -12,14 +12,18 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from otf_stream.acquisition import MAX_PLANES
+
 MethodName = Literal["auto", "finetune", "pretrained", "richardson-lucy", "interpolate"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 LayerChoice = Literal["all", "zest"]
+Sync = Literal["plane", "group", "interval"]
+Security = Literal["auto", "curve", "none"]
 
 
 def _port(address: str) -> str:
     port = address.rpartition(":")[2]
-    if port != "*" and not 0 < int(port) < 65536:
+    if address and port != "*" and not 0 < int(port) < 65536:
         raise ValueError(f"port {port} is not between 1 and 65535; * takes a free one")
     return address
 
@@ -43,6 +47,17 @@ class ServiceConfig(BaseModel):
         Folder of the session stores.
     listen
         Where microscopes connect, as ``tcp://HOST:PORT``.
+    security
+        ``curve``: only microscopes that have an authorised key, and encrypted. ``none``: whoever reaches ``listen`` may
+        write planes. ``auto``: ``curve``, but for an address that can be reached from this machine only.
+    keys
+        Folder of the keys; that of the user where not given.
+    monitor
+        Where the dashboard and the HTTP interface are, as ``HOST:PORT``; nowhere if empty.
+    monitor_token_file
+        File of the token that the monitor asks for; ``monitor.token`` in the folder of the keys where not given. At an
+        address that can be reached from this machine only, it asks for one only if a file is given here; where
+        ``security`` is ``none``, for none.
     budget_s
         Seconds from the first plane of a stack to its restored volume.
     tail_s
@@ -57,6 +72,14 @@ class ServiceConfig(BaseModel):
         Which of its layers are fine-tuned.
     threads
         Processor cores of the worker; all but one where not given.
+    sync
+        When planes are made safe from power cuts: before their acknowledgement, each by itself (``plane``) or with those
+        that come at the same moment (``group``), or every ``sync_interval_s`` after it (``interval``). The death of any
+        process loses none that was acknowledged in any case.
+    sync_interval_s
+        Seconds, for the latter.
+    max_plane_mb, max_planes, max_sessions, max_connections
+        The largest plane, the most planes of a session, and the most sessions and connections at the same time.
     disk_reserve_gb
         Planes are held back at their senders while less than this is free on the disk.
     silence_s
@@ -68,6 +91,10 @@ class ServiceConfig(BaseModel):
 
     data: Path = Path("otf-data")
     listen: Annotated[str, Field(pattern=r"^tcp://[^:]+:(\d{1,5}|\*)$"), AfterValidator(_port)] = "tcp://127.0.0.1:8421"
+    security: Security = "auto"
+    keys: Path | None = None
+    monitor: Annotated[str, Field(pattern=r"^$|^[^:/]+:(\d{1,5}|\*)$"), AfterValidator(_port)] = "127.0.0.1:8420"
+    monitor_token_file: Path | None = None
     budget_s: Annotated[float, Field(gt=0)] = 300.0
     tail_s: Annotated[float, Field(ge=0)] = 60.0
     method: MethodName = "auto"
@@ -77,6 +104,12 @@ class ServiceConfig(BaseModel):
     weights: Annotated[Path, AfterValidator(_readable)] | None = None
     layers: LayerChoice = "all"
     threads: Annotated[int, Field(ge=1)] | None = None
+    sync: Sync = "group"
+    sync_interval_s: Annotated[float, Field(gt=0, le=3600)] = 1.0
+    max_plane_mb: Annotated[float, Field(ge=0.001, le=2000)] = 268.4
+    max_planes: Annotated[int, Field(ge=1, le=MAX_PLANES)] = MAX_PLANES
+    max_sessions: Annotated[int, Field(ge=1, le=10_000)] = 256
+    max_connections: Annotated[int, Field(ge=1, le=100_000)] = 512
     disk_reserve_gb: Annotated[float, Field(ge=0)] = 2.0
     silence_s: Annotated[float, Field(gt=0)] = 120.0
 

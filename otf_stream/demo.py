@@ -139,7 +139,7 @@ def run_demo(out: Path, *, overwrite: bool, seed: int, console: Console) -> Demo
     raw = image(truth, anisotropy=_ANISOTROPY, seed=seed)
     tifffile.imwrite(out / "truth.tif", truth, photometric="minisblack")
     config = ServiceConfig(
-        data=out, listen="tcp://127.0.0.1:*", budget_s=_BUDGET_S, tail_s=_TAIL_S, device="auto", seed=seed
+        data=out, listen="tcp://127.0.0.1:*", monitor="", budget_s=_BUDGET_S, tail_s=_TAIL_S, device="auto", seed=seed
     )
     with Service(config) as service, _bars(console) as bars:
         sent = _acquire(raw, service.address, bars)

@@ -27,6 +27,7 @@ def test_a_flag_wins_over_the_file(tmp_path):
         ('listen = "8421"', "listen = '8421'"),
         ("bugdet_s = 10", "bugdet_s"),
         ('method = "magic"', "finetune"),
+        ('security = "tls"', "'curve'"),
         ("budget_s = ", "not valid TOML"),
     ],
 )

@@ -86,7 +86,9 @@ def test_what_hands_planes_over_imports_no_reader_of_files() -> None:
     assert not heavy & {*json.loads(done.stdout)}
 
 
-@pytest.mark.parametrize("command", [(), ("replay",), ("demo",), ("restore",), ("bench",), ("bench", "publish")])
+@pytest.mark.parametrize(
+    "command", [(), ("replay",), ("demo",), ("restore",), ("keys",), ("bench",), ("bench", "publish")]
+)
 def test_every_command_explains_itself(command: tuple[str, ...]) -> None:
     done = plain(CLI, *command, "--help")
     assert done.returncode == 0, done.stderr

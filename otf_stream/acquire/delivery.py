@@ -14,11 +14,13 @@ import time
 from bisect import bisect_right
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Literal
 
 import zmq
 
+from otf_stream.acquire.dealer import Dealer
 from otf_stream.acquire.outbox import LostPlaneError, Outbox
 from otf_stream.acquire.protocol import (
     Ack,
@@ -85,11 +87,15 @@ class Delivery:
         The greeting, with the session and its acquisition.
     outbox
         Where the planes are; its condition is notified of everything that happens here.
+    keys
+        Folder of the keys; the user's if not given.
 
     Attributes
     ----------
     error
         Why the session cannot go on.
+    trouble
+        Why the listener takes no planes now, if it said so; it passes.
     failures
         The planes that cannot be delivered.
     ended
@@ -98,11 +104,12 @@ class Delivery:
     Raises
     ------
     ValueError
-        If the address cannot be used.
+        If the address, or the keys for it, cannot be used.
     """
 
-    def __init__(self, address: str, hello: Hello, outbox: Outbox) -> None:
+    def __init__(self, address: str, hello: Hello, outbox: Outbox, keys: Path | None = None) -> None:
         self.error: PublishError | None = None
+        self.trouble: str | None = None
         self.failures: list[PlaneFailure] = []
         self.ended: Ended | None = None
         self._address = address
@@ -117,12 +124,7 @@ class Delivery:
         self._pause = _FIRST_PAUSE
         self._greet_at = self._end_at = self._sent_at = self._progress_at = 0.0
         self._heard_at = float("-inf")
-        self._context = zmq.Context()
-        try:
-            self._socket = _connect(self._context, address)
-        except zmq.ZMQError as error:
-            self._context.destroy(linger=0)
-            raise ValueError(f"cannot connect to {address!r} ({error}); give tcp://HOST:PORT") from error
+        self._dealer = Dealer(address, keys)
         # ZeroMQ's sockets belong to one thread; a pair of plain ones wakes it from another, under Windows too. Who
         # sends lets the interpreter's lock go, and may wait 5 ms for it: not the camera's thread, but one of its own.
         self._bell, self._ear = socket.socketpair()
@@ -138,6 +140,11 @@ class Delivery:
     def connected(self) -> bool:
         """Whether the listener knows the session and was heard lately."""
         return self._welcomed and time.monotonic() - self._heard_at < _GONE
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the connection is refused, and what to do; None if it is not."""
+        return self._dealer.refusal
 
     def greet(self, hello: Hello) -> None:
         """Tell the listener what is new of the acquisition."""
@@ -170,19 +177,18 @@ class Delivery:
                 self._bell.send(b"!")
 
     def _run(self) -> None:
-        poller = zmq.Poller()
-        poller.register(self._socket, zmq.POLLIN)
-        poller.register(self._ear, zmq.POLLIN)
         try:
             while not self._stop.is_set():
+                if self._dealer.look():
+                    self._greet_again(0.0)
                 pause = self._step(time.monotonic())
-                poller.poll(int(1000 * pause))
+                zmq.select([self._ear, *self._dealer.sockets], [], [], pause)
                 self._listen()
         except Exception as error:
             log.exception("the publisher stops")
             self._fail(PublishError(f"the publisher stopped: {error!r}", ErrorCode.INTERNAL))
         finally:
-            self._context.destroy(linger=0)
+            self._dealer.close()
 
     def _step(self, now: float) -> float:
         """Do what is due; return the seconds until something else is, if nothing happens before."""
@@ -224,7 +230,7 @@ class Delivery:
 
     def _send_plane(self, now: float) -> bool:
         """Send the next plane; return whether that went."""
-        if not self._socket.poll(0, zmq.POLLOUT):
+        if not self._dealer.ready():
             return False
         if not self._outbox.in_flight:
             self._progress_at = now
@@ -244,12 +250,8 @@ class Delivery:
 
     def _send(self, message: Message, pixels: memoryview | bytes | None = None) -> bool:
         """Send without waiting; return whether there is a connection that took it."""
-        try:
-            if pixels is None:
-                self._socket.send(encode(message), zmq.NOBLOCK)
-            else:
-                self._socket.send_multipart([encode(message), pixels], zmq.NOBLOCK, copy=False)
-        except zmq.Again:
+        frames = [encode(message)] if pixels is None else [encode(message), pixels]
+        if not self._dealer.send(frames, copy=pixels is None):
             return False
         self._sent_at = time.monotonic()
         return True
@@ -261,11 +263,7 @@ class Delivery:
                 pass
         except BlockingIOError:
             pass
-        while True:
-            try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
+        while frames := self._dealer.receive():
             try:
                 self._handle(decode(frames[0]))
             except ProtocolError as error:
@@ -282,6 +280,7 @@ class Delivery:
             case Welcome() if not self._welcomed:
                 self._welcome(message)
             case Ack():
+                self.trouble = None
                 self._credit, self._pause, self._progress_at = message.credit, _FIRST_PAUSE, self._heard_at
                 for index in message.planes:
                     self._outbox.acknowledge(index)
@@ -314,6 +313,7 @@ class Delivery:
         elif error.plane is None:
             # No space, too many sessions, a failing disk: these pass.
             log.warning("%s takes no planes now: %s", self._address, error.message)
+            self.trouble = error.message
             self._greet_again(self._pause)
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)
         elif error.code in _ALTERED and self._outbox.is_intact(error.plane):
@@ -334,21 +334,6 @@ class Delivery:
         with self._changed:
             self.error = self.error or error
             self._changed.notify_all()
-
-
-def _connect(context: zmq.Context[zmq.Socket[bytes]], address: str) -> zmq.Socket[bytes]:
-    dealer = context.socket(zmq.DEALER)
-    dealer.setsockopt(zmq.LINGER, 0)
-    # Without a connection, messages must not queue up: greetings would pile up, and planes are in the outbox.
-    dealer.setsockopt(zmq.IMMEDIATE, 1)
-    dealer.setsockopt(zmq.RECONNECT_IVL, 100)
-    dealer.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
-    # A cable that was pulled is found out by silence only.
-    dealer.setsockopt(zmq.HEARTBEAT_IVL, 2000)
-    dealer.setsockopt(zmq.HEARTBEAT_TIMEOUT, 10000)
-    dealer.setsockopt(zmq.MAXMSGSIZE, 1 << 20)
-    dealer.connect(address)
-    return dealer
 
 
 def _holds(welcome: Welcome, index: PlaneIndex) -> bool:

@@ -68,14 +68,19 @@ class Ledger:
         return [(t, c, z) for t, c, z in np.transpose(places).tolist()]
 
     def _planned(self) -> np.ndarray:
-        """Which planes were to come, ``(t, c, z)``."""
+        """Which planes were to come, ``(t, c, z)``.
+
+        No loop over an axis: each may be announced with a million, and everybody else waits meanwhile.
+        """
         if self._acquisition.growing:
             return self._presumed()
+        t, _, z = (np.arange(n) for n in self._there.shape)
         planned = np.ones_like(self._there)
-        for c in range(planned.shape[1]):
-            planes = self._acquisition.planes_of(c)
-            planned[:, c, : planes.start] = planned[:, c, planes.stop :] = False
-            planned[[t for t in range(len(planned)) if not self._acquisition.plans((t, c))], c] = False
+        if self._acquisition.every:
+            planned &= (t[:, None] % np.array(self._acquisition.every) == 0)[:, :, None]
+        if self._acquisition.z_ranges:
+            first, stop = np.array(self._acquisition.z_ranges).T
+            planned &= _between(z, first, stop)
         return planned
 
     def _presumed(self) -> np.ndarray:
@@ -83,20 +88,25 @@ class Ledger:
 
         At each time point that has planes of a channel: all between the first and the last that the channel ever had.
         """
-        presumed = np.zeros_like(self._there)
-        for c in range(presumed.shape[1]):
-            there = self._there[:, c]
-            ever = np.flatnonzero(there.any(axis=0))
-            if ever.size:
-                presumed[there.any(axis=1), c, ever[0] : ever[-1] + 1] = True
-        return presumed
+        ever = self._there.any(axis=0)
+        length = ever.shape[1]
+        first, stop = ever.argmax(axis=1), length - ever[:, ::-1].argmax(axis=1)
+        return self._there.any(axis=2)[:, :, None] & _between(np.arange(length), first, stop)
 
     def _make_room(self, plane: PlaneIndex) -> None:
         """Extend the axes, in steps that double them, so that planes that come one by one are not copied each time."""
         lengths = [n if i < n else max(i + 1, 2 * n) for i, n in zip(plane, self._there.shape, strict=True)]
         if tuple(lengths) != self._there.shape:
-            more = [(0, new - n) for new, n in zip(lengths, self._there.shape, strict=True)]
-            self._there, self._crc = np.pad(self._there, more), np.pad(self._crc, more)
+            places = np.nonzero(self._there)
+            there, crc = np.zeros(lengths, bool), np.zeros(lengths, np.uint32)
+            # Nothing else is copied: what is not there takes no memory, however far away a plane is.
+            there[places], crc[places] = True, self._crc[places]
+            self._there, self._crc = there, crc
+
+
+def _between(z: np.ndarray, first: np.ndarray, stop: np.ndarray) -> np.ndarray:
+    """Of each channel, which planes lie from its first to one before its stop: ``(c, z)``."""
+    return (z >= first[:, None]) & (z < stop[:, None])
 
 
 def _first(flags: np.ndarray, limit: int) -> np.ndarray:

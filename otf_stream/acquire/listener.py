@@ -12,20 +12,26 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import signal
+import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Any, Self
 
 import zmq
 
+from otf_stream.acquire.connections import Connections
+from otf_stream.acquire.counters import Counters
+from otf_stream.acquire.door import Door
+from otf_stream.acquire.inspection import Inspection
+from otf_stream.acquire.keys import KeyFolder, KeysError
 from otf_stream.acquire.landing import Landing
 from otf_stream.acquire.open_session import SILENCE, OpenSession
 from otf_stream.acquire.protocol import (
@@ -49,7 +55,9 @@ from otf_stream.acquire.protocol import (
 )
 from otf_stream.acquire.room import Room, storage_error
 from otf_stream.acquire.sessions import Sessions
-from otf_stream.acquisition import PlaneIndex
+from otf_stream.acquire.status import MOST, ListenerStatus, OpenStatus, write_status
+from otf_stream.acquisition import MAX_PLANES, PlaneIndex
+from otf_stream.config import Sync
 
 log = logging.getLogger(__name__)
 
@@ -57,22 +65,13 @@ _POLL_MS = 100
 _ROUND_MESSAGES = 1_000
 _MAX_CREDIT = 1_000
 _QUEUE = 8  # messages that ZeroMQ holds ready for each sender; the rest waits in the sender
+_STATUS_S = 1.0  # between two accounts of itself
+_HANDSHAKE_MS = 10_000  # a connection that has not said by then what it is goes away
 _OF_ONE_PLANE = {ErrorCode.OUT_OF_RANGE, ErrorCode.BAD_SHAPE, ErrorCode.BAD_CHECKSUM, ErrorCode.CONFLICT}
 
 
 class ListenError(RuntimeError):
     """The listener cannot listen at its address."""
-
-
-@dataclass
-class Counters:
-    """What came since the listener started; planes, except for ``bytes`` and ``refused`` (messages by code)."""
-
-    received: int = 0
-    durable: int = 0
-    duplicates: int = 0
-    bytes: int = 0
-    refused: Counter[str] = field(default_factory=Counter)
 
 
 class Listener:
@@ -85,18 +84,26 @@ class Listener:
     data_folder
         Where the session stores go, as ``NAME.ome.zarr``; created if it is missing.
     address
-        ``tcp://HOST:PORT``; ``*`` as port takes a free one. Whoever reaches it may write planes, so leave it to
-        networks that are trusted.
+        ``tcp://HOST:PORT``; ``*`` as port takes a free one.
     memory
         Bytes of planes on the way to disk, at least two planes for each sender.
     disk_reserve
         Planes are held back at their senders while fewer bytes than this are free on the disk.
     max_plane_bytes
         The largest plane to take; the connection of a sender of larger messages is cut.
+    max_planes
+        The most planes of a session.
     max_sessions
         The most sessions at the same time.
+    max_connections
+        The most connections at the same time.
     silence
         Seconds after which a session that is not heard of is closed.
+    sync, sync_interval
+        When planes are made safe from power cuts, as `otf_stream.config.ServiceConfig` says.
+    keys
+        The pair of this machine, and who may connect. Where not given, there is no encryption, and whoever reaches the
+        address may write planes.
 
     Attributes
     ----------
@@ -108,7 +115,7 @@ class Listener:
     Raises
     ------
     ListenError
-        If the address cannot be listened at.
+        If the address cannot be listened at, or this machine has no pair of keys.
     OSError
         If the data folder cannot be created.
     """
@@ -121,19 +128,46 @@ class Listener:
         memory: int = 128 << 20,
         disk_reserve: int = 2 * 10**9,
         max_plane_bytes: int = 256 << 20,
+        max_planes: int = MAX_PLANES,
         max_sessions: int = 256,
+        max_connections: int = 512,
         silence: float = 120.0,
+        sync: Sync = "group",
+        sync_interval: float = 1.0,
+        keys: KeyFolder | None = None,
     ) -> None:
         self.counters = Counters()
+        self._told = float("-inf")
         self._memory = memory
         self._room = Room(data_folder, disk_reserve)
         self._silence = silence
         data_folder.mkdir(parents=True, exist_ok=True)
-        self._sessions = Sessions(data_folder, max_sessions=max_sessions, max_plane_bytes=max_plane_bytes)
-        self._landing = Landing(memory // 2)
+        self._sessions = Sessions(
+            data_folder,
+            max_sessions=max_sessions,
+            max_plane_bytes=max_plane_bytes,
+            max_planes=max_planes,
+            deferred=sync == "interval",
+        )
+        self._inspection = Inspection(self._sessions.unfinished)
+        self._landing = Landing(memory // 2, sync=sync, interval=sync_interval)
         self._context = zmq.Context()
+        self._socket = _router(self._context, max(max_plane_bytes, MAX_HEADER_BYTES))
+        self._connections = Connections(
+            self._socket,
+            most=max_connections,
+            # Credit lets all senders together have the memory, or two planes each, under way.
+            unread=memory + 2 * max_plane_bytes,
+            counters=self.counters,
+        )
+        self._door: Door | None = None
         try:
-            self._socket = _bind(self._context, address, max(max_plane_bytes, MAX_HEADER_BYTES))
+            if keys is not None:
+                self._door = Door(self._socket, keys, self.counters)
+            self._socket.bind(address)
+        except KeysError as error:
+            self.close()
+            raise ListenError(str(error)) from error
         except zmq.ZMQError as error:
             self.close()
             raise ListenError(
@@ -150,11 +184,17 @@ class Listener:
                 self._acknowledge()
             self._acknowledge()
             self._close_silent()
+            self._take_out_damaged()
+            self._tell_status()
 
     def close(self) -> None:
         """Stop listening, once planes have landed and the last answers are out; once more is harmless."""
+        self._inspection.close()
         self._settle()
         self._landing.close()
+        self._connections.close()
+        if self._door is not None:
+            self._door.close()
         self._context.destroy(linger=1000)
         self._sessions.close()
 
@@ -180,6 +220,7 @@ class Listener:
                 peer, *frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return
+            self._connections.read(frames)
             yield peer.bytes, frames
 
     def _handle(self, peer: bytes, frames: list[zmq.Frame]) -> None:
@@ -204,8 +245,10 @@ class Listener:
         except ProtocolError as error:
             self._refuse(peer, error, message)
         except Exception as error:
-            log.exception("cannot handle a message")
-            self._refuse(peer, storage_error(error), message)
+            refusal = storage_error(error)
+            if refusal.code is ErrorCode.INTERNAL:  # a full disk is no fault of this program
+                log.exception("cannot handle a message")
+            self._refuse(peer, refusal, message)
 
     def _take(self, peer: bytes, message: Plane, pixels: memoryview) -> None:
         self.counters.received += 1
@@ -215,6 +258,7 @@ class Listener:
             self._settle()  # It came twice; whether it is the same is known when the first one has landed.
         if session.is_durable(message, pixels):
             self.counters.duplicates += 1
+            session.duplicates += 1
             self._send_ack(peer, session, [message.index])
             return
         try:
@@ -266,6 +310,7 @@ class Listener:
         self._settle()
         if known := self._sessions.peek(hello.session):
             known.heard = time.monotonic()
+        self._sessions.check(hello.acquisition)  # before the room: no disk will ever have room for what is too large
         self._room.check(hello.acquisition.plane_bytes)
         session = self._sessions.greet(hello)
         session.told.discard(peer)
@@ -289,6 +334,7 @@ class Listener:
                 "greet again and send those that were not acknowledged",
             )
         if session.takes_planes:
+            session.store.flush()
             session.close(end.reason, published=end.planes)
         self._send(
             peer,
@@ -312,14 +358,41 @@ class Listener:
                 log.exception("cannot close %s, whose sender is silent", session.store.path.name)
                 session.heard = time.monotonic()
 
+    def _take_out_damaged(self) -> None:
+        for inspected in self._inspection.found():
+            if inspected.damaged:
+                try:
+                    self._sessions.lose(inspected.session, inspected.damaged)
+                except Exception:
+                    log.exception("cannot take damaged planes out of session %s", inspected.session)
+
+    def _tell_status(self) -> None:
+        if time.monotonic() < self._told + _STATUS_S:
+            return
+        self._told = time.monotonic()
+        sessions, free = self._sessions.active, self._room.free
+        status = ListenerStatus(
+            at=time.time(),
+            address=self.address,
+            connections=len(self._connections),
+            sessions=len(sessions),
+            disk_free=free,
+            disk_reserve=self._room.reserve,
+            holding=free < self._room.reserve or any(session.held for session in sessions),
+            counters=self.counters.as_dict(),
+            pid=os.getpid(),
+            queue_bytes=self._landing.held_bytes,
+            open=_told_of(sessions),
+        )
+        with suppress(OSError):  # a disk without room for this has none for planes either
+            write_status(self._room.folder, status)
+
     def _refuse(self, peer: bytes, error: ProtocolError, message: Message | None) -> None:
-        self.counters.refused[error.code.value] += 1
+        self.counters.refuse(error.code.value, error.message)
         name = getattr(message, "session", None)
         plane = message.index if isinstance(message, Plane) and error.code in _OF_ONE_PLANE else None
         if session := self._sessions.peek(name or ""):
             session.note_refused(error, plane)
-        else:
-            log.warning("refused a message: %s", error)
         self._send(peer, error_message(error, session=name, plane=plane))
 
     def _credit(self, session: OpenSession) -> int:
@@ -336,17 +409,21 @@ def run_listener(
     address: str,
     *,
     ready: Connection | None = None,
-    disk_reserve: int = 2 * 10**9,
-    silence: float = 120.0,
+    keys: Path | None = None,
+    **settings: Any,
 ) -> None:
     """Run a listener as the main function of a process, until SIGTERM, SIGINT or the death of the parent process.
 
     Parameters
     ----------
-    data_folder, address, disk_reserve, silence
+    data_folder, address
         As for `Listener`.
     ready
-        Where to send the address, with the real port, once it listens; closed after.
+        Where to send the address, with the real port, once it listens, as bytes; closed after.
+    keys
+        Folder of the keys that microscopes must have; where not given, whoever reaches the address may write planes.
+    settings
+        The others of `Listener`.
 
     Raises
     ------
@@ -362,15 +439,26 @@ def run_listener(
         signal.signal(number, end)
     if parent := multiprocessing.parent_process():
         threading.Thread(target=_stop_after, args=(parent, stop), name="parent", daemon=True).start()
+    _allow_many_files()
     try:
-        listener = Listener(data_folder, address, disk_reserve=disk_reserve, silence=silence)
+        known = None if keys is None else KeyFolder(keys)
+        listener = Listener(data_folder, address, keys=known, **settings)
     except (ListenError, OSError) as error:
         raise SystemExit(str(error)) from error
     with listener:
         if ready is not None:
-            ready.send(listener.address)
+            ready.send_bytes(listener.address.encode())
             ready.close()
         listener.run(stop)
+
+
+def _allow_many_files() -> None:
+    """Let this process open as many files as the system lets it: each connection takes one, each session some."""
+    if sys.platform != "win32":
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _decoded(frames: Sequence[zmq.Frame]) -> Message:
@@ -392,18 +480,28 @@ def _decoded(frames: Sequence[zmq.Frame]) -> Message:
     return message
 
 
+def _told_of(sessions: Sequence[OpenSession]) -> dict[str, OpenStatus]:
+    """Tell what is not in the journals, of those sessions that were heard of last."""
+    now = time.monotonic()
+    latest = sorted(sessions, key=lambda session: session.heard, reverse=True)[:MOST]
+    return {
+        session.store.session: OpenStatus(session.received, session.duplicates, round(now - session.heard, 1))
+        for session in latest
+    }
+
+
 def _stop_after(parent: BaseProcess, stop: threading.Event) -> None:
     """Stop with the parent process: left alone, this one would keep the port from the next service."""
     parent.join()
     stop.set()
 
 
-def _bind(context: zmq.Context[zmq.Socket[bytes]], address: str, max_message: int) -> zmq.Socket[bytes]:
+def _router(context: zmq.Context[zmq.Socket[bytes]], max_message: int) -> zmq.Socket[bytes]:
     router = context.socket(zmq.ROUTER)
     router.setsockopt(zmq.RCVHWM, _QUEUE)
     router.setsockopt(zmq.MAXMSGSIZE, max_message)
+    router.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
     # Connections of senders that vanished go away.
     router.setsockopt(zmq.HEARTBEAT_IVL, 5000)
     router.setsockopt(zmq.HEARTBEAT_TIMEOUT, 20000)
-    router.bind(address)
     return router

@@ -49,6 +49,8 @@ class OpenSession:
         The most planes that it may grow to.
     received
         Plane messages that came since it was opened here, resent ones and duplicates included.
+    duplicates
+        Those of planes that were durable already.
     """
 
     store: SessionStore
@@ -60,6 +62,7 @@ class OpenSession:
     told: set[bytes] = field(default_factory=set)
     max_planes: int = MAX_PLANES
     received: int = 0
+    duplicates: int = 0
     noted: int = 0
 
     @property
@@ -126,6 +129,7 @@ class OpenSession:
             "ended",
             reason=reason,
             received=self.received,
+            duplicates=self.duplicates,
             durable=self.ledger.count,
             missing_count=self.ledger.missing_count,
             missing=missing,

@@ -244,7 +244,7 @@ def decode(header: bytes | memoryview) -> Message:
     if model is None:
         raise ProtocolError(
             ErrorCode.MALFORMED,
-            f"there is no message of type {_shorten(repr(kind), 50)}; use one of {', '.join(_TYPES)}",
+            f"there is no message of type {_shorten(_safe(kind), 50)}; use one of {', '.join(_TYPES)}",
         )
     try:
         return model.model_validate(fields)
@@ -299,7 +299,7 @@ def _check_version(fields: dict[Any, Any]) -> None:
     if type(version) is not int or version != VERSION:
         raise ProtocolError(
             ErrorCode.UNSUPPORTED_VERSION,
-            f"the message has protocol version {_shorten(repr(version), 50)}, but only version {VERSION} is understood "
+            f"the message has protocol version {_shorten(_safe(version), 50)}, but only version {VERSION} is understood "
             "here; install the same version of otf_stream on both machines",
         )
 
@@ -322,6 +322,7 @@ def _explain(error: ValidationError) -> str:
 
 
 def _safe(value: Any) -> str:
+    """Return how a value is told: Python gives up on the `repr` of one that is too deep."""
     return repr(value) if isinstance(value, str | int | float | bool | None) else f"a {type(value).__name__}"
 
 

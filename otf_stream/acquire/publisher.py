@@ -55,6 +55,8 @@ class Publisher:
         `publish` blocks only when all of it is full: the network and the spill disk are both too slow.
     spill
         Folder for those files, by default the system's folder for temporary files.
+    keys
+        Folder of the keys, by default the user's. If it trusts a listener at the address, the connection is encrypted.
 
     Attributes
     ----------
@@ -64,7 +66,7 @@ class Publisher:
     Raises
     ------
     ValueError
-        If the address, the session's id or the size of the acquisition cannot be used.
+        If the address, its keys, the session's id or the size of the acquisition cannot be used.
 
     Examples
     --------
@@ -81,6 +83,7 @@ class Publisher:
         session: str | None = None,
         memory: int = 256 << 20,
         spill: Path | None = None,
+        keys: Path | None = None,
     ) -> None:
         self.session = session or uuid.uuid4().hex
         self.acquisition = acquisition
@@ -94,7 +97,7 @@ class Publisher:
         )
         self._outbox.prepare()  # The first plane may come before the thread has done anything.
         self._changed = self._outbox.changed
-        self._delivery = Delivery(address, hello, self._outbox)
+        self._delivery = Delivery(address, hello, self._outbox, keys)
 
     def publish(
         self,
@@ -226,6 +229,14 @@ class Publisher:
         return self._delivery.connected
 
     @property
+    def trouble(self) -> str | None:
+        """Why planes are not taken now, and what to do: a full disk, keys that do not fit; None if they are.
+
+        The publisher keeps them and goes on trying.
+        """
+        return self._delivery.refusal or self._delivery.trouble
+
+    @property
     def failures(self) -> list[PlaneFailure]:
         """The planes that cannot be delivered."""
         return list(self._delivery.failures)
@@ -313,9 +324,10 @@ class Publisher:
                 if self._outbox.pending < pending:
                     pending, deadline = self._outbox.pending, time.monotonic() + timeout
                 if not self._changed.wait(max(0.0, deadline - time.monotonic())) and time.monotonic() >= deadline:
+                    advice = self.trouble or "see that the listener runs there and can be reached"
                     raise TimeoutError(
                         f"{self._address} acknowledged nothing for {timeout:g} s, {pending} planes of session "
-                        f"{self.session} are pending; see that the listener runs there and can be reached"
+                        f"{self.session} are pending; {advice}"
                     )
             if self._delivery.error is not None:
                 raise self._delivery.error

@@ -32,6 +32,11 @@ class Room:
     folder: Path
     reserve: int
 
+    @property
+    def free(self) -> int:
+        """How many bytes are free."""
+        return shutil.disk_usage(self.folder).free
+
     def check(self, size: int) -> None:
         """Check that ``size`` bytes can be written.
 
@@ -40,7 +45,7 @@ class Room:
         ProtocolError
             ``no-space``.
         """
-        free = shutil.disk_usage(self.folder).free
+        free = self.free
         if free < self.reserve + size:
             raise ProtocolError(
                 ErrorCode.NO_SPACE,

@@ -65,19 +65,39 @@ class Sessions:
         """The open sessions."""
         return list(self._open.values())
 
+    def check(self, acquisition: Acquisition) -> None:
+        """Check that an acquisition is none that this listener never takes.
+
+        Raises
+        ------
+        ProtocolError
+            ``too-large``.
+        """
+        if acquisition.plane_bytes > self._max_plane_bytes:
+            raise ProtocolError(
+                ErrorCode.TOO_LARGE,
+                f"planes of {acquisition.plane_bytes} bytes are larger than the {self._max_plane_bytes} that this "
+                "listener takes; crop or bin the camera",
+            )
+        if acquisition.sizes.planes > self._max_planes:
+            raise ProtocolError(
+                ErrorCode.TOO_LARGE,
+                f"{acquisition.sizes.planes} planes are more than the {self._max_planes} of one session; "
+                "split the acquisition into several",
+            )
+
     def peek(self, session: str) -> OpenSession | None:
         """Return the session if it is open."""
         return self._open.get(session)
 
     def greet(self, hello: Hello) -> OpenSession:
-        """Create or resume the session of a greeting.
+        """Create or resume the session of a greeting whose acquisition was checked.
 
         Raises
         ------
         ProtocolError
-            ``too-large``, ``too-many-sessions`` or ``session-mismatch``.
+            ``too-many-sessions`` or ``session-mismatch``.
         """
-        self._check(hello.acquisition)
         found = self._open.get(hello.session) or self._reopen(hello.session)
         if found is None:
             found = self._create(hello)
@@ -153,20 +173,6 @@ class Sessions:
         except (JournalError, ProtocolError, OSError, sqlite3.Error) as error:
             log.warning("left alone: the session store %s, whose journal cannot be read: %s", path.name, error)
 
-    def _check(self, acquisition: Acquisition) -> None:
-        if acquisition.plane_bytes > self._max_plane_bytes:
-            raise ProtocolError(
-                ErrorCode.TOO_LARGE,
-                f"planes of {acquisition.plane_bytes} bytes are larger than the {self._max_plane_bytes} that this "
-                "listener takes; crop or bin the camera",
-            )
-        if acquisition.sizes.planes > self._max_planes:
-            raise ProtocolError(
-                ErrorCode.TOO_LARGE,
-                f"{acquisition.sizes.planes} planes are more than the {self._max_planes} of one session; "
-                "split the acquisition into several",
-            )
-
     def _reopen(self, session: str) -> OpenSession | None:
         path = self._paths.get(session)
         if path is None:
@@ -178,6 +184,10 @@ class Sessions:
             return None
         except (JournalError, OSError, sqlite3.Error) as error:
             raise ProtocolError(ErrorCode.INTERNAL, f"the store {path.name} cannot be opened: {error}") from error
+        if store.session != session:  # Deleted or moved away too, and another session's store has its name.
+            store.close()
+            del self._paths[session]
+            return None
         ledger = Ledger(store.acquisition)
         for plane, crc in store.journal.durable().items():
             ledger.record(plane, crc)

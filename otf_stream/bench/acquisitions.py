@@ -27,7 +27,7 @@ from otf_stream.acquire.hooks import pycromanager, pymmcore_plus
 from otf_stream.acquire.hooks.stream import Stream
 from otf_stream.bench.results import Result
 from otf_stream.config import ServiceConfig
-from otf_stream.service.overview import overview
+from otf_stream.monitor.lookout import overview
 from otf_stream.service.supervisor import Service
 from otf_stream.store.session import SessionStore
 from simulators.core import acquire_stack, virtual_microscope
@@ -153,7 +153,12 @@ def _streamed(acquire: Acquire, count: int) -> list[Result]:
     found: list[Result] = []
     with tempfile.TemporaryDirectory() as folder:
         config = ServiceConfig(
-            data=Path(folder), listen="tcp://127.0.0.1:*", method="interpolate", threads=1, disk_reserve_gb=0
+            data=Path(folder),
+            listen="tcp://127.0.0.1:*",
+            monitor="",
+            method="interpolate",
+            threads=1,
+            disk_reserve_gb=0,
         )
         with Service(config) as service:
             processes = {"microscope": psutil.Process(), **_children()}

@@ -147,7 +147,7 @@ def _listening(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
     theirs.close()
     try:
         with ours:
-            address = ours.recv()
+            address = ours.recv_bytes().decode()
         yield address, psutil.Process(process.pid)
     finally:
         process.terminate()

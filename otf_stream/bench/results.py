@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,6 +36,8 @@ def run_missing(
     wanted: Mapping[Key, Callable[[], Result]],
     key: Callable[[Result], Key],
     progress: Callable[[Result], None],
+    *,
+    at_once: int = 1,
 ) -> list[Result]:
     """Run what has no result yet, and write down each result as soon as it is there.
 
@@ -48,6 +51,8 @@ def run_missing(
         Of a result.
     progress
         Is told of new results.
+    at_once
+        How many to run side by side, in threads.
 
     Returns
     -------
@@ -55,10 +60,25 @@ def run_missing(
         The results that are wanted, in that order, those of earlier runs included.
     """
     done = {key(result): result for result in read_results(path)}
-    for name, run in wanted.items():
-        if name not in done:
-            done[name] = run()
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(done[name]) + "\n")
-            progress(done[name])
+    missing = {name: run for name, run in wanted.items() if name not in done}
+    for name, result in _in_turn(missing) if at_once == 1 else _side_by_side(missing, at_once):
+        done[name] = result
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(result) + "\n")
+        progress(result)
     return [done[name] for name in wanted]
+
+
+def _in_turn(wanted: Mapping[Key, Callable[[], Result]]) -> Iterator[tuple[Key, Result]]:
+    for name, run in wanted.items():
+        yield name, run()
+
+
+def _side_by_side(wanted: Mapping[Key, Callable[[], Result]], at_once: int) -> Iterator[tuple[Key, Result]]:
+    with ThreadPoolExecutor(at_once, thread_name_prefix="run") as pool:
+        running = {pool.submit(run): name for name, run in wanted.items()}
+        try:
+            for ended in as_completed(running):
+                yield running[ended], ended.result()
+        finally:
+            pool.shutdown(cancel_futures=True)

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from otf_stream.acquisition import Acquisition, Modality, Sizes, VoxelSize
 from otf_stream.config import ServiceConfig
+from otf_stream.monitor.lookout import overview
 from otf_stream.restore.evaluate import psnr
 from otf_stream.restore.methods import Grid, interpolated
-from otf_stream.service.overview import overview
 from otf_stream.service.supervisor import Service
 from otf_stream.store.session import SessionStore
 from simulators.instruments import INSTRUMENTS, instrument_psf
@@ -91,6 +91,7 @@ def running_service(*, budget_s: float, tail_s: float, threads: int | None) -> I
         config = ServiceConfig(
             data=data,
             listen="tcp://127.0.0.1:*",
+            monitor="",
             budget_s=budget_s,
             tail_s=tail_s,
             threads=threads,

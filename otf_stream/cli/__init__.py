@@ -12,7 +12,7 @@ import typer
 
 from otf_stream import __version__
 from otf_stream.bench.commands import app as bench
-from otf_stream.cli import recorded, streaming, supervising, weights
+from otf_stream.cli import keys, monitoring, recorded, streaming, supervising, weights
 from otf_stream.cli.terminal import installed_with
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app = typer.Typer(
 for command in (
     supervising.demo,
     supervising.serve,
+    monitoring.monitor,
     streaming.replay,
     streaming.simulate,
     streaming.watch,
@@ -35,6 +36,8 @@ for command in (
     weights.pretrain,
 ):
     app.command()(command)
+app.add_typer(keys.app)
+app.add_typer(monitoring.logs)
 app.add_typer(bench)
 app.add_typer(weights.app)
 

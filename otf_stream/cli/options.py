@@ -26,6 +26,9 @@ ApertureOption = Annotated[
 PsfOption = Annotated[
     Path | None, typer.Option(help="TIFF of a measured point spread function; found in the stack if not given.")
 ]
+KeysOption = Annotated[
+    Path | None, typer.Option("--keys", help="Folder of the keys; OTF_STREAM_KEYS or ~/.otf_stream/keys if not given.")
+]
 WeightsOption = Annotated[
     Path | None,
     typer.Option(help="Network to start from, from `pretrain` or `weights import`; the shipped one if not given."),

@@ -7,6 +7,7 @@ terminal.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,18 +15,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.live import Live
 from rich.markup import escape
-from rich.table import Table
 
-from otf_stream.cli.options import LAYERS_HELP, Json, Overwrite, PsfOption, Seed, WeightsOption
+from otf_stream.cli.options import LAYERS_HELP, Json, KeysOption, Overwrite, PsfOption, Seed, WeightsOption
 from otf_stream.cli.terminal import errors_told, installed_with, print_json, say, until_stopped
-from otf_stream.config import DeviceName, LayerChoice, MethodName, ServiceConfig
+from otf_stream.config import DeviceName, LayerChoice, MethodName, Security, ServiceConfig
 
 if TYPE_CHECKING:
-    from otf_stream.service.overview import SessionOverview
+    from otf_stream.monitor.state import Listener, Session
     from otf_stream.service.supervisor import Service
 
 _LOOK = 0.5  # seconds between two looks at the sessions
-_SHOWN = 15  # sessions in the live table, the latest
 
 
 def demo(
@@ -50,6 +49,13 @@ def serve(
     config: Annotated[Path | None, typer.Option(help="A TOML file with the settings below.")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of the session stores.")] = None,
     listen: Annotated[str | None, typer.Option(help="Where microscopes connect, tcp://HOST:PORT.")] = None,
+    security: Annotated[
+        Security | None, typer.Option(help="Whether they need keys; auto: unless from this machine only.")
+    ] = None,
+    keys: KeysOption = None,
+    monitor: Annotated[
+        str | None, typer.Option(help="Where the dashboard and HTTP interface are, HOST:PORT; nowhere if empty.")
+    ] = None,
     budget: Annotated[float | None, typer.Option(help="Seconds from first plane to restored volume.")] = None,
     tail: Annotated[float | None, typer.Option(help="Seconds granted after the last plane in any case.")] = None,
     method: Annotated[MethodName | None, typer.Option(help="How to restore.")] = None,
@@ -61,12 +67,14 @@ def serve(
     threads: Annotated[int | None, typer.Option(help="Processor cores of the worker.")] = None,
 ) -> None:
     """Listen for microscopes and restore what they send, until Ctrl-C."""
+    from otf_stream.acquire.keys import is_loopback
     from otf_stream.service.supervisor import Service
 
     with errors_told():
         settings = ServiceConfig.load(
-            config, data=data, listen=listen, budget_s=budget, tail_s=tail,
-            method=method, device=device, seed=seed, psf=psf, weights=weights, layers=layers, threads=threads,
+            config, data=data, listen=listen, security=security, keys=keys, monitor=monitor, budget_s=budget,
+            tail_s=tail, method=method, device=device, seed=seed, psf=psf, weights=weights, layers=layers,
+            threads=threads,
         )  # fmt: skip
         if settings.weights:
             from otf_stream.learn.checkpoints import network_to_deblur
@@ -74,6 +82,8 @@ def serve(
             network_to_deblur(settings.weights)  # refused now, and not when a stack is on the stage
         with until_stopped(), Service(settings) as service:
             where = escape(str(settings.data.resolve()))
+            if settings.security == "none" and not is_loopback(settings.listen):
+                say.print("security is none: whoever reaches this address may write planes, and read those on the way")
             say.print(f"listening on [bold]{service.address}[/], stores in [bold]{where}[/]; Ctrl-C ends")
             _watch(service, settings.data)
     say.print("stopped; unfinished stacks go on at the next start")
@@ -81,37 +91,43 @@ def serve(
 
 def _watch(service: Service, data: Path) -> None:
     """Show the sessions until interrupted: as a live table on a terminal, as lines elsewhere."""
-    from otf_stream.service.overview import overview
+    from otf_stream.cli.live import MOST_SHOWN, view
+    from otf_stream.monitor.lookout import Lookout
 
     seen: dict[Path, str] = {}
-    with Live(console=say, auto_refresh=False, transient=True) if say.is_terminal else nullcontext() as live:
+    holding = False
+    with (
+        Lookout(data) as lookout,
+        Live(console=say, auto_refresh=False, transient=True) if say.is_terminal else nullcontext() as live,
+    ):
         while True:
             for message in service.watch():
                 say.print(message, markup=False)
-            sessions = overview(data)
+            snapshot = lookout.look()
+            listener = snapshot.listener
+            if listener and listener.current and listener.holding != holding:
+                holding = listener.holding
+                say.print(_room(listener), markup=False)
             if live is not None:
-                live.update(_table(sessions), refresh=True)
+                live.update(view(snapshot.status(MOST_SHOWN)), refresh=True)
             else:
-                _print_changes(sessions, seen)
+                _print_changes(snapshot.sessions, seen)
             time.sleep(_LOOK)
 
 
-def _print_changes(sessions: list[SessionOverview], seen: dict[Path, str]) -> None:
+def _print_changes(sessions: Sequence[Session], seen: dict[Path, str]) -> None:
     """Print a line for each session whose stacks have changed state since it was ``seen``."""
     for session in sessions:
-        states = _states(session)
+        states = ", ".join(f"{n} {state}" for state, n in sorted(session.states.items()))
         if seen.get(session.store) != states:
             seen[session.store] = states
             say.print(f"{session.store.name}: {session.durable}/{session.expected} planes, {states}", markup=False)
 
 
-def _states(session: SessionOverview) -> str:
-    return ", ".join(f"{n} {state}" for state, n in sorted(session.states.items()))
-
-
-def _table(sessions: list[SessionOverview]) -> Table:
-    table = Table("session", "planes", "stacks", "doing")
-    for session in sessions[-_SHOWN:]:
-        planes = f"{session.durable}/{session.expected}"
-        table.add_row(session.store.name, planes, _states(session), "" if session.done else session.stage)
-    return table
+def _room(listener: Listener) -> str:
+    """Say whether planes are taken or held back, and why."""
+    reserve = f"{listener.disk_reserve / 1e9:.1f} GB are to stay so"
+    free = f"{listener.disk_free / 1e9:.1f} GB are free on the disk, {reserve}"
+    if listener.holding:
+        return f"{free}: planes are held back at their senders; make room, they are taken then"
+    return f"{free}: there is room again, planes are taken"

@@ -14,7 +14,6 @@ how many processes draw changes nothing.
 from __future__ import annotations
 
 import multiprocessing
-import pickle
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count, islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -199,12 +199,12 @@ def _drawing(processes: int) -> Iterator[Callable[[int], Iterator[Scene]]]:
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=use_one_core) as pool:
 
         def scenes(seed: int) -> Iterator[Scene]:
-            waiting = deque[Future[bytes]]()
+            waiting = deque[Future[dict[str, Any]]]()
             try:
                 for number in count():
-                    waiting.append(pool.submit(_pickled_scene, seed, number))
+                    waiting.append(pool.submit(_scene_as_arrays, seed, number))
                     if len(waiting) > _AHEAD * processes:
-                        yield pickle.loads(waiting.popleft().result())  # noqa: S301 - of a process of ours
+                        yield Scene.from_arrays(waiting.popleft().result())
             finally:
                 for unwanted in waiting:
                     unwanted.cancel()
@@ -215,9 +215,8 @@ def _drawing(processes: int) -> Iterator[Callable[[int], Iterator[Scene]]]:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _pickled_scene(seed: int, number: int) -> bytes:
-    """Draw a scene. Tensors that processes hand to each other are files that are open for as long as they are used."""
-    return pickle.dumps(_scene(seed, number))
+def _scene_as_arrays(seed: int, number: int) -> dict[str, Any]:
+    return _scene(seed, number).as_arrays()
 
 
 def _scene(seed: int, number: int) -> Scene:

@@ -8,7 +8,8 @@ again from the one on the stage.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -61,6 +62,27 @@ class Scene:
     def on(self, device: torch.device) -> Scene:
         """Return the scene with its voxels on a device."""
         return replace(self, truth=self.truth.to(device), seen=self.seen.to(device))
+
+    def as_arrays(self) -> dict[str, Any]:
+        """Return it with arrays in place of tensors, for another process.
+
+        Tensors that processes hand to each other are files that stay open for as long as they are used.
+        """
+        fields = asdict(self)
+        psf = {name: value.numpy() if isinstance(value, Tensor) else value for name, value in fields["psf"].items()}
+        return fields | {"truth": self.truth.numpy(), "seen": self.seen.numpy(), "psf": psf}
+
+    @classmethod
+    def from_arrays(cls, fields: dict[str, Any]) -> Self:
+        """Return the scene that `as_arrays` gave."""
+        psf = fields["psf"]
+        return cls(
+            truth=torch.from_numpy(fields["truth"]),
+            seen=torch.from_numpy(fields["seen"]),
+            noise=NoiseModel(**fields["noise"]),
+            psf=SplitPsf(torch.from_numpy(psf["core"]), torch.from_numpy(psf["tail"]), psf["lateral_sigma"]),
+            anisotropy=fields["anisotropy"],
+        )
 
 
 def draw_scene(rng: np.random.Generator) -> Scene:

@@ -35,6 +35,7 @@ _WARM_UP = 0.03
 _STATISTICS = 4  # batches
 _EDGE = 4  # pixels that are mirrored at least
 _AVERAGING = 0.99
+_RECENT = 20  # steps
 _FAINTEST_ERROR = 1e-7
 
 
@@ -112,6 +113,11 @@ class Trainer:
     def losses(self) -> list[float]:
         """The loss of every step."""
         return torch.stack(self._losses).tolist() if self._losses else []
+
+    def recent_loss(self) -> float | None:
+        """The mean loss of the last steps, the newest left out; None before the second."""
+        known = self._losses[-_RECENT:-1]  # the newest may still be computed
+        return float(torch.stack(known).mean()) if known else None
 
     def step(self, progress: float) -> None:
         """Take one step.

@@ -171,6 +171,10 @@ class Schedule:
         """Share of the volume that has been restored."""
         self.watch = Watch.NOTHING
         """What is given up for now."""
+        self.paused = False
+        """Whether learning waits, as somebody asked; the deadline stands."""
+        self.finishing = False
+        """Whether learning is over, as somebody asked."""
         self._yz: float | None = None
         self._pass: _Pass | None = None
         self._direction: float | None = None
@@ -424,6 +428,8 @@ class Schedule:
         return max(self._progress(steps) - _DENOISING, 0.0) / (1 - _DENOISING)
 
     def _progress(self, steps: int) -> float:
+        if self.finishing:
+            return 1.0
         if self._budget.steps is not None:
             return min(steps / max(self._budget.steps, 1), 1.0)
         left = max(self.time_to_train - self._latest, 0.0)  # a step that does not fit is not begun

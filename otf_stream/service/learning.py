@@ -34,6 +34,7 @@ from otf_stream.service.budget import Schedule
 from otf_stream.service.character import Character, FoundPsf, characterise, find_psf
 from otf_stream.service.cleaned import CleanStack, Feed
 from otf_stream.service.costs import RestoringTime
+from otf_stream.service.curve import Curve
 from otf_stream.service.source import StackSource
 from otf_stream.service.speed import Speedometer
 
@@ -91,6 +92,7 @@ def learn(
     measured: Path | None = None,
     layers: LayerChoice = "all",
     denoising: NAFNet | None = None,
+    curve: Curve | None = None,
     room: Room,
 ) -> Work[Learned]:
     """Learn to denoise and to deblur a stack, from the stack, by turns.
@@ -121,10 +123,12 @@ def learn(
         Which layers of the network to train.
     denoising
         Where denoising starts from, trained in place; the shipped network if None.
+    curve
+        Is told of every step.
     room
         Puts denoised planes aside on the disk, and may wait for it to have room.
     """
-    generator = compute.generator(seed)
+    generator, curve = compute.generator(seed), curve or Curve()
     denoiser, denoiser_steps = yield from _learn_to_denoise(
         source,
         denoising or shipped_network("denoise"),
@@ -133,6 +137,7 @@ def learn(
         compute,
         generator,
         progress,
+        curve,
         finetune=finetune,
     )
     # More planes have come meanwhile. The denoiser is told the noise, and may be told better.
@@ -160,10 +165,14 @@ def learn(
     known = stack.seen
     schedule.reserve(lambda: time_left(speed, stack), anew=True)
     while finetune and (done := schedule.deblurring(trainer.steps)) < 1:
-        _step(trainer, done, schedule)
-        progress("finetune", done)
-        schedule.reserve(lambda: time_left(speed.measure(), stack))
-        yield Turn.READY
+        if schedule.paused:
+            yield Turn.WAITING
+        else:
+            _step(trainer, done, schedule)
+            progress("finetune", done)
+            curve.stepped("finetune", trainer)
+            schedule.reserve(lambda: time_left(speed.measure(), stack))
+            yield Turn.READY
         seen = stack.seen
         yield from stack.taking()
         if stack.seen > seen:  # less is left to be denoised
@@ -219,6 +228,7 @@ def _learn_to_denoise(
     compute: Compute,
     generator: torch.Generator,
     progress: Progress,
+    curve: Curve,
     *,
     finetune: bool,
 ) -> Work[tuple[Denoiser, int]]:
@@ -240,9 +250,13 @@ def _learn_to_denoise(
         trainer.prepare()
         yield Turn.READY
     while finetune and (done := schedule.denoising(trainer.steps)) < 1:
-        _step(trainer, done, schedule)
-        progress("denoise", done)
-        yield Turn.READY
+        if schedule.paused:
+            yield Turn.WAITING
+        else:
+            _step(trainer, done, schedule)
+            progress("denoise", done)
+            curve.stepped("denoise", trainer)
+            yield Turn.READY
         take()
     denoiser = Denoiser(trainer.network(), character.noise, character.scale, compute)
     trainer.forget()

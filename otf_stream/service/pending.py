@@ -9,11 +9,14 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from otf_stream.acquisition import StackIndex
-from otf_stream.store.journal import JournalError, journal_path
+from otf_stream.service.casualties import set_aside
+from otf_stream.service.whereabouts import Stage
+from otf_stream.store.controls import Controls
+from otf_stream.store.journal import JournalError, last_changed
 from otf_stream.store.session import SessionStore, find_sessions, session_attributes
 
 Key = tuple[str, StackIndex]
@@ -22,10 +25,22 @@ Key = tuple[str, StackIndex]
 
 @dataclass(frozen=True)
 class PendingStack:
-    """A stack that has planes, or never will, and is neither restored nor set aside."""
+    """A stack that has planes, or never will, and is neither restored nor set aside.
+
+    Parameters
+    ----------
+    store, stack
+        The stack.
+    previewed
+        Whether it may have a preview; not one at whose previews the worker crashed, or that was cancelled.
+    controls
+        What was asked for in its session.
+    """
 
     store: SessionStore
     stack: StackIndex
+    previewed: bool = True
+    controls: Controls = field(default_factory=Controls)
 
     @property
     def key(self) -> Key:
@@ -46,6 +61,9 @@ class PendingStacks:
         self._data = data
         # By session, not by path: a store may be deleted and another take its name.
         self._open: dict[str, SessionStore] = {}
+        # Read once: a stack at which the worker crashes is set aside while there is no worker.
+        self._set_aside: dict[str, dict[Stage, set[StackIndex]]] = {}
+        self._controls: dict[str, Controls] = {}
         self._done: dict[str, tuple[int, ...]] = {}
 
     def find(self) -> Iterator[PendingStack]:
@@ -63,23 +81,29 @@ class PendingStacks:
 
     def _find_in(self, path: Path) -> list[PendingStack]:
         session = str((session_attributes(path) or {}).get("session"))
-        changed = _changed(path)
+        changed = last_changed(path)
         if self._done.get(session) == changed:
             return []
         if session not in self._open:
-            self._open[session] = SessionStore.open(path)
-        store = self._open[session]
+            store = SessionStore.open(path)
+            try:
+                self._set_aside[session] = set_aside(store.journal.events())
+            except BaseException:
+                store.close()
+                raise
+            self._open[session], self._controls[session] = store, Controls()
+        store, aside = self._open[session], self._set_aside[session]
         journal = store.journal
-        pending = [s for s in journal.stacks() if journal.state(s) not in ("restored", "failed")]
+        pending = journal.pending()
         if not pending and journal.closed is not None:
             # A sender that was silent may come back: the session is looked at again if its journal changes.
             self._open.pop(session).close()
             self._done[session] = changed
-        return [PendingStack(store, s) for s in pending if journal.span(s) or journal.closed is not None]
-
-
-def _changed(store: Path) -> tuple[int, ...]:
-    """When the journal of a store was changed last, as far as its files tell."""
-    journal = journal_path(store)
-    files = (journal, journal.with_name(journal.name + "-wal"))
-    return tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files)
+        controls = self._controls[session]
+        controls.read(journal)
+        return [
+            PendingStack(store, s, s not in aside["preview"] | controls.cancelled, controls)
+            for s in pending
+            # Set aside, and more planes have come: it is tried again when they are all there.
+            if s not in aside["turn"] or journal.state(s) != "arriving"
+        ]

@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from itertools import islice
 from threading import Event
 from typing import Any
@@ -23,6 +23,7 @@ import torch
 from otf_stream.restore.methods import Grid
 from otf_stream.service.pending import Key, PendingStack, PendingStacks
 from otf_stream.service.source import StackSource
+from otf_stream.service.whereabouts import Whereabouts
 from otf_stream.store.pyramid import halve
 from otf_stream.store.restored import RestoredWriter, finest_level
 
@@ -45,11 +46,16 @@ class Previewer:
         The stacks that are to be restored; the previewer's own, since it looks at them in its own thread.
     silence
         Seconds without a plane after which a stack counts as arrived; never if None.
+    whereabouts
+        Where it says what it is at.
     """
 
-    def __init__(self, pending: PendingStacks, *, silence: float | None = None) -> None:
+    def __init__(
+        self, pending: PendingStacks, *, silence: float | None = None, whereabouts: Whereabouts | None = None
+    ) -> None:
         self._pending = pending
         self._silence = silence
+        self._whereabouts = whereabouts or Whereabouts()
         self._lock = threading.Lock()
         self._writing: Key | None = None
         self._claimed: set[Key] = set()
@@ -73,7 +79,7 @@ class Previewer:
 
     def write_all(self) -> None:
         """Write a preview of every stack that has arrived and has none; pool the planes of those that arrive."""
-        found = list(self._pending.find())
+        found = [pending for pending in self._pending.find() if pending.previewed]
         for gone in self._pooled.keys() - {pending.key for pending in found}:
             del self._pooled[gone]
         arriving = []
@@ -81,16 +87,17 @@ class Previewer:
             source = StackSource(pending.store, pending.stack, silence=self._silence)
             arrivals = source.arrivals()
             if not arrivals.complete:
-                arriving.append((pending.key, source))
+                arriving.append((pending, source))
             elif arrivals.received and self._begin(pending.key, arrivals.received):
                 try:
-                    for level in write_preview(pending, source, self._pooled.pop(pending.key, {})):
-                        pending.store.journal.note(
-                            "preview",
-                            stack=list(pending.stack),
-                            level=level,
-                            since_last_plane_s=round(time.time() - arrivals.latest, 3),
-                        )
+                    with self._at(pending):
+                        for level in write_preview(pending, source, self._pooled.pop(pending.key, {})):
+                            pending.store.journal.note(
+                                "preview",
+                                stack=list(pending.stack),
+                                level=level,
+                                since_last_plane_s=round(time.time() - arrivals.latest, 3),
+                            )
                 except Exception:  # a preview is a courtesy: the stack will be restored whatever becomes of it
                     with suppress(OSError):  # the disk that took no preview may take no note either
                         pending.store.journal.note(
@@ -99,9 +106,12 @@ class Previewer:
                 finally:
                     with self._lock:
                         self._writing = None
-        for key, source in arriving:  # none of them is waited for
-            with suppress(Exception):  # what cannot be read now will be read again
-                _pool(source, self._pooled.setdefault(key, {}))
+        for pending, source in arriving:  # none of them is waited for
+            with suppress(Exception), self._at(pending):  # what cannot be read now will be read again
+                _pool(source, self._pooled.setdefault(pending.key, {}))
+
+    def _at(self, pending: PendingStack) -> AbstractContextManager[None]:
+        return self._whereabouts.at("preview", pending.store.path.name, pending.stack)
 
     def _begin(self, key: Key, planes: int) -> bool:
         with self._lock:

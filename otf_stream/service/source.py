@@ -42,6 +42,8 @@ class StackSource:
         self.stack = stack
         self.unreadable = 0
         """Pixels read so far that were not finite, and took their plane's median."""
+        self.finishing = False
+        """Whether the planes that are there are all that is waited for, as somebody asked."""
 
     @property
     def acquisition(self) -> Acquisition:
@@ -68,7 +70,8 @@ class StackSource:
         all_there = not acquisition.growing and received == len(self.extent)
         # Of an acquisition of unknown length, the stacks before tell how deep this one may become.
         expected = max(received, acquisition.sizes.z) if acquisition.growing else len(self.extent)
-        return Arrivals(received, expected, first, latest, all_there or self._passed_by() or self._silent(latest))
+        over = all_there or self._passed_by() or self._silent(latest) or (self.finishing and received > 0)
+        return Arrivals(received, expected, first, latest, over)
 
     def _passed_by(self) -> bool:
         """Whether no more planes will come: all is closed, or a later time point of the channel has begun."""

@@ -34,6 +34,7 @@ from otf_stream.service.ahead import may_go_ahead
 from otf_stream.service.budget import Schedule, Watch
 from otf_stream.service.character import Character, FoundPsf, characterise, find_psf, uncharacterised, usual_psf
 from otf_stream.service.costs import WRITERS, Costs
+from otf_stream.service.curve import Curve
 from otf_stream.service.demand import Demand
 from otf_stream.service.landing import landing, writing
 from otf_stream.service.learning import FEWEST_PLANES, Learned, Progress, learn, tidy_up
@@ -145,6 +146,24 @@ class Restoration:
                 self.provenance = done.value
                 return None
 
+    def heed(self, *, paused: bool, finishing: bool) -> None:
+        """Do as was asked from the next turn on.
+
+        Parameters
+        ----------
+        paused
+            Let learning wait. Deadlines stand, and what is not learning goes on.
+        finishing
+            Learn no more, and restore with the planes and networks that there are.
+        """
+        schedule = self.schedule
+        if finishing and not schedule.finishing:
+            schedule.finishing = self.source.finishing = True
+            self._decide("finish now", "somebody asked for it")
+        if paused != schedule.paused:
+            schedule.paused = paused
+            self._decide("pause learning" if paused else "resume learning", "somebody asked for it")
+
     def _new_path(self) -> NetworkPath:
         return NetworkPath(
             self.source, self._settings, self.schedule, self._compute, room=self._writing, decide=self._decide
@@ -243,7 +262,16 @@ class Restoration:
 
         def sign() -> None:
             writer.write_provenance(source.stack, told)
-            self._note("restored", method=method.name, warnings=told["warnings"])
+            told_when = told["timing"]
+            self._note(
+                "restored",
+                method=method.name,
+                warnings=told["warnings"],
+                deadline=told_when["deadline"],
+                in_hand_s=round(told_when["deadline"] - told_when["restored"], 3),
+                since_first_plane_s=told_when["since_first_plane_s"],
+                since_last_plane_s=told_when["since_last_plane_s"],
+            )
             self._store.journal.finish_stack(source.stack, len(grid.planes))
 
         yield from self._writing(sign)
@@ -269,6 +297,7 @@ class Restoration:
     def _learning(self, reasons: list[str], earlier: Lesson | None) -> Work[tuple[Learned, Speedometer] | None]:
         """Learn where the method asks for it and the stack allows it; otherwise add to the reasons why not."""
         source, settings, schedule, compute = self.source, self._settings, self.schedule, self._compute
+        store = self._store
         if settings.method not in ("auto", "finetune", "pretrained"):
             return None
         planes = source.arrivals().received
@@ -303,10 +332,21 @@ class Restoration:
             measured=settings.psf,
             layers=settings.layers,
             denoising=start.denoising,
+            curve=Curve(partial(store.journal.note_in_passing, "training", stack=list(source.stack))),
             room=self._writing,
         )
-        self._decide("stop learning", "the time for it is over", steps=learned.steps)
-        if finetune and learned.steps == 0:
+        why = "somebody asked to finish now" if schedule.finishing else "the time for it is over"
+        self._decide("stop learning", why, steps=learned.steps)
+        self._note(
+            "training",
+            stage="examined",
+            steps=learned.steps,
+            gain_db=round(learned.trust.network, 3),
+            richardson_lucy_gain_db=round(learned.trust.richardson_lucy, 3),
+        )
+        if schedule.finishing:
+            reasons.append(f"learning ended after {learned.steps} steps, as somebody asked")
+        elif finetune and learned.steps == 0:
             reasons.append("no time to fine-tune before the deadline: the pre-trained network was used as it is")
         return replace(learned, weights=start.weights), speed
 

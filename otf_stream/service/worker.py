@@ -28,6 +28,7 @@ import torch
 from otf_stream.acquisition import StackIndex
 from otf_stream.config import ServiceConfig
 from otf_stream.learn.compute import Compute, choose_compute, release_memory
+from otf_stream.monitor.work import MOST, Awaited, WorkerStatus, keep_telling
 from otf_stream.restore.turns import Turn
 from otf_stream.service.costs import Costs
 from otf_stream.service.demand import Demand, time_to_spare
@@ -38,7 +39,9 @@ from otf_stream.service.preview import Previewer
 from otf_stream.service.settings import Settings
 from otf_stream.service.source import StackSource
 from otf_stream.service.speed import at_best_size, warm_up
-from otf_stream.service.stack import EmptyStackError, Restoration, expected_demand
+from otf_stream.service.stack import Restoration, expected_demand
+from otf_stream.service.whereabouts import Whereabouts
+from otf_stream.store.controls import CANCELLED
 from otf_stream.store.disk import is_full
 from otf_stream.store.session import SessionStore
 
@@ -47,6 +50,10 @@ _SIZES = [2**exponent for exponent in range(20, 24)]  # pixels
 _LOOK_AGAIN = 1.0  # seconds between two looks for stacks
 _AT_ONCE = 6  # stacks are learnt from; each keeps some hundred megabytes of planes and networks
 _LAST_MOMENT = 5.0  # seconds before that, a stack that would be one more is begun all the same, to be interpolated
+
+
+class CancelledError(Exception):
+    """Somebody asked for no more work on a stack."""
 
 
 class Worker:
@@ -62,11 +69,20 @@ class Worker:
         Device and precision.
     claim
         Returns whether nobody else is writing the volume of a stack, and from then on will.
+    whereabouts
+        Where it says what it is at.
     """
 
     def __init__(
-        self, data: Path, settings: Settings, compute: Compute, *, claim: Callable[[Key], bool] = lambda key: True
+        self,
+        data: Path,
+        settings: Settings,
+        compute: Compute,
+        *,
+        claim: Callable[[Key], bool] = lambda key: True,
+        whereabouts: Whereabouts | None = None,
     ) -> None:
+        self._whereabouts = whereabouts or Whereabouts()
         self._settings = settings
         self._compute = compute
         self._claim = claim
@@ -77,6 +93,8 @@ class Worker:
         self._waiting: dict[Key, PendingStack] = {}
         self._demands: dict[Key, Demand] = {}
         self._looked = float("-inf")
+        self._began_turn = time.time()
+        self._told: dict[Key, Demand] = {}  # what is told while it looks for others
 
     def run(self, stop: Event) -> None:
         """Work until ``stop`` is set."""
@@ -100,13 +118,25 @@ class Worker:
         """
         self._look()
         for key in sorted(self._waiting, key=self._urgency):
-            if key not in self._begun:
-                if len(self._begun) >= _AT_ONCE and not self._is_last_moment(key):
-                    continue
-                self._begun[key] = self._begin(key)
-            if self._turn(key) is Turn.READY:
+            if key not in self._begun and len(self._begun) >= _AT_ONCE and not self._is_last_moment(key):
+                continue
+            waiting = self._waiting[key]
+            self._began_turn = time.time()
+            with self._whereabouts.at("turn", waiting.store.path.name, waiting.stack):
+                turn = self._turn(key)
+            if turn is Turn.READY:
                 return Turn.READY
         return Turn.WAITING if self._waiting else None
+
+    def status(self, now: float, process: int) -> WorkerStatus:
+        """Tell what it knows to be done, for people to see; any thread may ask."""
+        demands, begun = dict(self._told), set(self._begun)
+        urgent = sorted(demands.items(), key=lambda item: item[1].deadline)[:MOST]
+        awaited = tuple(
+            Awaited(session, *stack, demand.deadline, demand.restoring, (session, stack) in begun)
+            for (session, stack), demand in urgent
+        )
+        return WorkerStatus(now, process, str(self._compute), self._began_turn, len(demands), awaited)
 
     def close(self) -> None:
         """Close every session."""
@@ -140,23 +170,38 @@ class Worker:
 
     def _turn(self, key: Key) -> Turn:
         """Give a stack a turn; if even interpolating it fails, set it aside with its reason."""
-        waiting, restoration = self._waiting[key], self._begun[key]
         try:
-            if turn := restoration.turn():
-                self._demands[key] = restoration.demand()
-                return turn
-        except EmptyStackError as error:
-            waiting.store.journal.note("empty", stack=list(waiting.stack), reason=str(error))
-            waiting.store.journal.set_state(waiting.stack, "failed")
-        except Exception as error:  # a stack must never take the others down with it
-            if isinstance(error, OSError) and is_full(error):
-                # Not even the journal could be written; nothing is lost by trying again.
-                del self._begun[key]
-                return Turn.WAITING
-            waiting.store.journal.note("failure", stack=list(waiting.stack), trace=traceback.format_exc())
-            waiting.store.journal.set_state(waiting.stack, "failed")
-        del self._begun[key], self._waiting[key], self._demands[key]
+            try:
+                waiting = self._waiting[key]
+                asked = waiting.controls
+                asked.read(waiting.store.journal)
+                if waiting.stack in asked.cancelled:
+                    raise CancelledError
+                if key not in self._begun:
+                    self._begun[key] = self._begin(key)
+                restoration = self._begun[key]
+                restoration.heed(paused=asked.paused, finishing=waiting.stack in asked.finishing)
+                if turn := restoration.turn():
+                    self._demands[key] = restoration.demand()
+                    return turn
+            except CancelledError:
+                self._fail(key, CANCELLED, reason=CANCELLED)
+            except Exception as error:  # a stack must never take the others down with it
+                if isinstance(error, OSError) and is_full(error):
+                    raise
+                self._fail(key, "failure", trace=traceback.format_exc())
+        except (OSError, sqlite3.Error):
+            # Not even the journal could be written; nothing is lost by trying again.
+            self._begun.pop(key, None)
+            return Turn.WAITING
+        del self._waiting[key], self._demands[key]
+        self._begun.pop(key, None)
         return Turn.READY
+
+    def _fail(self, key: Key, kind: str, **why: str) -> None:
+        waiting = self._waiting[key]
+        waiting.store.journal.note(kind, stack=list(waiting.stack), **why)
+        waiting.store.journal.set_state(waiting.stack, "failed")
 
     def _look(self) -> None:
         """Look for stacks that wait, now and then."""
@@ -169,7 +214,7 @@ class Worker:
                 self._waiting[pending.key] = pending
         for key in self._begun.keys() - self._waiting.keys():
             del self._begun[key]  # its store is gone
-        self._looked = time.monotonic()
+        self._looked, self._told = time.monotonic(), self._demands
 
     def _demand(self, pending: PendingStack) -> Demand:
         if begun := self._begun.get(pending.key):
@@ -178,8 +223,8 @@ class Worker:
         return expected_demand(source, self._settings, self._costs)
 
 
-def run_worker(config: ServiceConfig) -> None:
-    """Run a worker until SIGTERM: the body of its process."""
+def run_worker(config: ServiceConfig, whereabouts: Whereabouts) -> None:
+    """Run a worker until SIGTERM, which says where it is at: the body of its process."""
     data, settings, threads, stop = config.data, Settings.of(config), config.threads, Event()
 
     def finish(number: int, frame: FrameType | None) -> None:
@@ -196,12 +241,13 @@ def run_worker(config: ServiceConfig) -> None:
     # one alone. What is computed side by side waits for nobody and may take all cores.
     torch.set_num_threads(threads or max((os.cpu_count() or 2) - 1, 1))
     compute = choose_compute(config.device, threads)  # first, so that all threads share their memory
-    previewer = Previewer(PendingStacks(data), silence=settings.silence)
+    previewer = Previewer(PendingStacks(data), silence=settings.silence, whereabouts=whereabouts)
     threading.Thread(target=previewer.run, args=(stop,), name="previews", daemon=True).start()
     warm_up(compute)
     if compute.device.type != "cpu":  # what is best for its cores is known
         compute = at_best_size(compute, _SIZES)
-    worker = Worker(data, settings, compute, claim=previewer.claim)
+    worker = Worker(data, settings, compute, claim=previewer.claim, whereabouts=whereabouts)
+    threading.Thread(target=keep_telling, args=(data, worker.status, stop), name="status", daemon=True).start()
     try:
         worker.run(stop)
     finally:

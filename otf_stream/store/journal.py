@@ -76,11 +76,26 @@ class PlaneRecord:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened at ``at`` (UNIX seconds): its kind, and details that JSON can hold."""
+    """Something that happened at ``at`` (UNIX seconds): its kind, and details that JSON can hold.
+
+    ``id`` rises from event to event of a journal.
+    """
 
     at: float
     kind: str
     detail: dict[str, Any]
+    id: int = 0
+
+
+@dataclass(frozen=True)
+class Presence:
+    """Of one stack, which planes are durable: how many, when the first and the latest came, and between which z."""
+
+    planes: int
+    first: float = 0.0
+    latest: float = 0.0
+    lowest: int = 0
+    highest: int = 0
 
 
 def journal_path(store: Path) -> Path:
@@ -119,6 +134,8 @@ class Journal:
         ------
         FileExistsError
             If there is a file already.
+        OSError
+            If the disk is full.
         """
         if path.exists():
             raise FileExistsError(errno.EEXIST, "there is a journal already", str(path))
@@ -128,12 +145,13 @@ class Journal:
         remove_journal(path)
         connection = _connect(partial)
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.executescript(_SCHEMA)
-            connection.execute(
-                "INSERT INTO session (id, session, acquisition) VALUES (1, ?, ?)",
-                (session, acquisition.model_dump_json()),
-            )
+            with _full_disk_as_oserror(path):
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.executescript(_SCHEMA)
+                connection.execute(
+                    "INSERT INTO session (id, session, acquisition) VALUES (1, ?, ?)",
+                    (session, acquisition.model_dump_json()),
+                )
         finally:
             connection.close()
         partial.replace(path)
@@ -163,17 +181,18 @@ class Journal:
             raise FileNotFoundError(errno.ENOENT, "there is no journal", str(path))
         connection = _connect(path, patience)
         try:
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version > SCHEMA_VERSION:
-                raise JournalError(
-                    f"{path} has journal version {version}, but this otf_stream reads up to version "
-                    f"{SCHEMA_VERSION}; update otf_stream"
-                )
-            if version < 1:
-                raise JournalError(f"{path} is no journal of a session")
-            if version == 1:  # did not know when planes were exposed
-                connection.executescript("ALTER TABLE planes ADD COLUMN taken REAL; PRAGMA user_version = 2;")
-            connection.execute(f"PRAGMA synchronous = {'NORMAL' if deferred else 'FULL'}")
+            with _full_disk_as_oserror(path):
+                (version,) = connection.execute("PRAGMA user_version").fetchone()
+                if version > SCHEMA_VERSION:
+                    raise JournalError(
+                        f"{path} has journal version {version}, but this otf_stream reads up to version "
+                        f"{SCHEMA_VERSION}; update otf_stream"
+                    )
+                if version < 1:
+                    raise JournalError(f"{path} is no journal of a session")
+                if version == 1:  # did not know when planes were exposed
+                    connection.executescript("ALTER TABLE planes ADD COLUMN taken REAL; PRAGMA user_version = 2;")
+                connection.execute(f"PRAGMA synchronous = {'NORMAL' if deferred else 'FULL'}")
             return cls(path, connection)
         except sqlite3.DatabaseError as error:
             connection.close()
@@ -195,20 +214,15 @@ class Journal:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
+        with self._lock, _full_disk_as_oserror(self.path):
+            # IMMEDIATE takes the write lock at once: waiting for it later could deadlock with the worker.
+            self._connection.execute("BEGIN IMMEDIATE")
             try:
-                # IMMEDIATE takes the write lock at once: waiting for it later could deadlock with the worker.
-                self._connection.execute("BEGIN IMMEDIATE")
-                try:
-                    yield self._connection
-                    self._connection.execute("COMMIT")
-                except BaseException:
-                    if self._connection.in_transaction:
-                        self._connection.execute("ROLLBACK")
-                    raise
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path)) from error
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
                 raise
 
     def _rows(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
@@ -290,11 +304,16 @@ class Journal:
         acquisition = self.acquisition
         if acquisition.growing:
             return self.stacks()
+        places = self.places()
+        return [(t, c) for t, c in places if len(acquisition.planes_of(c)) > 1 and acquisition.plans((t, c))]
+
+    def places(self, after: StackIndex = (-1, -1)) -> list[StackIndex]:
+        """Every ``(t, c)`` past ``after`` that has a plane, in order of time; also those of single planes."""
         # From one stack straight to the next: there may be millions of planes.
         rows = self._rows(
             """
             WITH RECURSIVE seen (t, c) AS (
-                SELECT * FROM (SELECT t, c FROM planes ORDER BY t, c LIMIT 1)
+                SELECT * FROM (SELECT t, c FROM planes WHERE (t, c) > (?, ?) ORDER BY t, c LIMIT 1)
                 UNION ALL SELECT
                     coalesce((SELECT t FROM planes WHERE t = seen.t AND c > seen.c LIMIT 1),
                              (SELECT min(t) FROM planes WHERE t > seen.t)),
@@ -302,9 +321,10 @@ class Journal:
                              (SELECT c FROM planes WHERE t > seen.t ORDER BY t, c LIMIT 1))
                 FROM seen WHERE seen.t IS NOT NULL
             ) SELECT t, c FROM seen WHERE t IS NOT NULL
-            """
+            """,
+            after,
         )
-        return [(t, c) for t, c in rows if len(acquisition.planes_of(c)) > 1 and acquisition.plans((t, c))]
+        return [(t, c) for t, c in rows]
 
     def pending(self) -> list[StackIndex]:
         """Every stack that has a plane and is neither restored nor given up, in order of time."""
@@ -337,7 +357,17 @@ class Journal:
         ((first, last),) = self._rows(query, stack)
         return None if first is None else (first, last)
 
+    def presence(self, stack: StackIndex) -> Presence:
+        """Tell which planes of ``stack`` are durable, in a few figures."""
+        query = "SELECT count(*), min(received), max(received), min(z), max(z) FROM planes WHERE (t, c) = (?, ?)"
+        ((planes, *figures),) = self._rows(query, stack)
+        return Presence(planes, *figures) if planes else Presence(0)
+
     # States
+
+    def stored_states(self) -> dict[StackIndex, StackState]:
+        """The states that were set; all other stacks are *arriving* or *arrived*."""
+        return {(t, c): state for t, c, state in self._rows("SELECT t, c, state FROM stacks")}
 
     @property
     def closed(self) -> str | None:
@@ -416,15 +446,54 @@ class Journal:
                 "INSERT INTO events (at, kind, detail) VALUES (?, ?, ?)", (time.time(), kind, json.dumps(detail))
             )
 
+    def note_in_passing(self, kind: str, **detail: Any) -> None:
+        """Note what a power cut may take: for frequent notes, that must not wait for the disk."""
+        with self._lock:
+            (waiting,) = self._connection.execute("PRAGMA synchronous").fetchone()
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+            try:
+                self.note(kind, **detail)
+            finally:
+                self._connection.execute(f"PRAGMA synchronous = {waiting:d}")
+
     def latest(self, kind: str) -> Event | None:
         """The last event of a kind, if there was one."""
         rows = self._rows("SELECT at, kind, detail FROM events WHERE kind = ? ORDER BY id DESC LIMIT 1", (kind,))
         return next((Event(at, told, json.loads(detail)) for at, told, detail in rows), None)
 
-    def events(self) -> list[Event]:
-        """All that was noted, in order."""
-        rows = self._rows("SELECT at, kind, detail FROM events ORDER BY id")
-        return [Event(at, kind, json.loads(detail)) for at, kind, detail in rows]
+    def events(self, after: int = 0, *, kinds: Sequence[str] = ()) -> list[Event]:
+        """All that was noted, in order.
+
+        Parameters
+        ----------
+        after
+            Only what was noted after the event of this id.
+        kinds
+            Only events of these kinds; of all if there are none.
+        """
+        which = f" AND kind IN ({', '.join('?' * len(kinds))})" if kinds else ""
+        rows = self._rows(
+            f"SELECT at, kind, detail, id FROM events WHERE id > ?{which} ORDER BY id",  # noqa: S608 - placeholders
+            (after, *kinds),
+        )
+        return [Event(at, kind, json.loads(detail), id) for at, kind, detail, id in rows]
+
+    def last_event(self) -> int:
+        """The id of the last event; 0 before the first."""
+        ((last,),) = self._rows("SELECT max(id) FROM events")
+        return last or 0
+
+    def version(self) -> int:
+        """A number that changes whenever somebody else has written; it costs next to nothing to ask."""
+        ((version,),) = self._rows("PRAGMA data_version")
+        return int(version)
+
+
+def last_changed(store: Path) -> tuple[int, ...]:
+    """When the journal of a store was changed last, as far as its files tell."""
+    journal = journal_path(store)
+    files = (journal, journal.with_name(journal.name + "-wal"))
+    return tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files)
 
 
 def remove_journal(path: Path) -> None:
@@ -434,6 +503,17 @@ def remove_journal(path: Path) -> None:
     """
     for suffix in ("", "-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+@contextmanager
+def _full_disk_as_oserror(path: Path) -> Iterator[None]:
+    """Raise what SQLite says of a full disk as the system does."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise
 
 
 def _connect(path: Path, patience: float = BUSY_TIMEOUT_S) -> sqlite3.Connection:

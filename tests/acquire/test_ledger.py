@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import sys
 import tracemalloc
 
+import psutil
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -50,6 +53,33 @@ def test_the_largest_acquisition_takes_no_more_memory_than_a_few_bytes_a_plane()
         assert tracemalloc.get_traced_memory()[1] < 10 * MAX_PLANES
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads resident memory as Linux tells it")
+def test_a_plane_far_away_takes_no_memory_for_those_between() -> None:
+    growing = ACQUISITION.model_copy(update={"growing": True, "sizes": ACQUISITION.sizes.model_copy(update={"c": 1})})
+    ledgers = [Ledger(growing) for _ in range(8)]
+    resident = psutil.Process().memory_info().rss
+    for ledger in ledgers:
+        ledger.record((999_999, 0, 0), 7)
+        ledger.record((0, 0, 9), 8)
+        assert (ledger.crc((999_999, 0, 0)), ledger.crc((0, 0, 9)), ledger.count) == (7, 8, 2)
+    assert psutil.Process().memory_info().rss - resident < 100 << 20
+
+
+@pytest.mark.parametrize("lengths", [{"t": 1_000_000, "c": 10, "z": 1}, {"t": 1, "c": 1_000_000, "z": 10}])
+def test_no_announcement_takes_long_to_be_told_what_is_missing(lengths: dict[str, int]) -> None:
+    announced = ACQUISITION.model_copy(update={"sizes": ACQUISITION.sizes.model_copy(update=lengths)})
+    calls: list[str] = []
+    sys.setprofile(lambda frame, event, _: calls.append(frame.f_code.co_name) if event == "call" else None)
+    try:
+        ledger = Ledger(announced)
+        ledger.record((0, 0, 0), 7)
+        missing = ledger.missing_count
+    finally:
+        sys.setprofile(None)
+    assert missing == MAX_PLANES - 1
+    assert len(calls) < 1000  # not one a plane, a channel or a time point
 
 
 @given(st.dictionaries(st.sampled_from(EVERY), st.integers(0, 2**32 - 1), min_size=1))

@@ -300,6 +300,9 @@ def test_greetings_that_cannot_be_met(
         long = acquisition.model_copy(update={"sizes": sizes.model_copy(update={"z": 999_999, "t": 999_999})})
         assert error(client.greet(wide)) == ("too-large", True)
         assert error(client.greet(long)) == ("too-large", True)
+        listener._room.reserve = 2 * shutil.disk_usage(tmp_path).total
+        assert error(client.greet(wide)) == ("too-large", True)  # waiting for room would be of no use
+        listener._room.reserve = 0
         assert isinstance(client.greet(acquisition), Welcome)
         assert error(client.greet(acquisition.model_copy(update={"name": "other"}))) == ("session-mismatch", True)
         second = connect(listener.address)
@@ -325,6 +328,30 @@ def test_a_name_that_is_taken_gets_a_number(
     assert isinstance(clients[1].plane((0, 0, 0), pixels((0, 0, 1))), Ack)
     store = store_of(tmp_path, "cells_4")
     np.testing.assert_array_equal(store.read_plane((0, 0, 0)), pixels((0, 0, 1)))
+    store.close()
+
+
+def test_a_session_whose_store_was_deleted_gets_nothing_of_another_that_has_its_name(
+    client: Client,
+    listener: Listener,
+    connect: Callable[[str], Client],
+    tmp_path: Path,
+    acquisition: Acquisition,
+    pixels: Pixels,
+) -> None:
+    client.greet(acquisition)
+    client.end()
+    shutil.rmtree(tmp_path / "data" / "cells.ome.zarr")
+    (tmp_path / "data" / "cells.journal.sqlite").unlink()
+    second = connect(listener.address)
+    assert isinstance(second.greet(acquisition), Welcome)
+    for answer in (client.plane((0, 0, 1), pixels((0, 0, 1))), client.end(1)):
+        assert isinstance(answer, Error)
+        assert answer.code == "unknown-session"
+    check_good_plane(second, tmp_path, pixels)
+    assert isinstance(second.end(1), Ended)
+    store = store_of(tmp_path)
+    assert list(store.journal.durable()) == [(0, 0, 0)]
     store.close()
 
 
@@ -502,6 +529,29 @@ def test_an_address_that_is_taken_is_refused(listener: Listener, tmp_path: Path)
         Listener(tmp_path / "other", listener.address)
     with pytest.raises(ListenError, match="tcp://HOST:PORT"):
         Listener(tmp_path / "other", "nonsense")
+
+
+def test_no_session_has_more_planes_than_the_listener_takes(
+    tmp_path: Path,
+    listening: Callable[..., Any],
+    connect: Callable[[str], Client],
+    acquisition: Acquisition,
+    pixels: Pixels,
+) -> None:
+    least = acquisition.sizes.model_copy(update={"t": 1, "c": 1, "z": 1})
+    growing = acquisition.model_copy(update={"growing": True, "sizes": least, "channels": ()})
+    with listening(tmp_path / "data", max_planes=6) as listener:
+        refused = connect(listener.address).greet(acquisition)
+        assert isinstance(refused, Error)
+        assert refused.code == "too-large"
+        assert "20 planes are more than the 6" in refused.message
+        client = connect(listener.address)
+        client.greet(growing)
+        check_good_plane(client, tmp_path, pixels, (0, 0, 5))
+        answer = client.plane((0, 0, 6), pixels((0, 0, 6)))
+        assert isinstance(answer, Error)
+        assert (answer.code, answer.plane) == ("out-of-range", (0, 0, 6))
+        assert "more than the 6 planes" in answer.message
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

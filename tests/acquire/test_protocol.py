@@ -164,6 +164,9 @@ def test_every_error_can_be_answered(code: ErrorCode, text: str, times: int) -> 
         (msgpack.packb(PLANE | {"v": 3}), "unsupported-version", "version 3"),
         (msgpack.packb(PLANE | {"v": True}), "unsupported-version", "True"),
         (msgpack.packb(PLANE | {"v": "1" * 10_000}), "unsupported-version", "version 2"),
+        # So deep that Python does not tell how they look.
+        (b"\x81\xa1v" + b"\x91" * 500 + b"\x00", "unsupported-version", "version a tuple"),
+        (b"\x82\xa1v\x02\xa4type" + b"\x91" * 500 + b"\x00", "malformed", "type a tuple"),
         (msgpack.packb(PLANE | {"type": "pickle"}), "malformed", "'pickle'"),
         (msgpack.packb(PLANE | {"type": ["plane"]}), "malformed", "hello, plane"),
         (msgpack.packb(PLANE | {"session": SESSION + "\n"}), "malformed", "session"),

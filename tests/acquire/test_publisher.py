@@ -13,6 +13,7 @@ import zmq
 
 from otf_stream.acquire.protocol import Hello, Ping, Plane, Welcome, decode, encode
 from otf_stream.acquire.publisher import Publisher, PublishError
+from otf_stream.acquire.status import ListenerStatus, read_status
 from otf_stream.acquisition import Acquisition, PlaneIndex, Sizes
 from otf_stream.store.session import SessionStore
 
@@ -229,6 +230,13 @@ def test_a_session_that_the_listener_refuses_raises_everywhere(
             publisher.close()
 
 
+def told(data: Path) -> ListenerStatus:
+    status = read_status(data)
+    assert status is not None
+    assert status.current
+    return status
+
+
 def test_planes_are_held_while_the_disk_is_full(
     tmp_path: Path,
     listening: Listening,
@@ -244,7 +252,14 @@ def test_planes_are_held_while_the_disk_is_full(
         publish(publisher, indices[5:], pixels)
         until(lambda: listener.counters.refused["no-space"] >= 2)
         assert (publisher.acknowledged, publisher.failures) == (5, [])
+        assert "make room" in (publisher.trouble or "")
+        until(lambda: told(tmp_path / "data").holding)
         listener._room.reserve = 0
+        publisher.drain()
+        assert publisher.trouble is None
+        until(lambda: not told(tmp_path / "data").holding)
+        until(lambda: told(tmp_path / "data").counters["durable"] == len(indices))
+        assert told(tmp_path / "data").counters["refused"] == dict(listener.counters.refused)
     check(tmp_path / "data", indices, pixels)
 
 

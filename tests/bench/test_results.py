@@ -1,5 +1,8 @@
 """Results are kept one by one, and what is there is not run again."""
 
+import threading
+from functools import partial
+
 import pytest
 
 from otf_stream.bench.results import read_results, run_missing
@@ -25,3 +28,16 @@ def test_a_run_that_was_cut_off_goes_on_where_it_stopped(tmp_path):
     )
     assert found == [{"name": "b"}, {"name": "a"}]
     assert ran == ["a", "b", "b"]
+
+
+def test_runs_go_on_side_by_side(tmp_path):
+    path, met = tmp_path / "r.jsonl", threading.Barrier(3)
+
+    def run(name):
+        met.wait(60)
+        return {"name": name}
+
+    wanted = {name: partial(run, name) for name in "abc"}
+    found = run_missing(path, wanted, lambda result: result["name"], lambda result: None, at_once=3)
+    assert [result["name"] for result in found] == ["a", "b", "c"]
+    assert len(read_results(path)) == 3

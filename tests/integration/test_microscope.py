@@ -14,7 +14,7 @@ from waiting import until
 from otf_stream.acquire.hooks.pymmcore_plus import streaming
 from otf_stream.config import ServiceConfig
 from otf_stream.demo import DemoError, draw_slices, run_demo
-from otf_stream.service.overview import overview
+from otf_stream.monitor.lookout import overview
 from otf_stream.service.supervisor import Service
 from otf_stream.store.restored import read_provenance, read_restored
 from otf_stream.store.session import SessionStore
@@ -30,7 +30,7 @@ def test_what_the_camera_sees_is_on_disk_and_restored(tmp_path: Path) -> None:
     seen: list[np.ndarray] = []
     core.mda.events.frameReady.connect(lambda frame, event: seen.append(frame.copy()))
     config = ServiceConfig(
-        data=tmp_path, listen="tcp://127.0.0.1:*", method="interpolate", threads=1, disk_reserve_gb=0
+        data=tmp_path, listen="tcp://127.0.0.1:*", monitor="", method="interpolate", threads=1, disk_reserve_gb=0
     )
     with Service(config) as service:
         with streaming(core, service.address, name="phantom", modality="confocal") as stream:

@@ -21,7 +21,7 @@ from waiting import until
 
 from otf_stream.acquisition import VoxelSize
 from otf_stream.config import ServiceConfig
-from otf_stream.service.overview import overview
+from otf_stream.monitor.lookout import overview
 from otf_stream.service.supervisor import Service
 from otf_stream.store.restored import read_restored
 from otf_stream.store.session import SessionStore
@@ -64,7 +64,7 @@ def config(tmp_path: Path) -> Iterator[ServiceConfig]:
     with socket.socket() as taken:
         if taken.connect_ex(("127.0.0.1", PORT)) == 0:
             pytest.skip(f"something listens at port {PORT}, which the page names")
-    config = ServiceConfig(data=tmp_path / "service", method="interpolate", threads=1, disk_reserve_gb=0)
+    config = ServiceConfig(data=tmp_path / "service", monitor="", method="interpolate", threads=1, disk_reserve_gb=0)
     with Service(config):
         yield config
 

@@ -21,7 +21,7 @@ from waiting import until
 from otf_stream.acquire.hooks.pymmcore_plus import streaming
 from otf_stream.cli import app
 from otf_stream.config import ServiceConfig
-from otf_stream.service.overview import overview
+from otf_stream.monitor.lookout import overview
 from otf_stream.service.supervisor import Service
 from otf_stream.store.session import SessionStore
 from simulators.core import acquire_stack, virtual_microscope
@@ -37,7 +37,12 @@ def config(tmp_path: Path) -> ServiceConfig:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     return ServiceConfig(
-        data=tmp_path / "data", listen=f"tcp://127.0.0.1:{port}", method="interpolate", threads=1, disk_reserve_gb=0
+        data=tmp_path / "data",
+        listen=f"tcp://127.0.0.1:{port}",
+        monitor="",
+        method="interpolate",
+        threads=1,
+        disk_reserve_gb=0,
     )
 
 

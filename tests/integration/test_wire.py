@@ -40,7 +40,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         theirs.close()
         with ours:
             assert ours.poll(60)
-            return process, ours.recv()
+            return process, ours.recv_bytes().decode()
 
     yield start
     for process in started:

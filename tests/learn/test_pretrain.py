@@ -55,6 +55,8 @@ def test_scenes_are_the_same_whoever_draws_them():
     for one, other in zip(mine, theirs, strict=True):
         assert torch.equal(one.truth, other.truth)
         assert torch.equal(one.seen, other.seen)
+        assert torch.equal(one.psf.tail, other.psf.tail)
+        assert (one.noise, one.anisotropy) == (other.noise, other.anisotropy)
 
 
 def test_several_scenes_teach_a_step():

@@ -13,9 +13,9 @@ from otf_stream.acquisition import Acquisition
 from otf_stream.learn.checkpoints import save_weights
 from otf_stream.learn.compute import choose_compute
 from otf_stream.learn.nafnet import NAFNet
+from otf_stream.monitor.lookout import overview
 from otf_stream.restore.turns import Turn
 from otf_stream.service.budget import Budget
-from otf_stream.service.overview import overview
 from otf_stream.service.settings import Settings
 from otf_stream.service.worker import Worker
 from otf_stream.store.journal import journal_path, remove_journal
@@ -84,12 +84,21 @@ def test_a_stack_that_cannot_be_restored_is_set_aside_with_its_reason(session, w
     assert sound.journal.state((0, 0)) == "restored"
 
 
+def test_a_stack_that_cannot_even_be_begun_stops_nobody(session, worker, monkeypatch):
+    odd, sound = (session({(0, 0): small_stack(side=48)}, name=name) for name in ("odd", "sound"))
+    begin = Worker._begin
+    monkeypatch.setattr(Worker, "_begin", lambda self, key: 1 / 0 if key[0] == odd.session else begin(self, key))
+    settle(worker)
+    assert odd.journal.state((0, 0)) == "failed"
+    assert "ZeroDivisionError" in next(e.detail["trace"] for e in odd.journal.events() if e.kind == "failure")
+    assert sound.journal.state((0, 0)) == "restored"
+
+
 def test_a_stack_that_never_came_is_set_aside(session, worker):
     store = session({(0, 0): small_stack(), (0, 1): small_stack()[:0]})
     settle(worker)
     assert store.journal.state((0, 0)) == "restored"
     assert store.journal.state((0, 1)) == "failed"
-    assert any(event.kind == "empty" for event in store.journal.events())
 
 
 def test_an_idle_worker_has_nothing_to_do(worker):

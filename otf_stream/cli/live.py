@@ -1,0 +1,67 @@
+"""A service at a glance, for a terminal: what `serve` and `monitor` show."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from otf_stream.monitor.state import Alarm, SessionSummary, Status
+
+MOST_SHOWN = 15
+"""Sessions in the table, the latest."""
+_MOST_ALARMS = 6
+_COLOURS = {"critical": "bold red", "warning": "yellow", "info": "blue"}
+
+
+def view(status: Status) -> RenderableType:
+    """Return what is to be seen.
+
+    Parameters
+    ----------
+    status
+        Of a service.
+    """
+    table = Table("session", "planes", "missing", "MB/s", "stacks", "doing", "time left", caption=_caption(status))
+    for session in status.sessions[-MOST_SHOWN:]:
+        table.add_row(*_row(session))
+    alarms = [Text.from_markup(_alarm(alarm, status.at)) for alarm in status.alarms[:_MOST_ALARMS]]
+    if more := len(status.alarms) - len(alarms):
+        alarms.append(Text(f"and {more} alarms more"))
+    return Group(table, *alarms)
+
+
+def _row(session: SessionSummary) -> Iterator[str]:
+    yield escape(session.store.name)
+    yield f"{session.durable}/{session.expected}"
+    yield f"[yellow]{session.missing}[/]" if session.missing else "0"
+    yield f"{session.bytes_per_s / 1e6:.1f}" if session.bytes_per_s else ""
+    yield ", ".join(f"{count} {state}" for state, count in sorted(session.states.items()))
+    yield "" if session.done else f"{session.stage}{' (learning waits)' if session.paused else ''}"
+    yield "" if session.seconds_left is None else f"{session.seconds_left:.0f} s"
+
+
+def _caption(status: Status) -> str:
+    listener, worker = status.listener, status.worker
+    if listener is None or not listener.current:
+        return "the listener is not at work"
+    said = [
+        f"{listener.connections} connections",
+        f"{listener.durable} planes on disk since the start",
+        f"{listener.disk_free / 1e9:.1f} GB free",
+    ]
+    if worker is None or not worker.current:
+        said.append("the worker is not at work yet" if worker is None else "the worker is not at work")
+    refused = ", ".join(f"{count} {escape(reason)}" for reason, count in sorted(listener.refused.items()))
+    return ", ".join(said) + (f"; refused: {refused}" if refused else "")
+
+
+def _alarm(alarm: Alarm, now: float) -> str:
+    since = time.strftime("%H:%M:%S", time.localtime(alarm.since))
+    day = time.strftime("%d %b ", time.localtime(alarm.since)) if now - alarm.since > 86_400 else ""
+    severity = f"[{_COLOURS[alarm.severity]}]{alarm.severity}[/]"
+    return f"{severity} since {day}{since}: {escape(alarm.text)}; {escape(alarm.remedy)}"

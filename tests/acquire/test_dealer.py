@@ -1,0 +1,48 @@
+"""A sender whose connection is answered with what no listener says, as on a line that alters what it carries."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from otf_stream.acquire.publisher import Publisher
+from otf_stream.acquisition import Acquisition, PlaneIndex
+
+Pixels = Callable[[PlaneIndex], np.ndarray]
+
+# In ZeroMQ's own protocol (ZMTP 3.1): a greeting, and the command by which a ROUTER presents itself.
+GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"NULL".ljust(20, b"\0") + bytes(32)
+READY = b"\x04\x1c\x05READY\x0bSocket-Type\x00\x00\x00\x06ROUTER"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        GREETING + READY.replace(b"ROUTER", b"ROUTEX"),
+        GREETING + READY + b"\x02" + b"\x7f" * 8,
+    ],
+    ids=["an altered socket type", "an altered length"],
+)
+def test_a_connection_that_was_answered_with_garbage_is_made_anew(
+    tmp_path: Path, listening: Callable[..., Any], acquisition: Acquisition, pixels: Pixels, answer: bytes
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        publisher = Publisher(address, acquisition, spill=tmp_path / "spill")
+        publisher.publish(pixels((0, 0, 0)), z=0)
+        server.settimeout(30)
+        link, _ = server.accept()
+        with link, suppress(OSError):  # it hangs up, or waits for more
+            link.sendall(answer)
+            link.settimeout(1)
+            while link.recv(1000):
+                pass
+    with listening(tmp_path / "data", address):
+        publisher.close(60)
+    assert publisher.acknowledged == 1
