@@ -178,7 +178,7 @@ class Dealer:
             )
         trust = self._keys.command("trust", host, "KEY") if self._keys else f"`otf-stream keys trust {host} KEY`"
         return (
-            f"the listener at {self._address} asks for keys and none is trusted there, or no listener answers; "
+            f"the connection to {self._address} ended while it was made: no listener answers, or it asks for keys; "
             f"{trust} trusts the key that `otf-stream keys show` prints {there}"
         )
 

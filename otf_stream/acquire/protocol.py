@@ -299,8 +299,8 @@ def _check_version(fields: dict[Any, Any]) -> None:
     if type(version) is not int or version != VERSION:
         raise ProtocolError(
             ErrorCode.UNSUPPORTED_VERSION,
-            f"the message has protocol version {_shorten(_safe(version), 50)}, but only version {VERSION} is understood "
-            "here; install the same version of otf_stream on both machines",
+            f"the message has protocol version {_shorten(_safe(version), 50)}, but only version {VERSION} is "
+            "understood here; install the same version of otf_stream on both machines",
         )
 
 

@@ -1,8 +1,8 @@
 """The decoder under atheris, in a process of its own: seen from outside, it decodes a thousand inputs whenever asked.
 
 Coverage of `otf_stream.acquire.protocol` leads the mutations. Each input is decoded three times: as it is, with a right
-checksum, without which next to nothing would get past the first check, and without any, as version 1 of the protocol had
-it. Only `ProtocolError` may come of it.
+checksum, without which next to nothing would get past the first check, and without any, as version 1 of the protocol
+had it. Only `ProtocolError` may come of it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import zlib
-from functools import reduce
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,6 +24,9 @@ _PATIENCE_S = 300.0
 _CHECKSUM = 4
 _LONGEST = 4096
 _TOLD = 3  # inputs that are reported
+
+# Of all kinds that msgpack knows, and at the bounds of some.
+_ODD = (None, True, -1, 0, 2**32, 2**64 - 1, 0.5, float("nan"), "", "../x", "é" * 99, b"", [], {}, [[0, 0, 0]], [0] * 9)
 
 Told = dict[str, Any]
 
@@ -106,9 +108,10 @@ def _mutated(fields: dict[Any, Any], dice: random.Random) -> dict[Any, Any]:
     inner = fields.get(key)
     if isinstance(inner, dict) and inner and dice.random() < 0.7:
         return fields | {key: _mutated(inner, dice)}
-    deep = reduce(lambda inner, _: [inner], range(dice.randint(1, 400)), 0)
-    odd = (deep, None, True, -1, 0, 2**32, 2**64 - 1, 0.5, float("nan"), "", "../x", b"", [], {}, [[0, 0, 0]], [0] * 9, "é" * 99)
-    return fields | {dice.choice((key, key, "x", 7)): dice.choice(odd)}
+    deep: Any = 0
+    for _ in range(dice.randint(1, 400)):
+        deep = [deep]
+    return fields | {dice.choice((key, key, "x", 7)): dice.choice((deep, *_ODD))}
 
 
 def main() -> None:

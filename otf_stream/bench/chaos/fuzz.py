@@ -1,8 +1,8 @@
 """Part 3: messages that nobody should send, a thousand in each run, to a listener and to the decoder alone.
 
-One listener and one decoder, each in a process of its own, take the messages of all runs, so that what leaks adds up. Of
-every message it is known what becomes of it: it is answered once. The counters that the listener publishes must say the
-same, and between the runs an honest acquisition has to go through.
+One listener and one decoder, each in a process of its own, take the messages of all runs, so that what leaks adds up.
+Of every message it is known what becomes of it: it is answered once. The counters that the listener publishes must say
+the same, and between the runs an honest acquisition has to go through.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def _batches(messages: Sequence[Frames]) -> Iterator[Sequence[Frames]]:
 
 def _account(before: Told, after: Told, acknowledged: int, errors: Counter[str]) -> list[str]:
     """Compare what was answered with what the listener counted meanwhile."""
-    counted = Counter(after["refused"])
+    counted = Counter[str](after["refused"])
     counted.subtract(before["refused"])
     found = [] if +counted == errors else [f"{dict(errors)} was answered and {dict(+counted)} counted"]
     there = sum(after[what] - before[what] for what in ("durable", "duplicates"))
@@ -184,20 +184,20 @@ def section(results: Sequence[Result]) -> str:
     head = ("", "messages", "resident memory after a tenth of them, after the last, at most (MB)", "failures")
     ways = ", ".join(f"{what} {count}" for what, count in answered.most_common())
     return f"""A listener in a process of its own, with room for {_SESSIONS} sessions, is sent messages that hypothesis
-draws: random bytes, flipped bits, wrong fields under a right checksum, too few and too many frames and some of the wrong
-size, msgpack that is deep, huge or announces 4 GiB, greetings that announce anything, and right messages in any order, of
-{len(SESSIONS)} sessions.
+draws: random bytes, flipped bits, wrong fields under a right checksum, too few and too many frames and some of the
+wrong size, msgpack that is deep, huge or announces 4 GiB, greetings that announce anything, and right messages in any
+order, of {len(SESSIONS)} sessions.
 
 {table(head, rows)}
 
 Answers: {ways or "none"}.
 
-Asserted in each run of {MESSAGES} messages: each is answered exactly once, before the greeting that is sent after it; the
-listener's counters tell the same numbers of acknowledged planes and of refusals of each kind; it never failed itself; its
-log has no error; an acquisition that is sent as it should be arrives bit for bit; the process is the same, and its
-memory is less than {_MOST_MB:g} MB above that after the first tenth of the runs. The *decoder* alone is fed by atheris,
-with coverage: each input as it is, with a right checksum and without one; nothing but the error of the protocol may come
-of it.
+Asserted in each run of {MESSAGES} messages: each is answered exactly once, before the greeting that is sent after it;
+the listener's counters tell the same numbers of acknowledged planes and of refusals of each kind; it never failed
+itself; its log has no error; an acquisition that is sent as it should be arrives bit for bit; the process is the same,
+and its memory is less than {_MOST_MB:g} MB above that after the first tenth of the runs (the first {_EARLY}, if that is
+more). The *decoder* alone is fed by atheris, with coverage: each input as it is, with a right checksum and without one;
+nothing but the error of the protocol may come of it.
 """
 
 

@@ -22,13 +22,14 @@ import numpy as np
 from otf_stream.acquire.keys import KeyFolder
 from otf_stream.acquire.publisher import Publisher
 from otf_stream.acquisition import Acquisition
-from otf_stream.bench.chaos.attacks import ATTACKS, CROWD, Attack, Scene
+from otf_stream.bench.chaos.attacks import ATTACKS, CROWD
 from otf_stream.bench.chaos.camera import witness
 from otf_stream.bench.chaos.checks import plane_problems
 from otf_stream.bench.chaos.listening import listening
 from otf_stream.bench.chaos.part import Part, Runs, failed, numbered, of_kind, table
 from otf_stream.bench.chaos.raw import Watched
 from otf_stream.bench.chaos.sample import Sample, Stack
+from otf_stream.bench.chaos.scene import Attack, Scene
 from otf_stream.bench.results import Result
 from otf_stream.store.session import find_sessions, session_attributes
 
@@ -224,17 +225,17 @@ def section(results: Sequence[Result]) -> str:
     )
     return f"""An honest publisher streams {_PER_SECOND:g} planes of {_SIDE}² pixels a second to a listener in a process
 of its own, before, during and after each attack. Where keys are attacked, the listener asks for them. *Recorded
-connection*: the bytes of an encrypted connection are sent again; *replayed session*: the messages of an old session, also
-with other pixels, with further planes, and for another acquisition. *Huge shapes*: {_sessions()} sessions of ten million
-planes each, more than may be open, and others that grow as far in two planes. *Slow senders*: {CROWD} connections that
-send a byte now and then, or stop in the midst of the handshake or of a message.
+connection*: the bytes of an encrypted connection are sent again; *replayed session*: the messages of an old session,
+also with other pixels, with further planes, and for another acquisition. *Huge shapes*: {_sessions()} sessions of ten
+million planes each, more than may be open, and others that grow as far in two planes. *Slow senders*: {CROWD}
+connections that send a byte now and then, or stop in the midst of the handshake or of a message.
 
 {table(head, rows)}
 
 Asserted in each run: the attack does not get what it is after, and is counted; every plane of the honest publisher is
-acknowledged and on the disk, bit for bit; the listener's process is the one it was, its log has no error, and it grew by
-less than {_MOST_MB:g} MB; nothing has appeared around the data folder; there are no stores but those of sessions that broke
-no rule. Pauses are told, not asserted; attacker and publisher share the machine with the listener.
+acknowledged and on the disk, bit for bit; the listener's process is the one it was, its log has no error, and it grew
+by less than {_MOST_MB:g} MB; nothing has appeared around the data folder; there are no stores but those of sessions
+that broke no rule. Pauses are told, not asserted; attacker and publisher share the machine with the listener.
 """
 
 

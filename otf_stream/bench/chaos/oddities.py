@@ -87,7 +87,9 @@ _lengths = st.sampled_from([0, 1, 2, 7, 1000, 1_000_000, 1_000_001, 2**32, -1, 2
 _sizes = st.fixed_dictionaries({axis: _lengths for axis in "zyx"}, optional={axis: _lengths for axis in "tc"})
 _planes = st.builds(_plane, _sessions, st.integers(0, 2), _few, st.integers(0, 2))
 _hellos = st.builds(_hello, _sessions, _names, st.booleans())
-_ends = st.builds(lambda s, n: {"v": VERSION, "type": "end", "session": s, "reason": "aborted", "planes": n}, _sessions, _few)
+_ends = st.builds(
+    lambda s, n: {"v": VERSION, "type": "end", "session": s, "reason": "aborted", "planes": n}, _sessions, _few
+)
 _short: st.SearchStrategy[Fields] = st.one_of(
     _hellos,
     _ends,

@@ -145,7 +145,8 @@ def greeted(address: str) -> Iterator[socket.socket]:
 
 def frame(content: bytes, *, more: bool, announced: int | None = None) -> bytes:
     """Return a frame as ZeroMQ sends it, with the length of its content or another one."""
-    return (b"\x03" if more else b"\x02") + struct.pack(">Q", len(content) if announced is None else announced) + content
+    size = len(content) if announced is None else announced
+    return (b"\x03" if more else b"\x02") + struct.pack(">Q", size) + content
 
 
 def is_cut(connection: socket.socket) -> bool:
