@@ -88,11 +88,11 @@ class Ledger:
 
         At each time point that has planes of a channel: all between the first and the last that the channel ever had.
         """
-        ever: np.ndarray = self._there.any(axis=0)
-        times: np.ndarray = self._there.any(axis=2)
+        ever: np.ndarray = np.logical_or.reduce(self._there, axis=0)
+        at_all: np.ndarray = np.logical_or.reduce(self._there, axis=2)
         length = ever.shape[1]
         first, stop = ever.argmax(axis=1), length - ever[:, ::-1].argmax(axis=1)
-        return times[:, :, None] & _between(np.arange(length), first, stop)
+        return np.asarray(at_all[:, :, None] & _between(np.arange(length), first, stop))
 
     def _make_room(self, plane: PlaneIndex) -> None:
         """Extend the axes, in steps that double them, so that planes that come one by one are not copied each time."""

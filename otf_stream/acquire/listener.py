@@ -11,19 +11,14 @@ together is no more than it.
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
-import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, Self
+from types import TracebackType
+from typing import Self
 
 import zmq
 
@@ -404,63 +399,6 @@ class Listener:
         self._socket.send_multipart([peer, encode(message)], zmq.NOBLOCK)
 
 
-def run_listener(
-    data_folder: Path,
-    address: str,
-    *,
-    ready: Connection | None = None,
-    keys: Path | None = None,
-    **settings: Any,
-) -> None:
-    """Run a listener as the main function of a process, until SIGTERM, SIGINT or the death of the parent process.
-
-    Parameters
-    ----------
-    data_folder, address
-        As for `Listener`.
-    ready
-        Where to send the address, with the real port, once it listens, as bytes; closed after.
-    keys
-        Folder of the keys that microscopes must have; where not given, whoever reaches the address may write planes.
-    settings
-        The others of `Listener`.
-
-    Raises
-    ------
-    SystemExit
-        With the reason, if it cannot listen.
-    """
-    stop = threading.Event()
-
-    def end(number: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
-    if parent := multiprocessing.parent_process():
-        threading.Thread(target=_stop_after, args=(parent, stop), name="parent", daemon=True).start()
-    _allow_many_files()
-    try:
-        known = None if keys is None else KeyFolder(keys)
-        listener = Listener(data_folder, address, keys=known, **settings)
-    except (ListenError, OSError) as error:
-        raise SystemExit(str(error)) from error
-    with listener:
-        if ready is not None:
-            ready.send_bytes(listener.address.encode())
-            ready.close()
-        listener.run(stop)
-
-
-def _allow_many_files() -> None:
-    """Let this process open as many files as the system lets it: each connection takes one, each session some."""
-    if sys.platform != "win32":
-        import resource
-
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
 def _decoded(frames: Sequence[zmq.Frame]) -> Message:
     """Return the message in ``frames``, which has as many of them as it should.
 
@@ -488,12 +426,6 @@ def _told_of(sessions: Sequence[OpenSession]) -> dict[str, OpenStatus]:
         session.store.session: OpenStatus(session.received, session.duplicates, round(now - session.heard, 1))
         for session in latest
     }
-
-
-def _stop_after(parent: BaseProcess, stop: threading.Event) -> None:
-    """Stop with the parent process: left alone, this one would keep the port from the next service."""
-    parent.join()
-    stop.set()
 
 
 def _router(context: zmq.Context[zmq.Socket[bytes]], max_message: int) -> zmq.Socket[bytes]:

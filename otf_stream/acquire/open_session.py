@@ -47,6 +47,8 @@ class OpenSession:
         Who was told so, and has not greeted since.
     max_planes
         The most planes that it may grow to.
+    farthest
+        The largest index along each axis of planes that were let in since it was opened here.
     received
         Plane messages that came since it was opened here, resent ones and duplicates included.
     duplicates
@@ -61,6 +63,7 @@ class OpenSession:
     held: bool = False
     told: set[bytes] = field(default_factory=set)
     max_planes: int = MAX_PLANES
+    farthest: PlaneIndex = (0, 0, 0)
     received: int = 0
     duplicates: int = 0
     noted: int = 0
@@ -87,9 +90,11 @@ class OpenSession:
             ``session-closed`` if none is and none is taken any more.
         """
         acquisition = self.acquisition
-        if not acquisition.admits(message.index):
+        # What is on its way to the disk counts too: each of two planes may be admitted, and both together not.
+        t, c, z = (max(lengths) for lengths in zip(self.farthest, message.index, strict=True))
+        if not acquisition.admits((t, c, z)):
             raise ProtocolError(ErrorCode.OUT_OF_RANGE, acquisition.outside(message.index))
-        if not acquisition.holds(message.index) and acquisition.extended(message.index).sizes.planes > self.max_planes:
+        if not acquisition.holds(message.index) and acquisition.extended((t, c, z)).sizes.planes > self.max_planes:
             raise ProtocolError(
                 ErrorCode.OUT_OF_RANGE,
                 f"with plane {message.index} the acquisition would have more than the {self.max_planes} planes that "
@@ -109,6 +114,7 @@ class OpenSession:
                     f"session {message.session} was closed ({self.closed}) before plane {message.index} came; "
                     "use a new session",
                 )
+            self.farthest = (t, c, z)
             return False
         check_pixels(message, pixels)
         if durable != message.crc:

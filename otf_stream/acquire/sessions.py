@@ -96,7 +96,7 @@ class Sessions:
         Raises
         ------
         ProtocolError
-            ``too-many-sessions`` or ``session-mismatch``.
+            ``too-many-sessions`` or ``session-mismatch``; ``too-large`` if it has grown beyond what is taken.
         """
         found = self._open.get(hello.session) or self._reopen(hello.session)
         if found is None:
@@ -111,6 +111,7 @@ class Sessions:
                     "use a new session for a new acquisition",
                 )
             if together != found.acquisition:
+                self.check(together)
                 found.store.extend(together)
             if found.closed == SILENCE:
                 found.reopen()

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from otf_stream.acquire.listener import run_listener
+from otf_stream.acquire.process import run_listener
 from otf_stream.acquire.publisher import Publisher
 from otf_stream.bench.ceilings import (
     Planes,

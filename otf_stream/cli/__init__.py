@@ -12,7 +12,7 @@ import typer
 
 from otf_stream import __version__
 from otf_stream.bench.commands import app as bench
-from otf_stream.cli import keys, monitoring, recorded, streaming, supervising, weights
+from otf_stream.cli import checking, keys, monitoring, recorded, streaming, supervising, weights
 from otf_stream.cli.terminal import installed_with
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ for command in (
     supervising.demo,
     supervising.serve,
     monitoring.monitor,
+    checking.doctor,
     streaming.replay,
     streaming.simulate,
     streaming.watch,

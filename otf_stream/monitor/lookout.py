@@ -145,7 +145,7 @@ class Lookout:
     def _close_old(self, sessions: Sequence[Session]) -> None:
         """Close journals of sessions at which nothing more happens; they are looked at again if they change."""
         done = [session for session in sessions if session.done and session.store in self._looks]
-        for session in done[:-_MOST_OPEN]:
+        for session in done[: max(len(done) - _MOST_OPEN, 0)]:
             with suppress(OSError):
                 # Closed first: that changes its files.
                 self._looks.pop(session.store).close()

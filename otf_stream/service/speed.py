@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Self
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 
+from otf_stream.acquisition import Acquisition
 from otf_stream.learn.checkpoints import Shipped, shipped_network
 from otf_stream.learn.compute import Compute, is_out_of_memory
 from otf_stream.learn.denoise import NEIGHBOURS
@@ -25,8 +26,8 @@ from otf_stream.learn.nafnet import NAFNet
 from otf_stream.learn.slices import CHANNELS, shown
 from otf_stream.learn.training import PARTS, Trainer, apply_network, padded_pixels, with_statistics
 from otf_stream.restore.deblurring import pixels_through
+from otf_stream.restore.methods import Grid
 from otf_stream.service.costs import WRITTEN_PER_SECOND, RestoringTime
-from otf_stream.service.source import StackSource
 
 _PIXELS, _SIDE = 2**15, 128  # of the slice, and of the plane, that speed is measured on
 _RUNS = 3
@@ -73,6 +74,17 @@ def at_best_size(compute: Compute, sizes: Sequence[int]) -> Compute:
     return best
 
 
+class Sized(Protocol):
+    """A stack, there or only planned, as far as its size goes."""
+
+    @property
+    def acquisition(self) -> Acquisition:
+        """What was announced."""
+
+    def grid(self) -> Grid:
+        """Where its planes lie."""
+
+
 class Speedometer:
     """Tells how long restoring a stack will take, by how fast its networks were when that was measured last.
 
@@ -86,7 +98,7 @@ class Speedometer:
         Device and precision.
     """
 
-    def __init__(self, network: NAFNet, denoising: NAFNet, source: StackSource, compute: Compute) -> None:
+    def __init__(self, network: NAFNet, denoising: NAFNet, source: Sized, compute: Compute) -> None:
         self._network, self._denoising = network, denoising
         self._source = source
         self._compute = compute

@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import Self
 
 from otf_stream.acquire.keys import KeyFolder, KeysError, is_loopback
-from otf_stream.acquire.listener import run_listener
+from otf_stream.acquire.process import run_listener
 from otf_stream.config import ServiceConfig
 from otf_stream.service.casualties import Casualties
 from otf_stream.service.monitoring import MonitorProcess
@@ -121,7 +121,7 @@ class Service:
         self._monitor = _Child("monitor", self._monitoring.start)
 
     def __enter__(self) -> Self:
-        self._keys = _required_keys(self._config)
+        self._keys = required_keys(self._config)
         try:
             self._monitoring.prepare()
         except KeysError as error:
@@ -214,7 +214,7 @@ def _work(config: ServiceConfig, whereabouts: Whereabouts, faults: Path) -> None
     run_worker(config, whereabouts)
 
 
-def _required_keys(config: ServiceConfig) -> Path | None:
+def required_keys(config: ServiceConfig) -> Path | None:
     """Return the folder of the keys that microscopes must have, if they must; refuse where nobody could connect."""
     if config.security == "none" or (config.security == "auto" and is_loopback(config.listen)):
         return None

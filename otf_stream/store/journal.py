@@ -346,6 +346,11 @@ class Journal:
         """List the z indices of the durable planes of ``stack``, sorted."""
         return [z for (z,) in self._rows("SELECT z FROM planes WHERE (t, c) = (?, ?) ORDER BY z", stack)]
 
+    def records_of(self, stack: StackIndex) -> list[PlaneRecord]:
+        """List the records of the durable planes of ``stack``, by z."""
+        rows = self._rows("SELECT z, crc, received, taken FROM planes WHERE (t, c) = (?, ?) ORDER BY z", stack)
+        return [PlaneRecord((*stack, z), crc, received, taken) for z, crc, received, taken in rows]
+
     def taken(self, plane: PlaneIndex) -> float | None:
         """When ``plane`` was exposed by the microscope's clock, in UNIX seconds; None if that is not known."""
         rows = self._rows("SELECT taken FROM planes WHERE (t, c, z) = (?, ?, ?)", plane)

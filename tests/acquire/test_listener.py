@@ -22,7 +22,8 @@ import numpy as np
 import pytest
 import zmq
 
-from otf_stream.acquire.listener import Listener, ListenError, run_listener
+from otf_stream.acquire.listener import Listener, ListenError
+from otf_stream.acquire.process import run_listener
 from otf_stream.acquire.protocol import (
     Ack,
     End,
@@ -552,6 +553,25 @@ def test_no_session_has_more_planes_than_the_listener_takes(
         assert isinstance(answer, Error)
         assert (answer.code, answer.plane) == ("out-of-range", (0, 0, 6))
         assert "more than the 6 planes" in answer.message
+        long = growing.model_copy(update={"sizes": least.model_copy(update={"t": 6})})
+        answer = client.greet(long)  # six times as many as there are
+        assert isinstance(answer, Error)
+        assert answer.code == "too-large"
+
+
+def test_planes_on_their_way_to_the_disk_count_for_how_far_an_acquisition_grows(
+    client: Client, tmp_path: Path, acquisition: Acquisition, pixels: Pixels
+) -> None:
+    least = acquisition.sizes.model_copy(update={"t": 1, "c": 1, "z": 1})
+    client.greet(acquisition.model_copy(update={"growing": True, "sizes": least, "channels": ()}))
+    # Each alone would be admitted; the listener could not even count what all of them span.
+    far: list[PlaneIndex] = [(999_999, 0, 0), (0, 999_999, 0), (0, 0, 999_999)]
+    for index in far:
+        client.send(client.header(index, pixels((0, 0, 0))), pixels((0, 0, 0)).tobytes())
+    answers = [client.receive() for _ in far]
+    assert sorted(answer.type for answer in answers) == ["ack", "error", "error"]
+    assert {answer.code for answer in answers if isinstance(answer, Error)} == {"out-of-range"}
+    check_good_plane(client, tmp_path, pixels)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -581,7 +601,7 @@ def test_runs_as_a_process_until_it_is_told_to_stop(
 
 def test_says_why_it_cannot_start(listener: Listener, tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib; from otf_stream.acquire.listener import run_listener;"
+        "import sys, pathlib; from otf_stream.acquire.process import run_listener;"
         "run_listener(pathlib.Path(sys.argv[1]), sys.argv[2])"
     )
     done = subprocess.run(

@@ -16,7 +16,7 @@ import psutil
 import pytest
 import waiting
 
-from otf_stream.acquire.listener import run_listener
+from otf_stream.acquire.process import run_listener
 from otf_stream.acquire.publisher import Publisher
 from otf_stream.acquisition import Acquisition, Sizes, VoxelSize
 from otf_stream.store.session import SessionStore

@@ -26,7 +26,24 @@ _LONGEST = 4096
 _TOLD = 3  # inputs that are reported
 
 # Of all kinds that msgpack knows, and at the bounds of some.
-_ODD = (None, True, -1, 0, 2**32, 2**64 - 1, 0.5, float("nan"), "", "../x", "é" * 99, b"", [], {}, [[0, 0, 0]], [0] * 9)
+_ODD: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    0,
+    2**32,
+    2**64 - 1,
+    0.5,
+    float("nan"),
+    "",
+    "../x",
+    "é" * 99,
+    b"",
+    [],
+    {},
+    [[0, 0, 0]],
+    [0] * 9,
+)
 
 Told = dict[str, Any]
 

@@ -206,7 +206,8 @@ def section(results: Sequence[Result]) -> str:
     return f"""The data folder of a whole service is a file system (tmpfs) of {_DISK >> 20} MiB. A ballast leaves room
 for a part of {_PLANES} planes of {_SIDE}² pixels, or for all of them and a part of the volume, and is deleted at a
 random moment, {_REMOVED_S[0]:g} to {_REMOVED_S[1]:g} s after the first plane. The service keeps
-{_RESERVE["reserve kept"] >> 20} MiB free, or nothing, so that writing planes, journal and volume fails in the midst. {said}
+{_RESERVE["reserve kept"] >> 20} MiB free, or nothing, so that writing planes, journal and volume fails in the
+midst. {said}
 
 {table(head, rows)}
 

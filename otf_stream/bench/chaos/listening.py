@@ -12,7 +12,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
-from otf_stream.acquire.listener import run_listener
+from otf_stream.acquire.process import run_listener
 
 _START_S = 90.0
 
