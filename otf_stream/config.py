@@ -18,6 +18,7 @@ MethodName = Literal["auto", "finetune", "pretrained", "richardson-lucy", "inter
 DeviceName = Literal["auto", "cpu", "cuda"]
 LayerChoice = Literal["all", "zest"]
 Sync = Literal["plane", "group", "interval"]
+ReportChoice = Literal["ends", "each", "none"]
 Security = Literal["auto", "curve", "none"]
 
 
@@ -72,10 +73,13 @@ class ServiceConfig(BaseModel):
         Which of its layers are fine-tuned.
     threads
         Processor cores of the worker; all but one where not given.
+    reports
+        Of which restored stacks a page is written beside the store: the first and the latest time point of each channel
+        (``ends``), ``each`` or ``none``.
     sync
-        When planes are made safe from power cuts: before their acknowledgement, each by itself (``plane``) or with those
-        that come at the same moment (``group``), or every ``sync_interval_s`` after it (``interval``). The death of any
-        process loses none that was acknowledged in any case.
+        When planes are made safe from power cuts: before their acknowledgement, each by itself (``plane``) or with
+        those that come at the same moment (``group``), or every ``sync_interval_s`` after it (``interval``). The death
+        of any process loses none that was acknowledged in any case.
     sync_interval_s
         Seconds, for the latter.
     max_plane_mb, max_planes, max_sessions, max_connections
@@ -104,6 +108,7 @@ class ServiceConfig(BaseModel):
     weights: Annotated[Path, AfterValidator(_readable)] | None = None
     layers: LayerChoice = "all"
     threads: Annotated[int, Field(ge=1)] | None = None
+    reports: ReportChoice = "ends"
     sync: Sync = "group"
     sync_interval_s: Annotated[float, Field(gt=0, le=3600)] = 1.0
     max_plane_mb: Annotated[float, Field(ge=0.001, le=2000)] = 268.4

@@ -23,6 +23,7 @@ from otf_stream.acquire.hooks.pymmcore_plus import streaming
 from otf_stream.acquire.hooks.stream import Stream
 from otf_stream.acquisition import StackIndex
 from otf_stream.config import ServiceConfig
+from otf_stream.report.page import write_report
 from otf_stream.restore.evaluate import psnr
 from otf_stream.restore.methods import interpolated
 from otf_stream.service.source import StackSource
@@ -42,7 +43,9 @@ _PLANES_PER_SECOND = 1.0
 _BUDGET_S = 85.0
 _TAIL_S = 30.0
 _PATIENCE_S = 300.0  # past the deadline; a worker that dies again and again would otherwise be waited for for ever
-_OWN = ("demo.ome.zarr", "demo.journal.sqlite", "slices.png", "truth.tif")
+_OWN = (
+    "demo.ome.zarr", "demo.journal.sqlite", "demo.report", "slices.png", "truth.tif", "listener.json", "worker.json"
+)  # fmt: skip
 _STACK: StackIndex = (0, 0)
 
 
@@ -68,7 +71,7 @@ class DemoSummary:
         As in the provenance.
     flux_ratio, residual
         As in the provenance: light kept, and agreement with the raw planes in standard deviations of the noise.
-    store, picture, truth
+    store, report, picture, truth
         What was written.
     """
 
@@ -87,6 +90,7 @@ class DemoSummary:
     flux_ratio: float
     residual: float
     store: Path
+    report: Path
     picture: Path
     truth: Path
 
@@ -107,6 +111,7 @@ class DemoSummary:
             f"fidelity  flux x {self.flux_ratio:.3f}, re-imaged volume against raw planes {self.residual:.2f} sigma",
             *(f"warning   {warning}" for warning in self.warnings),
             f"store     {self.store}",
+            f"report    {self.report}",
             f"picture   {self.picture}",
         ]
         return "\n".join(lines)
@@ -139,7 +144,14 @@ def run_demo(out: Path, *, overwrite: bool, seed: int, console: Console) -> Demo
     raw = image(truth, anisotropy=_ANISOTROPY, seed=seed)
     tifffile.imwrite(out / "truth.tif", truth, photometric="minisblack")
     config = ServiceConfig(
-        data=out, listen="tcp://127.0.0.1:*", monitor="", budget_s=_BUDGET_S, tail_s=_TAIL_S, device="auto", seed=seed
+        data=out,
+        listen="tcp://127.0.0.1:*",
+        monitor="",
+        reports="none",
+        budget_s=_BUDGET_S,
+        tail_s=_TAIL_S,
+        device="auto",
+        seed=seed,
     )
     with Service(config) as service, _bars(console) as bars:
         sent = _acquire(raw, service.address, bars)
@@ -235,6 +247,7 @@ def _summarise(path: Path, truth: np.ndarray, stream: Stream, out: Path) -> Demo
         flux_ratio=provenance["flux_ratio"],
         residual=provenance["residual"],
         store=path,
+        report=write_report(path, _STACK),
         picture=picture,
         truth=out / "truth.tif",
     )

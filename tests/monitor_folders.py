@@ -34,4 +34,3 @@ def at_work(data, *, listener=True, worker=True, opened=None, awaited=(), **more
         write_status(data, ListenerStatus(open=opened or {}, **told))
     if worker:
         write_work(data, WorkerStatus(now, 1, "cpu", now, len(awaited), tuple(awaited)))
-

@@ -5,6 +5,10 @@ ends is kept in memory, unseen by the program; connections that say nothing use 
 and with them the stores. So a thread follows the connections by ZeroMQ's own account of them, asks the system what each
 has received, and cuts the one that goes too far. All others stay, and a sender that was cut by mistake connects again.
 
+It holds each connection open a moment longer than ZeroMQ, with a handle of its own: what it asks and cuts is never
+another one that has got the number since, and when a connection ends it can tell which end ended it. ZeroMQ ends those
+whose frames are too large, or that show no sign of life, and says no more of it than of one that hangs up.
+
 Nothing of this is needed by senders that keep to the protocol: their credit is less than what is allowed here.
 """
 
@@ -32,10 +36,12 @@ log = logging.getLogger(__name__)
 TOO_MANY = "too-many-connections"
 TOO_MUCH = "too-much-unread"
 NO_HANDSHAKE = "no-handshake"
+BROKEN_OFF = "broken-off"
 """Why connections were cut, beside the codes of refused messages."""
 
 _STRANGERS = {zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL}
-_EVENTS = reduce(or_, _STRANGERS, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+_NOT_LET_IN = _STRANGERS | {zmq.EVENT_HANDSHAKE_FAILED_AUTH}
+_EVENTS = reduce(or_, _NOT_LET_IN, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
 _LOOK_MS = 50
 _FRAME_BYTES = 50  # at most, what the transport adds to a frame: its length, and what encryption adds
 # Where Linux's struct tcp_info keeps tcpi_bytes_received, a __u64.
@@ -44,10 +50,35 @@ _RECEIVED = 128
 
 @dataclass
 class _Connection:
-    """An accepted connection: who is at its other end, and how many bytes of it were read."""
+    """An accepted connection: who is at its other end, a handle of it, and how many bytes of it were read."""
 
     peer: tuple[str, int]
+    link: socket.socket
     read: int = 0
+
+    def cut(self) -> None:
+        """End it; ZeroMQ finds out."""
+        with suppress(OSError):
+            self.link.shutdown(socket.SHUT_RDWR)
+        self.link.close()
+
+    def ended_there(self) -> bool:
+        """Whether the other end has hung up, and nothing that it said before is left."""
+        try:
+            return not self.link.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    def received(self) -> int:
+        """Return how many bytes it has received since it was accepted; 0 where the system does not tell."""
+        if sys.platform != "linux":
+            return 0
+        with suppress(OSError, struct.error):
+            told = self.link.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED + 8)
+            return int(struct.unpack_from("Q", told, _RECEIVED)[0])
+        return 0
 
 
 class Connections:
@@ -71,6 +102,7 @@ class Connections:
         self._connections: dict[int, _Connection] = {}
         self._early: Counter[int] = Counter()  # read of connections that the thread has not heard of yet
         self._lock = threading.Lock()
+        self._not_let_in = False  # the connection of which ZeroMQ tells next that it has ended
         self._closing = threading.Event()
         self._monitor = router.get_monitor_socket(_EVENTS)
         self._thread = threading.Thread(target=self._watch, name="connections", daemon=True)
@@ -98,6 +130,8 @@ class Connections:
             self._closing.set()
             self._thread.join()
             self._router.disable_monitor()
+            for connection in self._connections.values():
+                connection.link.close()
 
     def _watch(self) -> None:
         while not self._closing.is_set():
@@ -111,23 +145,39 @@ class Connections:
 
     def _handle(self, event: zmq.Event, descriptor: int) -> None:
         if event == zmq.EVENT_ACCEPTED:
-            peer = _peer(descriptor)
-            if peer is not None:
+            connection = _accepted(descriptor)
+            if connection is not None:
                 with self._lock:
-                    self._connections[descriptor] = _Connection(peer, self._early.pop(descriptor, 0))
+                    connection.read = self._early.pop(descriptor, 0)
+                    self._connections[descriptor] = connection
                 if len(self._connections) > self._most:
                     self._cut(descriptor, TOO_MANY, f"there are {self._most} connections already")
-        elif event in _STRANGERS:
-            self._counters.refuse(NO_HANDSHAKE, "a connection ended before it had said who it is")
+        elif event in _NOT_LET_IN:
+            self._not_let_in = True
+            if event in _STRANGERS:
+                self._counters.refuse(NO_HANDSHAKE, "a connection ended before it had said who it is")
         else:
-            with self._lock:
-                self._connections.pop(descriptor, None)
-                self._early.pop(descriptor, None)
+            self._forget(descriptor)
+            self._not_let_in = False
+
+    def _forget(self, descriptor: int) -> None:
+        with self._lock:
+            connection = self._connections.pop(descriptor, None)
+            self._early.pop(descriptor, None)
+        if connection is None:
+            return
+        if not self._not_let_in and not connection.ended_there():
+            self._counters.refuse(
+                BROKEN_OFF,
+                "the connection from {}:{} is broken off: a frame was larger than is taken, or it showed no sign of "
+                "life".format(*connection.peer),
+            )
+        connection.link.close()
 
     def _cut_the_worst(self) -> None:
         with self._lock:
-            known = [(fd, each.peer, each.read) for fd, each in self._connections.items()]
-        unread = {fd: _received(fd, peer) - read for fd, peer, read in known}
+            known = [(fd, each, each.read) for fd, each in self._connections.items()]
+        unread = {fd: connection.received() - read for fd, connection, read in known}
         held_back = sum(size for size in unread.values() if size > 0)
         if held_back > self._unread:
             worst = max(unread, key=lambda fd: unread[fd])
@@ -136,41 +186,20 @@ class Connections:
     def _cut(self, descriptor: int, reason: str, said: str) -> None:
         with self._lock:
             connection = self._connections.pop(descriptor, None)
-        if connection is None:
-            return
-        self._counters.refuse(reason, "the connection from {}:{} is cut, {}".format(*connection.peer, said))
-        with suppress(OSError):
-            link = socket.socket(fileno=descriptor)
-            try:
-                # ZeroMQ may have closed it, and another may have its number by now.
-                if link.getpeername()[:2] == connection.peer:
-                    link.shutdown(socket.SHUT_RDWR)
-            finally:
-                link.detach()
+        if connection is not None:
+            self._counters.refuse(reason, "the connection from {}:{} is cut, {}".format(*connection.peer, said))
+            connection.cut()
 
 
-def _peer(descriptor: int) -> tuple[str, int] | None:
-    """Return host and port of the other end; None where the connection has ended."""
+def _accepted(descriptor: int) -> _Connection | None:
+    """Return a connection with a handle of its own; None where it has ended."""
     with suppress(OSError):
         link = socket.socket(fileno=descriptor)
         try:
             host, port = link.getpeername()[:2]
-            return str(host), int(port)
+            handle = link.dup()
+            handle.setblocking(False)
+            return _Connection((str(host), int(port)), handle)
         finally:
             link.detach()
     return None
-
-
-def _received(descriptor: int, peer: tuple[str, int]) -> int:
-    """Return how many bytes a connection has received since it was accepted; 0 where the system does not tell."""
-    if sys.platform != "linux":
-        return 0
-    with suppress(OSError, struct.error):
-        link = socket.socket(fileno=descriptor)
-        try:
-            if link.getpeername()[:2] == peer:
-                told = link.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED + 8)
-                return int(struct.unpack_from("Q", told, _RECEIVED)[0])
-        finally:
-            link.detach()
-    return 0

@@ -56,6 +56,8 @@ class Ledger:
 
     def runs(self, limit: int) -> list[tuple[int, int, int, int]]:
         """List the planes that are there as runs ``(t, c, z0, z1)``, without ``z1``; at most ``limit`` of them."""
+        if not self.count:  # as when a session is opened, however many planes it announces
+            return []
         steps = np.diff(self._there.view(np.int8), axis=2, prepend=np.int8(0), append=np.int8(0))
         starts = np.argwhere(steps == 1)[:limit].tolist()
         stops = np.argwhere(steps == -1)[:limit, 2].tolist()

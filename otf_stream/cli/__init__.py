@@ -12,7 +12,7 @@ import typer
 
 from otf_stream import __version__
 from otf_stream.bench.commands import app as bench
-from otf_stream.cli import checking, keys, monitoring, recorded, streaming, supervising, weights
+from otf_stream.cli import checking, keys, monitoring, recorded, seeing, streaming, supervising, weights
 from otf_stream.cli.terminal import installed_with
 
 app = typer.Typer(
@@ -34,6 +34,8 @@ for command in (
     streaming.deliver,
     recorded.restore,
     recorded.evaluate,
+    seeing.report,
+    seeing.view,
     weights.pretrain,
 ):
     app.command()(command)

@@ -42,7 +42,9 @@ def doctor(
     with errors_told():
         if to is not None:
             if any(option is not None for option in (config, data, listen, device, planes_per_second)):
-                raise ValueError("--to checks a microscope's PC, which has no service: give --keys and --json alone with it")
+                raise ValueError(
+                    "--to checks a microscope's PC, which has no service; with it, give --keys and --json alone"
+                )
             report = examine_microscope(ServiceConfig(listen=to).listen, keys)
         else:
             settings = ServiceConfig.load(config, data=data, listen=listen, keys=keys, device=device)
@@ -72,9 +74,7 @@ def _show(report: Report) -> None:
 
 def _table(report: Report) -> list[str]:
     """Return the largest stacks that are in time as a table in Markdown, if that was measured."""
-    found: list[dict[str, Any]] = [
-        stack for finding in report.findings for stack in finding.figures.get("largest", ())
-    ]
+    found: list[dict[str, Any]] = [stack for finding in report.findings for stack in finding.figures.get("largest", ())]
     if not found:
         return []
     head = ["planes", "learnt from, up to", "restoring", "training steps", "interpolated in time, up to"]

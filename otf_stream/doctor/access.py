@@ -26,7 +26,7 @@ def check_keys(config: ServiceConfig) -> Finding:
                 'set security = "auto", unless this is a network of its own between two machines',
                 {"required": False},
             )
-        return Finding("keys", "ok", f"{config.listen} is for this machine only and needs none", "", {"required": False})
+        return Finding("keys", "ok", f"{config.listen} is for this machine only: none needed", "", {"required": False})
     names = sorted(KeyFolder(folder).authorised())
     said = f"{len(names)} microscopes are authorised in {folder}: {', '.join(names[:10])}"
     return Finding("keys", "ok", said, "", {"required": True, "authorised": names})
@@ -44,7 +44,7 @@ def check_token(config: ServiceConfig) -> Finding:
     return Finding("monitor's token", "ok", said, "", {"required": token is not None})
 
 
-def _refusal(ask: Callable[[], Path | None]) -> Path | None | Finding:
+def _refusal(ask: Callable[[], Path | None]) -> Path | Finding | None:
     try:
         return ask()
     except ServiceError as error:

@@ -175,8 +175,9 @@ def verdict(speed: Speed, fitting: list[Fitting], budget: Budget, planes_per_sec
         )
     told = ", ".join(f"{s.planes} planes of up to {_side(s.learnt_px)}" for s in fits)
     return (
-        f"This machine ({speed.device}) learns from a stack, and has its volume {minutes} after the first plane ({camera}, "
-        f"z step {ANISOTROPY:g} pixels), of {told}. Larger ones are in time with fewer slices, or interpolated"
+        f"This machine ({speed.device}) learns from a stack, and has its volume {minutes} after the first plane "
+        f"({camera}, z step {ANISOTROPY:g} pixels), of {told}. "
+        "Larger ones are in time with fewer slices, or interpolated"
     )
 
 

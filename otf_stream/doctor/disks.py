@@ -15,7 +15,7 @@ _PLANES, _SIDE = 24, 2048  # that are written: 200 MB
 _SCARCE = 1.25  # times the reserve
 _SLOW = 50e6  # bytes/s
 _SPILL = 2 * 10**9  # bytes
-_NETWORK = frozenset(("nfs", "nfs4", "cifs", "smb3", "smbfs", "afpfs", "fuse.sshfs", "9p", "ceph", "glusterfs", "lustre"))
+_NETWORK = frozenset(("nfs", "nfs4", "cifs", "smb3", "smbfs", "afpfs", "fuse.sshfs", "9p", "ceph", "glusterfs"))
 
 
 def nearest_folder(path: Path) -> Path:

@@ -24,7 +24,9 @@ def examine_service(config: ServiceConfig, *, planes_per_second: float | None = 
     planes_per_second
         Of the camera, for the verdict; all planes at once if None.
     """
-    versions = installation.judge_versions(installation.installed((*installation.EVERYWHERE, *installation.OF_A_SERVICE)))
+    versions = installation.judge_versions(
+        installation.installed((*installation.EVERYWHERE, *installation.OF_A_SERVICE))
+    )
     findings = [versions, _cores(), *_place(config), *_ports(config)]
     if versions.level == "problem":
         return Report("service", findings, "This machine cannot run a service: packages are missing.")

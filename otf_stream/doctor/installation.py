@@ -74,7 +74,9 @@ def judge_versions(versions: Mapping[str, str | None]) -> Finding:
             'pip install "otf-stream[service]"; on a microscope\'s PC: otf-stream doctor --to tcp://HOST:8421',
             figures,
         )
-    return Finding("versions", "ok", f"{here}, " + ", ".join(f"{name} {v}" for name, v in versions.items()), "", figures)
+    return Finding(
+        "versions", "ok", f"{here}, " + ", ".join(f"{name} {v}" for name, v in versions.items()), "", figures
+    )
 
 
 def judge_cores(cores: int, load: float | None) -> Finding:
@@ -146,7 +148,9 @@ def judge_adapters(found: Adapters, *, needed: bool) -> Finding:
         listed = ", ".join(found.names[:12]) + (f" and {len(found.names) - 12} more" if len(found.names) > 12 else "")
         said = f"pymmcore-plus {found.driver}, {len(found.names)} device adapters in {found.folder}: {listed}"
         return Finding("Micro-Manager", "ok", said, "", figures)
-    said = f"pymmcore-plus {found.driver}, but " + (found.error or f"no device adapters in {found.folder or 'any folder'}")
+    said = f"pymmcore-plus {found.driver}, but " + (
+        found.error or f"no device adapters in {found.folder or 'any folder'}"
+    )
     return Finding(
         "Micro-Manager",
         "warning" if needed else "ok",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -24,7 +25,7 @@ from otf_stream.restore.methods import Grid
 from otf_stream.service.costs import RestoringTime
 from otf_stream.service.speed import Speedometer
 
-_STEPS = 4  # the first finds kernels
+_STEPS = 3  # the first finds kernels
 _ANY_SIDE = 512
 
 
@@ -57,13 +58,15 @@ class Planned:
         return Grid(range(self.planes), ANISOTROPY, depth_of(self.planes))
 
 
-def measure(config: ServiceConfig) -> Speed:
+def measure(config: ServiceConfig, depths: Sequence[int] = DEPTHS) -> Speed:
     """Measure how fast this machine trains and restores; takes some seconds.
 
     Parameters
     ----------
     config
         Names the device, the cores and the weights.
+    depths
+        Planes of the stacks of which it can be told afterwards what restoring takes.
 
     Raises
     ------
@@ -72,11 +75,9 @@ def measure(config: ServiceConfig) -> Speed:
     """
     torch.set_num_threads(config.threads or max((os.cpu_count() or 2) - 1, 1))  # as a worker does
     compute = choose_compute(config.device, config.threads)
-    stacks = {planes: Planned(planes) for planes in DEPTHS}
+    stacks = {planes: Planned(planes) for planes in depths}
     deblurring, denoising = network_to_deblur(config.weights), shipped_network("denoise")
-    speeds = {
-        planes: Speedometer(deblurring, denoising, stack, compute).measure() for planes, stack in stacks.items()
-    }
+    speeds = {planes: Speedometer(deblurring, denoising, stack, compute).measure() for planes, stack in stacks.items()}
 
     def restoring(planes: int, side: int) -> RestoringTime:
         stacks[planes].side = side

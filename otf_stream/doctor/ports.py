@@ -81,5 +81,7 @@ def judge_loopback(rate: float) -> Finding:
     said = f"{rate / 1e9:.2f} GB/s between two processes of this machine"
     figures = {"bytes_per_second": rate}
     if rate < _SLOW:
-        return Finding("loopback", "warning", f"{said}, less than {_SLOW / 1e9:.1f} GB/s", "end other programs", figures)
+        return Finding(
+            "loopback", "warning", f"{said}, less than {_SLOW / 1e9:.1f} GB/s", "end other programs", figures
+        )
     return Finding("loopback", "ok", said, "", figures)

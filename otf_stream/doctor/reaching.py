@@ -66,7 +66,9 @@ def ask_listener(address: str, keys: Path | None = None, *, patience: float = _P
         with _untold():
             dealer = Dealer(address, keys)
     except OSError as error:
-        return Answer(refusal=f"the host of {address} is not known ({error.strerror}); correct the name, or give its number")
+        return Answer(
+            refusal=f"the host of {address} is not known ({error.strerror}); correct the name, or give its number"
+        )
     except ValueError as error:
         return Answer(refusal=str(error))
     try:
@@ -88,7 +90,9 @@ def _asked(dealer: Dealer, deadline: float) -> Answer:
             try:
                 return Answer(decode(frames[0]), seconds=time.monotonic() - begun)
             except ProtocolError as error:
-                return Answer(refusal=f"what answers speaks another language ({error.message}); install matching versions")
+                return Answer(
+                    refusal=f"what answers speaks another language ({error.message}); install matching versions"
+                )
         zmq.select(dealer.sockets, [], [], _POLL_MS / 1000)
     return Answer()
 
@@ -197,8 +201,8 @@ def judge_clock(host: str, difference: float | None) -> Finding:
         return Finding(
             "clocks",
             "warning",
-            f"the clock of {host} is {abs(difference):.0f} s {'ahead of' if difference > 0 else 'behind'} this one, more "
-            f"than {_APART:.0f} s: times of exposure do not fit the rest of the provenance",
+            f"the clock of {host} is {abs(difference):.0f} s {'ahead of' if difference > 0 else 'behind'} this one, "
+            f"more than {_APART:.0f} s: times of exposure do not fit the rest of the provenance",
             "let both machines ask the same time server (NTP); deadlines are kept all the same",
             figures,
         )

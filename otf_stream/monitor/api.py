@@ -18,11 +18,13 @@ from starlette.exceptions import HTTPException
 
 from otf_stream import __version__
 from otf_stream.monitor.access import Guard
+from otf_stream.monitor.drawn import Drawn, RecentlyDrawn
 from otf_stream.monitor.metrics import CONTENT_TYPE, Metrics
 from otf_stream.monitor.monitor import Asked, Monitor, Sample
 from otf_stream.monitor.problems import ProblemError, answer_http, answer_invalid, answer_problem
 from otf_stream.monitor.slices import LARGEST, Axis, ImageName, as_png, length_across, read_slice
 from otf_stream.monitor.state import Session, SessionSummary, Status
+from otf_stream.store.reports import report_path
 
 MOST_SESSIONS = 200
 """Sessions in one answer, if not told otherwise."""
@@ -122,6 +124,7 @@ def _seeing(app: FastAPI, monitor: Monitor) -> None:
 
 def _slicing(app: FastAPI, monitor: Monitor) -> None:
     reading = threading.BoundedSemaphore(_AT_ONCE)
+    recent = RecentlyDrawn()
 
     @app.get(
         "/api/v1/sessions/{session}/slices",
@@ -142,6 +145,10 @@ def _slicing(app: FastAPI, monitor: Monitor) -> None:
         format: Annotated[
             Literal["png", "raw"], Query(description="8-bit grey, or the numbers, little-endian in C order.")
         ] = "png",
+        v: Annotated[
+            str | None,
+            Query(max_length=64, description="Of a PNG: one drawn lately will do if asked for with the same."),
+        ] = None,
     ) -> Response:
         """A slice of an image, at the level of the pyramid that fits the size; headers X-… tell where and how large."""
         found = monitor.session(session)
@@ -158,8 +165,11 @@ def _slicing(app: FastAPI, monitor: Monitor) -> None:
                     remedy=f"GET /api/v1/sessions/{session} has the sizes",
                 )
         place = length // 2 if at is None else at
+        key = (session, image, t, c, axis, place, size, low, high, v)
         try:
             with reading:
+                if v is not None and format == "png" and (known := recent.get(key)):
+                    return Response(known.png, media_type="image/png", headers=known.headers)
                 read = read_slice(found.store, acquisition, image, (t, c), axis, place, size)
         except OSError as error:
             raise ProblemError(
@@ -183,7 +193,32 @@ def _slicing(app: FastAPI, monitor: Monitor) -> None:
         if format == "raw":
             return Response(read.pixels.tobytes(), media_type="application/octet-stream", headers=headers)
         png, black, white = as_png(read.pixels, low, high)
-        return Response(png, media_type="image/png", headers=headers | {"X-Window": f"{black:.6g},{white:.6g}"})
+        headers |= {"X-Window": f"{black:.6g},{white:.6g}"}
+        if v is not None:
+            recent.keep(key, Drawn(png, headers))
+        return Response(png, media_type="image/png", headers=headers)
+
+    @app.get(
+        "/api/v1/sessions/{session}/stacks/{t}/{c}/report",
+        tags=["images"],
+        response_class=Response,
+        responses={200: {"content": {"text/html": {}}}},
+    )
+    def report(session: _Id, t: _T, c: _C) -> Response:
+        """The report of a stack: one page, which needs nothing else."""
+        found = monitor.session(session)
+        try:
+            page = report_path(found.store, (t, c)).read_bytes()
+        except OSError as error:
+            raise ProblemError(
+                404,
+                "there is no report",
+                f"stack t={t}, c={c} of {found.name} has no report",
+                value=f"t={t}, c={c}",
+                limit="stacks of which a report was made",
+                remedy="wait until the stack is restored, or make one with `otf-stream report`",
+            ) from error
+        return Response(page, media_type="text/html; charset=utf-8")
 
 
 def _asking(app: FastAPI, monitor: Monitor) -> None:

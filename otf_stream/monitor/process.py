@@ -22,6 +22,7 @@ import uvicorn
 
 from otf_stream.monitor.access import Access
 from otf_stream.monitor.api import create_app
+from otf_stream.monitor.dashboard import mount
 from otf_stream.monitor.monitor import Monitor
 
 _AGAIN = 10.0  # seconds
@@ -73,8 +74,10 @@ def run_monitor(data: Path, address: str, access: Access, say: Connection | None
         if (bound := _bound(address, stop, tell)) is not None:
             host, port = bound.getsockname()[:2]
             # What is asked is not logged: the address of a first visit has the token in it.
+            app = create_app(monitor)
+            mount(app, monitor)
             config = uvicorn.Config(
-                create_app(monitor),
+                app,
                 access_log=False,
                 log_level="warning",
                 lifespan="on",

@@ -200,9 +200,7 @@ def _noise(said: dict[str, Any]) -> list[Fact]:
         Fact("gain", f"{_figure(noise['gain'])} counts a photon", "slope of variance against brightness"),
         Fact("offset", f"{_figure(noise['offset'])} counts", "what the camera gives without light"),
         Fact("read noise", f"{_figure(noise['read_noise'])} counts", "standard deviation without light"),
-        Fact(
-            "grain", " × ".join(map(_figure, grain)) + " pixels", "spread over neighbours, y × x; 0: none"
-        ),
+        Fact("grain", " × ".join(map(_figure, grain)) + " pixels", "spread over neighbours, y × x; 0: none"),
     ]
 
 

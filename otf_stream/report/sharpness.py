@@ -19,7 +19,7 @@ from otf_stream.acquisition import StackIndex
 from otf_stream.restore.evaluate import Resolution, resolution
 from otf_stream.store.session import SessionStore
 
-_VOXELS = 3 * 2**20  # which take about half a second
+_VOXELS = 3 * 2**19  # which take some tenths of a second
 _NARROWEST = 64
 _SHORTEST = 8
 

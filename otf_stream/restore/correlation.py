@@ -37,7 +37,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import rfftn
-from scipy.signal.windows import tukey
 
 _SHORTEST_AXIS = 8
 _BLOCK = 128
@@ -192,6 +191,8 @@ def _blocks(shape: tuple[int, ...], sides: list[int]) -> Iterator[tuple[slice, .
 def _window(sides: list[int]) -> Curve:
     """Taper off the faces of a block, which would otherwise agree in both volumes at every frequency."""
     # Half of each side keeps its full weight: a Hann window would leave a third as many independent frequencies.
+    from scipy.signal.windows import tukey  # takes two seconds, and nothing else here needs it
+
     z, y, x = (tukey(side + 2, 0.5)[1:-1] for side in sides)
     return np.asarray(z[:, None, None] * y[:, None] * x, np.float64)
 

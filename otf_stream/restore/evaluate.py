@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.metrics import structural_similarity
 
 from otf_stream.restore.correlation import ShellCorrelation, correlate
 
@@ -243,6 +242,8 @@ def _psnr(volume: Volume, reference: Volume, gain: float, offset: float) -> floa
 
 
 def _ssim(volume: Volume, reference: Volume, gain: float, offset: float) -> float:
+    from skimage.metrics import structural_similarity  # takes a second, and nothing else here needs it
+
     if min(volume.shape) < _SSIM_WINDOW:
         raise ValueError(f"SSIM needs three axes of at least {_SSIM_WINDOW} voxels, got shape {volume.shape}")
     peak = _range(reference)

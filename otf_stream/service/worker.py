@@ -36,6 +36,7 @@ from otf_stream.service.learning import Progress
 from otf_stream.service.memory import Memory
 from otf_stream.service.pending import Key, PendingStack, PendingStacks
 from otf_stream.service.preview import Previewer
+from otf_stream.service.reporting import Reporter
 from otf_stream.service.settings import Settings
 from otf_stream.service.source import StackSource
 from otf_stream.service.speed import at_best_size, warm_up
@@ -71,6 +72,8 @@ class Worker:
         Returns whether nobody else is writing the volume of a stack, and from then on will.
     whereabouts
         Where it says what it is at.
+    restored
+        Is told of each stack that has been restored, and neither waits nor raises.
     """
 
     def __init__(
@@ -81,7 +84,9 @@ class Worker:
         *,
         claim: Callable[[Key], bool] = lambda key: True,
         whereabouts: Whereabouts | None = None,
+        restored: Callable[[Path, StackIndex], None] = lambda store, stack: None,
     ) -> None:
+        self._restored = restored
         self._whereabouts = whereabouts or Whereabouts()
         self._settings = settings
         self._compute = compute
@@ -184,6 +189,7 @@ class Worker:
                 if turn := restoration.turn():
                     self._demands[key] = restoration.demand()
                     return turn
+                self._restored(waiting.store.path, waiting.stack)
             except CancelledError:
                 self._fail(key, CANCELLED, reason=CANCELLED)
             except Exception as error:  # a stack must never take the others down with it
@@ -246,12 +252,14 @@ def run_worker(config: ServiceConfig, whereabouts: Whereabouts) -> None:
     warm_up(compute)
     if compute.device.type != "cpu":  # what is best for its cores is known
         compute = at_best_size(compute, _SIZES)
-    worker = Worker(data, settings, compute, claim=previewer.claim, whereabouts=whereabouts)
+    reporter = Reporter(config.reports)
+    worker = Worker(data, settings, compute, claim=previewer.claim, whereabouts=whereabouts, restored=reporter.restored)
     threading.Thread(target=keep_telling, args=(data, worker.status, stop), name="status", daemon=True).start()
     try:
         worker.run(stop)
     finally:
         worker.close()
+        reporter.close()
 
 
 def _exit_after(parent: BaseProcess) -> None:

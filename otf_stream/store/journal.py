@@ -283,6 +283,11 @@ class Journal:
         """Whether ``plane`` is durable."""
         return bool(self._rows("SELECT 1 FROM planes WHERE (t, c, z) = (?, ?, ?)", plane))
 
+    def newest(self) -> PlaneIndex | None:
+        """The plane that came last, if one has come."""
+        rows = self._rows("SELECT t, c, z FROM planes ORDER BY received DESC, t DESC, c DESC, z DESC LIMIT 1")
+        return (rows[0][0], rows[0][1], rows[0][2]) if rows else None
+
     def durable(self) -> dict[PlaneIndex, int]:
         """Every durable plane and its CRC-32, in the order ``(t, c, z)``."""
         return {(t, c, z): crc for t, c, z, crc in self._rows("SELECT t, c, z, crc FROM planes ORDER BY t, c, z")}

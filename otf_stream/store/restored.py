@@ -26,6 +26,7 @@ from zarr.codecs import BloscCodec
 
 from otf_stream.acquisition import Acquisition, PixelType, StackIndex, isotropic_depth
 from otf_stream.store import ome
+from otf_stream.store.contrast import everything, show_raw
 from otf_stream.store.disk import fsync_file, fsync_folder, fsync_tree
 from otf_stream.store.pyramid import Shape, halve, level_places, level_shapes
 from otf_stream.store.session import ATTRIBUTES, SessionStore
@@ -252,6 +253,8 @@ class RestoredWriter:
             if self.dtype.kind == "f":
                 window.update(min=float(overview.min()), max=max(float(overview.max()), window["end"]))
             group.attrs.put({**group.attrs.asdict(), "ome": metadata})
+            if (self.path / "raw" / "zarr.json").is_file():
+                show_raw(self.path, self.acquisition, channel, low, high)
 
     def _fsync_attributes(self) -> None:
         fsync_file(self.path / "restored" / "zarr.json")
@@ -365,8 +368,7 @@ def _tiles(length: int) -> list[slice]:
 
 def _create_hierarchy(path: Path, acquisition: Acquisition, dtype: np.dtype[Any]) -> None:
     shapes = level_shapes(_grid(acquisition), BLOCK)
-    low, high = (0.0, 1.0) if dtype.kind == "f" else (float(np.iinfo(dtype).min), float(np.iinfo(dtype).max))
-    windows = [(low, high, low, high)] * acquisition.sizes.c
+    windows = [everything(dtype)] * acquisition.sizes.c
     image = ome.image(
         "restored",
         list(level_places(shapes, acquisition.voxel_size.lateral)),

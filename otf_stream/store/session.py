@@ -21,8 +21,9 @@ import shutil
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -33,9 +34,11 @@ from zarr.codecs import BytesCodec
 
 from otf_stream.acquisition import Acquisition, PlaneIndex
 from otf_stream.store import ome
-from otf_stream.store.chunks import Revealing, chunk_file, drop_chunks, stage_chunk, write_file
+from otf_stream.store.chunks import Revealing, chunk_file, drop_chunks, stage_chunk
+from otf_stream.store.contrast import everything, show_first_plane
 from otf_stream.store.disk import fsync_folder, fsync_tree
 from otf_stream.store.journal import Journal, PlaneRecord, journal_path, remove_journal
+from otf_stream.store.metadata import amend
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -69,6 +72,8 @@ class SessionStore:
         # Waiting for the disk in parallel: four files synchronised at once go through twice as fast as in turn.
         self._disk = ThreadPoolExecutor(4, thread_name_prefix="store")
         self._revealing = Revealing(self._disk)
+        self._shown: set[int] = set()  # channels of which viewers know a contrast
+        self._unseen: list[PlaneIndex] = []  # planes of others
 
     @property
     def acquisition(self) -> Acquisition:
@@ -240,6 +245,9 @@ class SessionStore:
                 raise
             if self._deferred:
                 self._unsettled += chunks
+            self._unseen += [plane for plane, _, _ in staged if plane[1] not in self._shown]
+            if not self._deferred:
+                self._show_first()
 
     def flush(self) -> None:
         """Wait until the disk has every plane that was committed; at once where nothing was deferred.
@@ -254,6 +262,16 @@ class SessionStore:
                 self._revealing.settle(self._unsettled)
                 self.journal.flush()
                 self._unsettled = []
+                self._show_first()
+
+    def _show_first(self) -> None:
+        """Let viewers show channels of which the first plane has come at a contrast that suits it."""
+        unseen, self._unseen = self._unseen, []
+        for plane in unseen:
+            if plane[1] not in self._shown:
+                self._shown.add(plane[1])
+                with suppress(OSError, ValueError, KeyError):  # planes are durable whatever a viewer will show
+                    show_first_plane(self.path, self.acquisition, plane[1], self.read_plane(plane))
 
     def damaged(self, planes: Iterable[tuple[PlaneIndex, int]]) -> Iterator[PlaneIndex]:
         """Yield those of durable ``planes``, given with their CRC-32, that are not on disk as they were written."""
@@ -279,9 +297,9 @@ class SessionStore:
             As `Acquisition.extended` or `Acquisition.joined` gives it.
         """
         # The array first: at no moment does the journal announce what the array has no place for.
-        _amend(self.path / "raw" / "0", lambda array: array.update(shape=list(acquisition.sizes.shape)))
+        amend(self.path / "raw" / "0", lambda array: array.update(shape=list(acquisition.sizes.shape)))
         description = acquisition.model_dump(mode="json")
-        _amend(self.path, lambda group: group["attributes"][ATTRIBUTES].update(acquisition=description))
+        amend(self.path, lambda group: group["attributes"][ATTRIBUTES].update(acquisition=description))
         self.journal.extend(acquisition)
 
     def read_plane(self, plane: PlaneIndex, y: slice = slice(None), x: slice = slice(None)) -> np.ndarray:
@@ -368,10 +386,10 @@ def _create_hierarchy(path: Path, acquisition: Acquisition, session: str) -> Non
     own = {"acquisition": acquisition.model_dump(mode="json"), "session": session, "created": time.time()}
     root = zarr.create_group(path, attributes={"ome": ome.collection(), ATTRIBUTES: own})
     voxel = acquisition.voxel_size
-    raw = root.create_group(
-        "raw",
-        attributes={"ome": ome.image("raw", [((voxel.z, voxel.y, voxel.x), (0.0, 0.0, 0.0))], acquisition.interval_s)},
-    )
+    levels = [((voxel.z, voxel.y, voxel.x), (0.0, 0.0, 0.0))]
+    channels = ome.omero(acquisition.channel_names, [everything(acquisition.numpy_dtype)] * acquisition.sizes.c)
+    image = ome.image("raw", levels, acquisition.interval_s, omero=channels)
+    raw = root.create_group("raw", attributes={"ome": image})
     raw.create_array(
         "0",
         shape=acquisition.sizes.shape,
@@ -384,14 +402,3 @@ def _create_hierarchy(path: Path, acquisition: Acquisition, session: str) -> Non
         dimension_names=ome.AXES,
     )
     root.create_group("OME", attributes={"ome": ome.series(["raw"])})
-
-
-def _amend(node: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change the metadata of a Zarr group or array; readers see all of the change or nothing."""
-    file = node / "zarr.json"
-    metadata = json.loads(file.read_bytes())
-    change(metadata)
-    partial = file.with_name(file.name + ".partial")
-    write_file(partial, memoryview(json.dumps(metadata, indent=2).encode()))
-    partial.replace(file)
-    fsync_folder(node)

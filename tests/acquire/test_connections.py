@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import pytest
 
-from otf_stream.acquire.connections import NO_HANDSHAKE, TOO_MANY, TOO_MUCH
+from otf_stream.acquire.connections import BROKEN_OFF, NO_HANDSHAKE, TOO_MANY, TOO_MUCH
 from otf_stream.acquire.listener import Listener
 from otf_stream.acquire.publisher import Publisher
 from otf_stream.acquisition import Acquisition, PlaneIndex
@@ -124,3 +124,39 @@ def test_what_hangs_up_or_speaks_something_else_is_counted(
                 link.sendall(said)
         until(lambda: listener.counters.refused[NO_HANDSHAKE] == 2)
         stream(listener, acquisition, pixels)
+
+
+def test_a_frame_that_is_too_large_is_counted_and_who_hangs_up_is_not(
+    tmp_path: Path, listening: Callable[..., Any], acquisition: Acquisition, pixels: Pixels, until: Until
+) -> None:
+    with listening(tmp_path, max_plane_bytes=2 << 20) as listener:
+        with greeted(listener) as link:
+            link.sendall(b"\x02" + struct.pack(">Q", (2 << 20) + 1) + bytes(100))
+            with suppress(ConnectionError):
+                assert not link.recv(1000)
+        until(lambda: listener.counters.refused[BROKEN_OFF] == 1)
+        for _ in range(3):
+            with greeted(listener):
+                pass
+        stream(listener, acquisition, pixels)
+        until(lambda: not len(listener._connections))
+        assert +listener.counters.refused == {BROKEN_OFF: 1}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts open files as Linux tells them")
+def test_no_handle_is_left_of_connections_that_ended(
+    tmp_path: Path, listening: Callable[..., Any], acquisition: Acquisition, pixels: Pixels, until: Until
+) -> None:
+    with listening(tmp_path, max_connections=5) as listener:
+        stream(listener, acquisition, pixels)
+        until(lambda: not len(listener._connections))
+        before = psutil.Process().num_fds()
+        for _ in range(3):
+            links = [plain(listener) for _ in range(10)]
+            until(lambda: listener.counters.refused[TOO_MANY] % 5 == 0 and len(listener._connections) == 5)
+            for link in links:
+                link.close()
+            until(lambda: not len(listener._connections))
+        stream(listener, acquisition, pixels)
+        until(lambda: not len(listener._connections))
+        until(lambda: psutil.Process().num_fds() <= before)

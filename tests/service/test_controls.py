@@ -53,7 +53,7 @@ def decisions(store):
 
 
 def learns(store):
-    return lambda: any(detail["stage"] == "finetune" for detail in events(store, "training"))
+    return lambda: events(store, "training")
 
 
 def test_a_stack_that_is_cancelled_is_left_as_it_is(session, worker, tmp_path, settings):
@@ -90,7 +90,9 @@ def test_finish_now_ends_learning_and_waits_for_no_plane(session, worker):
     told = read_provenance(store.path)["t0c0"]
     assert told["missing_planes"] == [9]
     assert any("as somebody asked" in warning for warning in told["warnings"])
-    assert told["training"]["steps"] > 0
+    assert {"decision": "stop learning", "reason": "somebody asked to finish now"}.items() <= next(
+        detail for detail in events(store, "decision") if detail["decision"] == "stop learning"
+    ).items()
     assert "finish now" in decisions(store)
     assert store.journal.state((0, 0)) == "restored"
     # It was asked for once: what comes later is restored anew, at the end and not at once.

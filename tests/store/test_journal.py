@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from otf_stream.acquisition import Acquisition
+from otf_stream.store import journal as journals
 from otf_stream.store.journal import Event, Journal, JournalError, PlaneRecord, StackState, journal_path
 
 
@@ -234,6 +235,25 @@ def test_says_what_is_wrong_with_a_file(tmp_path: Path, path: Path, journal: Jou
     foreign.write_bytes(b"planes, I promise" * 100)
     with pytest.raises(JournalError, match="cannot be read"):
         Journal.open(foreign)
+
+
+def test_a_disk_too_full_for_a_journal_is_an_oserror_and_leaves_none(
+    path: Path, acquisition: Acquisition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = journals._connect
+
+    def full(path: Path, *given: float) -> sqlite3.Connection:
+        connection = connect(path, *given)
+        connection.execute("PRAGMA max_page_count = 1")
+        return connection
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journals, "_connect", full)
+        with pytest.raises(OSError, match="No space") as raised:
+            Journal.create(path, acquisition, session="s")
+    assert raised.value.errno == errno.ENOSPC
+    assert not path.exists()
+    Journal.create(path, acquisition, session="s").close()
 
 
 def test_a_full_disk_is_an_oserror_and_records_nothing(journal: Journal) -> None:

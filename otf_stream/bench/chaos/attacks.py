@@ -16,7 +16,7 @@ from pathlib import Path
 import msgpack
 import numpy as np
 
-from otf_stream.acquire.connections import NO_HANDSHAKE, TOO_MANY, TOO_MUCH
+from otf_stream.acquire.connections import BROKEN_OFF, NO_HANDSHAKE, TOO_MANY, TOO_MUCH
 from otf_stream.acquire.door import UNAUTHORISED
 from otf_stream.acquire.protocol import MAX_ITEMS, VERSION, Ended, Welcome
 from otf_stream.bench.chaos.checks import stores_of
@@ -237,7 +237,7 @@ ATTACKS: dict[str, Attack] = {
     "endless message": Attack(_endless, (TOO_MUCH,), settings={"memory": _MEMORY, "max_plane_bytes": _LARGEST_PLANE}),
     "too many connections": Attack(_crowd, (TOO_MANY,), settings={"max_connections": _CONNECTIONS}),
     "slow senders": Attack(_loris, (NO_HANDSHAKE,)),
-    "frames above the limit": Attack(_oversized, settings={"max_plane_bytes": _LARGEST_PLANE}),
+    "frames above the limit": Attack(_oversized, (BROKEN_OFF,), settings={"max_plane_bytes": _LARGEST_PLANE}),
     "pickles": Attack(_pickles, ("malformed", "garbled", "bad-shape")),
 }
 """Every kind of attack."""

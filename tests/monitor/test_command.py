@@ -1,0 +1,39 @@
+"""The commands that look at a service, and the one that makes its token."""
+
+import json
+
+from monitor_folders import at_work, land, stack
+from typer.testing import CliRunner
+
+from otf_stream.cli import app
+
+
+def run(*words, code=0):
+    done = CliRunner().invoke(app, list(map(str, words)))
+    assert done.exit_code == code, done.output
+    return done
+
+
+def test_a_folder_is_looked_at_without_a_monitor(session, tmp_path):
+    land(session(), *stack(0, [0, 1, 4]))
+    at_work(tmp_path)
+    told = json.loads(run("monitor", "--data", tmp_path, "--json").stdout)
+    assert (told["totals"]["durable"], told["totals"]["missing"]) == (3, 2)
+    shown = " ".join(run("monitor", "--data", tmp_path).output.split())
+    for said in ("cells.ome.zarr", "3/6", "9.0 GB free", "2 of 6 planes of cells are missing", "otf-stream deliver"):
+        assert said in shown
+
+
+def test_what_cannot_be_looked_at_is_told(tmp_path):
+    assert "is no folder" in run("monitor", "--data", tmp_path / "nothing", code=1).output
+    assert "give one" in run("monitor", "--data", tmp_path, "--url", "http://127.0.0.1:1", code=1).output
+    said = " ".join(run("monitor", "--url", "http://127.0.0.1:1", "--keys", tmp_path, code=1).output.split())
+    assert "is `otf-stream serve` running there?" in said
+
+
+def test_a_token_is_made_once(tmp_path):
+    made = run("keys", "token", "--keys", tmp_path / "keys").stdout.strip()
+    told = json.loads(run("keys", "token", "--keys", tmp_path / "keys", "--json").stdout)
+    assert told == {"file": str(tmp_path / "keys" / "monitor.token"), "token": made}
+    other = run("keys", "token", "--keys", tmp_path / "keys", "--overwrite").stdout.strip()
+    assert other != made
