@@ -20,6 +20,8 @@ Micrometres = Annotated[float, Field(gt=0, lt=1e4, allow_inf_nan=False)]
 MAX_LENGTH = 1_000_000
 """The longest that an axis may be."""
 Length = Annotated[int, Field(ge=1, le=MAX_LENGTH)]
+MAX_CHANNELS = 1_000
+"""The most channels that one acquisition may have; a store describes each of them to viewers."""
 _Place = Annotated[float, Field(gt=-1e7, lt=1e7, allow_inf_nan=False)]
 
 _MOST_ANISOTROPIC = 100
@@ -42,7 +44,7 @@ class Sizes(_Frozen):
     """Lengths of the five axes, in planes (t, c, z) and pixels (y, x)."""
 
     t: Length = 1
-    c: Length = 1
+    c: Annotated[int, Field(ge=1, le=MAX_CHANNELS)] = 1
     z: Length
     y: Length
     x: Length
@@ -210,7 +212,8 @@ class Acquisition(_Frozen):
         """Whether ``plane`` lies inside the axes, or extends those of a growing acquisition within the limits."""
         if not self.growing:
             return self.holds(plane)
-        return min(plane) >= 0 and max(plane) < MAX_LENGTH and math.prod(self._lengths(plane)) <= MAX_PLANES
+        t, c, z = self._lengths(plane)
+        return min(plane) >= 0 and max(t, z) <= MAX_LENGTH and c <= MAX_CHANNELS and t * c * z <= MAX_PLANES
 
     def extended(self, plane: PlaneIndex) -> Acquisition:
         """Return the acquisition with axes that hold ``plane``, which it `admits`."""
@@ -245,8 +248,9 @@ class Acquisition(_Frozen):
         sizes = self.sizes
         if self.growing:
             return (
-                f"plane t={t}, c={c}, z={z} is past what an acquisition may have, {MAX_LENGTH} along an axis and "
-                f"{MAX_PLANES} planes in all, or below zero; split the acquisition into several, and count from 0"
+                f"plane t={t}, c={c}, z={z} is past what an acquisition may have, {MAX_LENGTH} along an axis, "
+                f"{MAX_CHANNELS} channels and {MAX_PLANES} planes in all, or below zero; split the acquisition into "
+                "several, and count from 0"
             )
         return (
             f"plane t={t}, c={c}, z={z} lies outside the announced {sizes.t} time points, {sizes.c} channels and "

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from otf_stream.acquisition import MAX_PLANES, Acquisition, PlaneIndex, Sizes, VoxelSize
+from otf_stream.acquisition import MAX_CHANNELS, MAX_PLANES, Acquisition, PlaneIndex, Sizes, VoxelSize
 
 PLANNED = Acquisition(
     name="x",
@@ -66,6 +66,10 @@ def test_growth_has_limits() -> None:
     assert not PLANNED.admits((0, 0, 6))
     assert not GROWING.admits((0, 0, -1))
     assert not GROWING.admits((0, 0, 10**6))
+    assert GROWING.admits((0, MAX_CHANNELS - 1, 0))
+    assert not GROWING.admits((0, MAX_CHANNELS, 0))
+    with pytest.raises(ValidationError, match="less than or equal to 1000"):
+        Sizes(c=MAX_CHANNELS + 1, z=1, y=1, x=1)
     assert not GROWING.extended((MAX_PLANES // 10, 0, 0)).admits((0, 0, 10))
     assert "split the acquisition" in GROWING.outside((0, 0, 10**6))
     assert "3 time points" in PLANNED.outside((0, 0, 6))

@@ -87,7 +87,7 @@ def test_what_hands_planes_over_imports_no_reader_of_files() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [(), ("replay",), ("demo",), ("restore",), ("keys",), ("bench",), ("bench", "publish")]
+    "command", [(), ("replay",), ("demo",), ("restore",), ("keys",), ("doctor",), ("bench",), ("bench", "publish")]
 )
 def test_every_command_explains_itself(command: tuple[str, ...]) -> None:
     done = plain(CLI, *command, "--help")

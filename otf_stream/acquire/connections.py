@@ -65,7 +65,7 @@ class _Connection:
     def ended_there(self) -> bool:
         """Whether the other end has hung up, and nothing that it said before is left."""
         try:
-            return not self.link.recv(1, socket.MSG_PEEK)
+            return not self.link.recv(1, socket.MSG_PEEK)  # ZeroMQ has made it one that does not block
         except BlockingIOError:
             return False
         except OSError:
@@ -194,12 +194,12 @@ class Connections:
 def _accepted(descriptor: int) -> _Connection | None:
     """Return a connection with a handle of its own; None where it has ended."""
     with suppress(OSError):
-        link = socket.socket(fileno=descriptor)
+        # Not `socket.socket.dup`: that lets ZeroMQ's own socket block for a moment, and with it all of ZeroMQ.
+        link = socket.socket(fileno=socket.dup(descriptor))
         try:
             host, port = link.getpeername()[:2]
-            handle = link.dup()
-            handle.setblocking(False)
-            return _Connection((str(host), int(port)), handle)
-        finally:
-            link.detach()
+        except OSError:
+            link.close()
+            raise
+        return _Connection((str(host), int(port)), link)
     return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -14,7 +14,7 @@ from otf_stream.cli.terminal import errors_told, print_json, say
 from otf_stream.config import DeviceName, ServiceConfig
 
 if TYPE_CHECKING:
-    from otf_stream.doctor.findings import Report
+    from otf_stream.doctor.findings import Fitting, Report
 
 _SIGNS = {"ok": "[green]ok     [/]", "warning": "[yellow]warning[/]", "problem": "[bold red]problem[/]"}
 
@@ -67,24 +67,27 @@ def _show(report: Report) -> None:
         out.print(f"{_SIGNS[finding.level]} {escape(finding.check)}: {escape(finding.found)}")
         if finding.remedy:
             out.print(f"        → {escape(finding.remedy)}")
-    for line in _table(report):
-        out.print(line)
+    if report.fitting:
+        out.print("\n" + "\n".join(table_of(report.fitting)))
     out.print(f"\n{escape(report.verdict)}")
 
 
-def _table(report: Report) -> list[str]:
-    """Return the largest stacks that are in time as a table in Markdown, if that was measured."""
-    found: list[dict[str, Any]] = [stack for finding in report.findings for stack in finding.figures.get("largest", ())]
-    if not found:
-        return []
+def table_of(fitting: Sequence[Fitting]) -> list[str]:
+    """Return the largest stacks that are in time as a table in Markdown, line by line.
+
+    Parameters
+    ----------
+    fitting
+        The stacks, by their planes.
+    """
     head = ["planes", "learnt from, up to", "restoring", "training steps", "interpolated in time, up to"]
-    return ["", _row(head), _row(["---"] * len(head)), *(_row(_cells(stack)) for stack in found)]
+    return [_row(head), _row(["---"] * len(head)), *(_row(_cells(stack)) for stack in fitting)]
 
 
-def _cells(stack: dict[str, Any]) -> list[str]:
-    learnt, steps = stack["learnt_px"], stack["steps"]
-    cells = [f"{learnt} × {learnt}", f"{stack['restoring_s']:.0f} s", f"{steps}"] if learnt else ["none", "", ""]
-    return [f"{stack['planes']}", *cells, f"{stack['interpolated_px']} × {stack['interpolated_px']}"]
+def _cells(stack: Fitting) -> list[str]:
+    learnt, interpolated = stack.learnt_px, stack.interpolated_px
+    cells = [f"{learnt} × {learnt}", f"{stack.restoring_s:.0f} s", f"{stack.steps}"] if learnt else ["none", "", ""]
+    return [f"{stack.planes}", *cells, f"{interpolated} × {interpolated}"]
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from otf_stream.acquire.keys import host_of
 from otf_stream.acquire.status import read_status
 from otf_stream.config import ServiceConfig
 from otf_stream.doctor import disks, installation, ports, reaching
-from otf_stream.doctor.findings import Finding, Report
+from otf_stream.doctor.findings import Finding, Fitting, Report
 
 
 def examine_service(config: ServiceConfig, *, planes_per_second: float | None = None) -> Report:
@@ -35,12 +35,12 @@ def examine_service(config: ServiceConfig, *, planes_per_second: float | None = 
     findings += [access.check_keys(config), access.check_token(config)]
     findings.append(ports.judge_loopback(ports.loopback_rate()))
     findings.append(installation.judge_adapters(installation.find_adapters(), needed=False))
-    computing, verdict = _computing(config, planes_per_second)
+    computing, verdict, fitting = _computing(config, planes_per_second)
     findings.append(computing)
     stopping = [finding.check for finding in findings if finding.level == "problem"]
     if stopping:
         verdict = f"The service cannot work as it is: {', '.join(stopping)}. Once that is mended: {verdict}"
-    return Report("service", findings, verdict)
+    return Report("service", findings, verdict, fitting)
 
 
 def examine_microscope(address: str, keys: Path | None = None, spill: Path | None = None) -> Report:
@@ -99,8 +99,8 @@ def _ports(config: ServiceConfig) -> Iterator[Finding]:
             yield ports.judge_port(setting, address, ports.try_port(host, port), serving=serving, vital=vital)
 
 
-def _computing(config: ServiceConfig, planes_per_second: float | None) -> tuple[Finding, str]:
-    """Measure what this machine computes; return what was found, and the verdict."""
+def _computing(config: ServiceConfig, planes_per_second: float | None) -> tuple[Finding, str, list[Fitting]]:
+    """Measure what this machine computes; return what was found, the verdict, and the largest stacks."""
     from otf_stream.doctor import capacity
     from otf_stream.doctor.measuring import measure
     from otf_stream.service.settings import Settings
@@ -109,8 +109,8 @@ def _computing(config: ServiceConfig, planes_per_second: float | None) -> tuple[
         speed = measure(config)
     except (RuntimeError, ValueError, OSError) as error:
         found, _, remedy = str(error).partition("; ")
-        return Finding("computing", "problem", found, remedy), "nothing can be said of stacks."
+        return Finding("computing", "problem", found, remedy), "nothing can be said of stacks.", []
     budget = Settings.of(config).budget
     fitting = [capacity.largest(speed, planes, budget, planes_per_second) for planes in capacity.DEPTHS]
     said = capacity.verdict(speed, fitting, budget, planes_per_second)
-    return capacity.judge_speed(speed, fitting, budget, planes_per_second), said
+    return capacity.judge_speed(speed, fitting, budget, planes_per_second), said, fitting

@@ -36,6 +36,29 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Fitting:
+    """The largest stack of so many planes that is in time; sides are 0 where none is.
+
+    Parameters
+    ----------
+    planes
+        Of the stack.
+    learnt_px
+        Side with which there is time to learn from it and to restore it with every XZ and YZ slice.
+    restoring_s, steps
+        What restoring that takes, with the margin, and the training steps that there is time for.
+    interpolated_px
+        Side with which it can still be interpolated in time.
+    """
+
+    planes: int
+    learnt_px: int
+    restoring_s: float
+    steps: int
+    interpolated_px: int
+
+
+@dataclass(frozen=True)
 class Report:
     """What all checks came to.
 
@@ -47,11 +70,14 @@ class Report:
         In the order in which they were looked at.
     verdict
         What it comes to, in plain words.
+    fitting
+        The largest stacks that are in time, where that was measured.
     """
 
     role: Literal["service", "microscope"]
     findings: Sequence[Finding]
     verdict: str
+    fitting: Sequence[Fitting] = ()
 
     @property
     def ok(self) -> bool:
@@ -61,4 +87,5 @@ class Report:
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON's types."""
         findings = [asdict(finding) for finding in self.findings]
-        return {"role": self.role, "ok": self.ok, "verdict": self.verdict, "findings": findings}
+        told = {"role": self.role, "ok": self.ok, "verdict": self.verdict, "findings": findings}
+        return told | ({"largest": [asdict(stack) for stack in self.fitting]} if self.fitting else {})

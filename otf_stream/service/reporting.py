@@ -30,7 +30,7 @@ class Reporter:
 
     def __init__(self, which: ReportChoice) -> None:
         self._which = which
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
 
     def restored(self, store: Path, stack: StackIndex) -> None:
         """Tell of a stack that has been restored; returns at once, whatever happens."""
@@ -39,8 +39,7 @@ class Reporter:
         with suppress(OSError):
             process = self._running()
             if process.stdin is not None:
-                process.stdin.write(json.dumps({"store": str(store.resolve()), "stack": stack}) + "\n")
-                process.stdin.flush()
+                process.stdin.write(json.dumps({"store": str(store.resolve()), "stack": stack}).encode() + b"\n")
 
     def close(self) -> None:
         """End the process, after the report that it is at."""
@@ -56,10 +55,11 @@ class Reporter:
             self._process.wait()
         self._process = None
 
-    def _running(self) -> subprocess.Popen[str]:
+    def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
+            self.close()
             # One thread, and of the priority that is left.
             environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MPLBACKEND": "svg"}
             command = [sys.executable, "-m", "otf_stream.report", self._which]
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, env=environment)  # noqa: S603
+            self._process = subprocess.Popen(command, bufsize=0, stdin=subprocess.PIPE, env=environment)  # noqa: S603
         return self._process

@@ -481,10 +481,10 @@ class Journal:
         kinds
             Only events of these kinds; of all if there are none.
         """
-        which = f" AND kind IN ({', '.join('?' * len(kinds))})" if kinds else ""
         rows = self._rows(
-            f"SELECT at, kind, detail, id FROM events WHERE id > ?{which} ORDER BY id",  # noqa: S608 - placeholders
-            (after, *kinds),
+            "SELECT at, kind, detail, id FROM events WHERE id > ?1 "
+            "AND (?2 = '[]' OR kind IN (SELECT value FROM json_each(?2))) ORDER BY id",
+            (after, json.dumps(list(kinds))),
         )
         return [Event(at, kind, json.loads(detail), id) for at, kind, detail, id in rows]
 

@@ -17,5 +17,6 @@ def open_in_napari(path: Path) -> napari.Viewer:
         viewer.add_layer(napari.layers.Layer.create(data, attributes, kind))
     # Added by hand rather than through the plugin, so that it works where the plugin is not registered.
     viewer.window.add_dock_widget(FollowWidget(viewer), name="Follow a session", area="right")
-    viewer.scale_bar.visible = True
+    bar = viewer.canvas.overlays.scale_bar if hasattr(viewer, "canvas") else viewer.scale_bar  # before napari 0.9
+    bar.visible = True
     return viewer

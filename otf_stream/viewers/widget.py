@@ -37,6 +37,7 @@ class FollowWidget(QWidget):  # type: ignore[misc,unused-ignore]
         self._followers: dict[str, Follower] = {}
         self._seen: dict[str, Seen] = {}
         self._contrast: dict[int, tuple[float, float]] = {}
+        self._offered: dict[str, set[tuple[str, int]]] = {}
         self._newest = QCheckBox("Go to the newest plane")
         self._newest.setToolTip("Move the sliders to each plane as it lands")
         self._newest.setChecked(True)
@@ -73,8 +74,7 @@ class FollowWidget(QWidget):  # type: ignore[misc,unused-ignore]
         return found
 
     def _show(self, store: Path, layers: list[Image], before: Seen | None, now: Seen) -> None:
-        present = {(layer.metadata[OWN]["image"], layer.metadata[OWN]["channel"]) for layer in layers}
-        self._add_missing(store, present)
+        self._add_missing(store, layers, now.shape[1])
         for layer in layers:
             image, channel = layer.metadata[OWN]["image"], layer.metadata[OWN]["channel"]
             if before is not None and before.shape != now.shape:
@@ -87,15 +87,19 @@ class FollowWidget(QWidget):  # type: ignore[misc,unused-ignore]
         if self._newest.isChecked() and now.newest and not now.over:
             self._go_to(layers, now.newest)
 
-    def _add_missing(self, store: Path, present: set[tuple[str, int]]) -> None:
-        """Add the layers of images and channels that were not there when the store was opened."""
+    def _add_missing(self, store: Path, layers: list[Image], channels: int) -> None:
+        """Add the layers of images and channels that were not there before; once, since a user may remove them."""
+        offered = self._offered.setdefault(str(store), set())
+        offered |= {(layer.metadata[OWN]["image"], layer.metadata[OWN]["channel"]) for layer in layers}
+        images = [image for image in IMAGES if (store / image).is_dir()]
+        if all((image, channel) in offered for image in images for channel in range(channels)):
+            return
         from napari.layers import Layer
 
-        if all((image, 0) in present for image in IMAGES) or not (store / "restored").is_dir():
-            return
         for data, attributes, kind in read_layers(store):
             own = attributes["metadata"][OWN]
-            if (own["image"], own["channel"]) not in present:
+            if (own["image"], own["channel"]) not in offered:
+                offered.add((own["image"], own["channel"]))
                 self._viewer.add_layer(Layer.create(data, attributes, kind))
 
     def _stretch(self, layer: Image, contrast: tuple[float, float] | None) -> None:

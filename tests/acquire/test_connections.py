@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 import sys
@@ -141,6 +142,24 @@ def test_a_frame_that_is_too_large_is_counted_and_who_hangs_up_is_not(
         stream(listener, acquisition, pixels)
         until(lambda: not len(listener._connections))
         assert +listener.counters.refused == {BROKEN_OFF: 1}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell whether a socket blocks")
+def test_following_a_connection_lets_no_socket_of_zeromq_block(
+    tmp_path: Path, listening: Callable[..., Any], until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one thread of ZeroMQ that serves all connections would wait for one of them."""
+    changed: list[object] = []
+    for name in ("setblocking", "settimeout"):
+        monkeypatch.setattr(socket.socket, name, lambda _, value: changed.append(value))
+    with listening(tmp_path) as listener:
+        host, port = listener.address.removeprefix("tcp://").split(":")
+        with socket.socket() as link:
+            link.connect((host, int(port)))
+            until(lambda: len(listener._connections))
+            (followed,) = listener._connections._connections.values()
+            assert not os.get_blocking(followed.link.fileno())
+    assert not changed
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts open files as Linux tells them")

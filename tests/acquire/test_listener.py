@@ -565,7 +565,7 @@ def test_planes_on_their_way_to_the_disk_count_for_how_far_an_acquisition_grows(
     least = acquisition.sizes.model_copy(update={"t": 1, "c": 1, "z": 1})
     client.greet(acquisition.model_copy(update={"growing": True, "sizes": least, "channels": ()}))
     # Each alone would be admitted; the listener could not even count what all of them span.
-    far: list[PlaneIndex] = [(999_999, 0, 0), (0, 999_999, 0), (0, 0, 999_999)]
+    far: list[PlaneIndex] = [(999_999, 0, 0), (0, 999, 0), (0, 0, 999_999)]
     for index in far:
         client.send(client.header(index, pixels((0, 0, 0))), pixels((0, 0, 0)).tobytes())
     answers = [client.receive() for _ in far]

@@ -85,8 +85,7 @@ def test_what_keeps_the_service_from_working_is_exit_code_1(tmp_path: Path) -> N
     problems = [finding for finding in report["findings"] if finding["level"] == "problem"]
     assert [finding["check"] for finding in problems] == ["port (listen)"]
     assert report["verdict"].startswith("The service cannot work as it is: port (listen).")
-    (computing,) = [finding for finding in report["findings"] if finding["check"] == "computing"]
-    assert [stack["planes"] for stack in computing["figures"]["largest"]] == [16, 32, 64, 128, 256]
+    assert [stack["planes"] for stack in report["largest"]] == [16, 32, 64, 128, 256]
 
 
 @pytest.mark.usefixtures("measured")
@@ -103,14 +102,14 @@ def test_a_device_that_is_not_there_is_a_problem(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     before = torch.get_num_threads()
     found: Finding
-    found, said = examination._computing(examination.ServiceConfig(data=tmp_path, device="cuda"), None)
+    found, said, fitting = examination._computing(examination.ServiceConfig(data=tmp_path, device="cuda"), None)
     torch.set_num_threads(before)
     assert (found.level, "sees no CUDA device" in found.found, "--device cpu" in found.remedy) == (
         "problem",
         True,
         True,
     )
-    assert said == "nothing can be said of stacks."
+    assert (said, fitting) == ("nothing can be said of stacks.", [])
 
 
 def test_options_that_do_not_go_together_are_named(tmp_path: Path) -> None:

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import zmq
 from listeners import running
+from monitor_server import serving
 
 from otf_stream.acquire.keys import KeyFolder
 from otf_stream.acquire.protocol import Error, ErrorCode
 from otf_stream.doctor.examination import examine_microscope
 from otf_stream.doctor.reaching import Answer, ask_listener, check_trust, clock_difference, judge_answer, judge_clock
+from otf_stream.monitor.api import create_app
+from otf_stream.monitor.monitor import Monitor
 
 
 def free_port() -> int:
@@ -74,8 +77,14 @@ def test_no_trusted_key_is_a_warning_off_loopback(tmp_path: Path) -> None:
     assert check_trust("tcp://127.0.0.1:8421", tmp_path).level == "ok"
 
 
-def test_clocks_are_compared_where_there_is_a_monitor() -> None:
+def test_clocks_are_compared_where_there_is_a_monitor(tmp_path: Path) -> None:
     assert clock_difference("127.0.0.1", free_port(), patience=1.0) is None
+    monitor = Monitor(tmp_path, throughput=False)
+    with serving(create_app(monitor)) as client:
+        difference = clock_difference("127.0.0.1", client.base_url.port or 0)
+    monitor.close()
+    assert difference is not None
+    assert abs(difference) < 2
     assert judge_clock("host", None).level == "ok"
     assert judge_clock("host", 0.7).level == "ok"
     apart = judge_clock("host", -61.2)

@@ -84,7 +84,7 @@ def _paths(scene: Scene) -> list[str]:
 def _huge(scene: Scene) -> list[str]:
     """Announce ten million planes in many sessions, and end them; let others grow to the same in a few planes."""
     found = []
-    shapes = ({"t": 10, "z": 1_000_000}, {"t": 1_000_000, "c": 10}, {"c": 1_000_000, "z": 10}, {"t": 1000, "z": 10_000})
+    shapes = ({"t": 10, "z": 1_000_000}, {"t": 1_000_000, "c": 10}, {"c": 1000, "z": 10_000}, {"t": 1000, "z": 10_000})
     base = scene.sample("huge", 1).acquisition
     one = base.sizes.model_copy(update={"y": 1, "x": 1})
     sessions = [scene.session() for _ in range(2 * _SESSIONS)]
@@ -110,7 +110,7 @@ def _huge(scene: Scene) -> list[str]:
         answers = scene.exchange([greeting(session, growing), *far, ending(session, 2)])
         if (answers.errors, answers.acknowledged) != (["out-of-range"], 2):
             found.append(f"planes far away: {answers.errors}")
-    too_many = base.model_copy(update={"sizes": one.model_copy(update={"t": 1_000_000, "c": 1_000_000})})
+    too_many = base.model_copy(update={"sizes": one.model_copy(update={"t": 1_000_000, "z": 1_000_000})})
     if (errors := scene.exchange([greeting(scene.session(), too_many)]).errors) != ["too-large"]:
         found.append(f"too many planes: {errors}")
     return found

@@ -57,6 +57,9 @@ class Slices:
             with box("control"):
                 ui.label(f"{axis.upper()}  {letter}").classes("control-name")
                 slider = ui.slider(min=0, max=1, value=0, on_change=lambda: self._moved(axis))
+                # Arrows and the page keys it knows by itself.
+                slider.on("keydown.home", lambda: slider.set_value(0))
+                slider.on("keydown.end", lambda: slider.set_value(slider.props["max"]))
                 slider.props["aria-label"] = f"{name} of the {axis.upper()} view, {letter}"
                 slider.props["data-control"] = axis
                 self._captions[axis] = ui.label().classes("control-value wide")

@@ -18,7 +18,7 @@ Mood = Literal["good", "watch", "bad", "wait"]
 SIGN: dict[Mood, str] = {"good": "✔", "watch": "▲", "bad": "✖", "wait": "…"}
 STATE: dict[StackState, tuple[str, str]] = {
     "arriving": ("▸", "arriving"),
-    "arrived": ("▪", "all there"),
+    "arrived": ("▪", "arrived"),
     "restoring": ("⟳", "restoring"),
     "restored": ("✔", "restored"),
     "failed": ("✖", "not restored"),
