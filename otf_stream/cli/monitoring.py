@@ -17,7 +17,7 @@ from otf_stream.cli.terminal import errors_told, fail, print_json, say, until_st
 if TYPE_CHECKING:
     from otf_stream.monitor.state import Status
 
-TOKEN_VARIABLE = "OTF_STREAM_MONITOR_TOKEN"  # noqa: S105 - the name of one
+_VARIABLE = "OTF_STREAM_MONITOR_TOKEN"
 _DEFAULT = "http://127.0.0.1:8420"
 _LOOK = 1.0  # seconds
 
@@ -28,7 +28,7 @@ def monitor(
     url: Annotated[str | None, typer.Option(help=f"Of a running service's monitor.  [default: {_DEFAULT}]")] = None,
     data: Annotated[Path | None, typer.Option(help="Look at this data folder instead, without a monitor.")] = None,
     token_file: Annotated[
-        Path | None, typer.Option(help=f"File of the token that the monitor asks for; or {TOKEN_VARIABLE}.")
+        Path | None, typer.Option(help=f"File of the token that the monitor asks for; or {_VARIABLE}.")
     ] = None,
     keys: KeysOption = None,
     json: Json = False,
@@ -39,7 +39,9 @@ def monitor(
     with errors_told():
         if url is not None and data is not None:
             raise ValueError("--url and --data are two places to look at; give one")
-        look = _folder(data) if data is not None else _service(url or _DEFAULT, _token(token_file, keys))
+        look = (
+            _folder(data) if data is not None else _service(url or _DEFAULT, _token(url or _DEFAULT, token_file, keys))
+        )
         if json:
             print_json(look().model_dump(mode="json"))
         elif not say.is_terminal:
@@ -112,13 +114,16 @@ def _service(url: str, token: str | None) -> Callable[[], Status]:
     return look
 
 
-def _token(file: Path | None, keys: Path | None) -> str | None:
-    """Return the token that was given, or that of this machine, if there is one."""
-    from otf_stream.acquire.keys import KeyFolder, KeysError
+def _token(url: str, file: Path | None, keys: Path | None) -> str | None:
+    """Return the token that was given, or that of this machine, which is no other machine's business."""
+    from otf_stream.acquire.keys import KeyFolder, KeysError, is_loopback
     from otf_stream.monitor.token import TokenFile
 
-    if file is None and (told := os.environ.get(TOKEN_VARIABLE)):
+    if file is None and (told := os.environ.get(_VARIABLE)):
         return told
+    host = url.partition("://")[2].partition("/")[0].rpartition("@")[2]
+    if file is None and not is_loopback(f"tcp://{host if ':' in host else host + ':80'}"):
+        return None
     try:
         return TokenFile(KeyFolder(keys), file).read()
     except KeysError:

@@ -25,7 +25,7 @@ from otf_stream.cli.options import (
     WeightsOption,
     voxel_size_of,
 )
-from otf_stream.cli.terminal import errors_told, print_json, progress_bar
+from otf_stream.cli.terminal import errors_told, fail, print_json, progress_bar
 from otf_stream.config import LayerChoice, MethodName
 
 
@@ -87,6 +87,7 @@ def restore(
                 )
         finally:
             recording.close()
+        pages = _reports(out, list(provenance))
         told = {f"t{t}c{c}": said for (t, c), said in provenance.items()}
         if report:
             report.write_text(jsonlib.dumps(told, indent=2), encoding="utf-8")
@@ -99,6 +100,8 @@ def restore(
         for warning in said["warnings"]:
             typer.echo(f"  warning: {warning}")
     typer.echo(f"restored volume: {out / 'restored'}")
+    for page in pages:
+        typer.echo(f"report: {page}")
 
 
 def evaluate(
@@ -123,6 +126,21 @@ def evaluate(
             f"imaged again it differs from its raw planes by {said['residual']:.2f} sigma of their noise, and has "
             f"{said['flux_ratio']:.3f} times their light"
         )
+
+
+def _reports(store: Path, stacks: list[tuple[int, int]]) -> list[Path]:
+    """Write the reports of the first and the last time point of each channel; a volume is there without them too."""
+    from otf_stream.report.page import write_report
+
+    times = {c: [t for t, other in stacks if other == c] for _, c in stacks}
+    pages = []
+    for c, at in sorted(times.items()):
+        for t in sorted({min(at), max(at)}):
+            try:
+                pages.append(write_report(store, (t, c)))
+            except Exception as error:
+                fail(f"no report of t{t} c{c}: {error}")
+    return pages
 
 
 def _volume(path: Path) -> Any:

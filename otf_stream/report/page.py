@@ -28,7 +28,6 @@ from otf_stream.report.charts import loss_curves, profile, timeline
 from otf_stream.report.history import History, history
 from otf_stream.report.pictures import View, draw_profile, draw_views
 from otf_stream.report.sharpness import Sharpness, measure_sharpness
-from otf_stream.store.journal import Event
 from otf_stream.store.reports import report_path
 from otf_stream.store.restored import read_provenance
 from otf_stream.store.session import SessionStore
@@ -95,7 +94,7 @@ def render(path: Path, stack: StackIndex) -> str:
         if not records:
             raise ValueError(f"no plane of stack t={stack[0]}, c={stack[1]} has come to {path.name} yet")
         planes = [record.plane[2] for record in records]
-        told = history(records, _events_of(journal.events(), stack), time.time())
+        told = history(records, journal.events_of(stack), time.time())
         provenances = read_provenance(path) if (path / "restored" / "zarr.json").is_file() else {}
         said = provenances.get("t{}c{}".format(*stack))
         done = said is not None and not said.get("preview")
@@ -126,11 +125,11 @@ def render(path: Path, stack: StackIndex) -> str:
             voxel=acquisition.voxel_size,
             axial=_axial(sharp, acquisition.voxel_size.lateral),
             timeline=Chart(
-                Markup(timeline(told, len(extent), deadline, restored)),  # noqa: S704  # nosec B704
+                Markup(timeline(told, len(extent), deadline, restored)),  # noqa: S704
                 _timeline_in_words(told, deadline, restored),
             ),
-            profile=Markup(profile(lines, _lowest(views))) if lines else None,  # noqa: S704  # nosec B704
-            losses=Markup(loss_curves(told.curves)) if told.curves else None,  # noqa: S704  # nosec B704
+            profile=Markup(profile(lines, _lowest(views))) if lines else None,  # noqa: S704
+            losses=Markup(loss_curves(told.curves)) if told.curves else None,  # noqa: S704
             told=told,
             noise=_noise(said) if said and done else [],
             blur=_blur(said, acquisition.voxel_size.lateral) if said and done else [],
@@ -154,10 +153,6 @@ def _template() -> Template:
     environment.filters["figure"] = _figure
     environment.filters["counts"] = _counts
     return environment.get_template("page.html.j2")
-
-
-def _events_of(events: Sequence[Event], stack: StackIndex) -> list[Event]:
-    return [event for event in events if event.detail.get("stack") == list(stack)]
 
 
 def _sharpness(sharp: Sharpness, lateral: float) -> list[tuple[str, str, str, str]]:

@@ -488,6 +488,14 @@ class Journal:
         )
         return [Event(at, kind, json.loads(detail), id) for at, kind, detail, id in rows]
 
+    def events_of(self, stack: StackIndex) -> list[Event]:
+        """All that was noted of ``stack``, in order; a long time-lapse has very many events of others."""
+        rows = self._rows(
+            "SELECT at, kind, detail, id FROM events WHERE instr(detail, ?) ORDER BY id",
+            (f'"stack": {json.dumps(list(stack))}',),
+        )
+        return [Event(at, kind, json.loads(detail), id) for at, kind, detail, id in rows]
+
     def last_event(self) -> int:
         """The id of the last event; 0 before the first."""
         ((last,),) = self._rows("SELECT max(id) FROM events")

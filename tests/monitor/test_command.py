@@ -5,7 +5,10 @@ import json
 from monitor_folders import at_work, land, stack
 from typer.testing import CliRunner
 
+from otf_stream.acquire.keys import KeyFolder
 from otf_stream.cli import app
+from otf_stream.cli.monitoring import _token
+from otf_stream.monitor.token import TokenFile
 
 
 def run(*words, code=0):
@@ -37,3 +40,12 @@ def test_a_token_is_made_once(tmp_path):
     assert told == {"file": str(tmp_path / "keys" / "monitor.token"), "token": made}
     other = run("keys", "token", "--keys", tmp_path / "keys", "--overwrite").stdout.strip()
     assert other != made
+
+
+def test_the_token_of_this_machine_goes_to_no_other(tmp_path):
+    made = TokenFile(KeyFolder(tmp_path)).make()
+    for url in ("http://127.0.0.1:8420", "http://localhost:8420/", "http://localhost"):
+        assert _token(url, None, tmp_path) == made
+    for url in ("http://scope.example:8420", "http://127.0.0.1:1@scope.example", "http://scope.example/127.0.0.1:1"):
+        assert _token(url, None, tmp_path) is None
+    assert _token("http://scope.example", tmp_path / "monitor.token", None) == made

@@ -116,11 +116,11 @@ def page(service: Service) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def stack() -> np.ndarray:
-    return small_stack(12, 64)
+    return small_stack(12, 48)
 
 
 def acquisition(name: str, **more: Any) -> Acquisition:
-    sizes = {"t": 1, "c": 1, "z": 12, "y": 64, "x": 64} | more.pop("sizes", {})
+    sizes = {"t": 1, "c": 1, "z": 12, "y": 48, "x": 48} | more.pop("sizes", {})
     return Acquisition(name=name, sizes=sizes, dtype="uint16", voxel_size={"z": 0.8, "y": 0.2, "x": 0.2}, **more)
 
 
@@ -143,6 +143,11 @@ def asked(page: Any, view: str) -> dict[str, str]:
     }
 
 
+def knob(page: Any, control: str) -> Any:
+    """What has the focus of a slider; the lower of two."""
+    return page.locator(f"[data-control={control}] [tabindex='0']").first
+
+
 def is_drawn(page: Any, view: str) -> None:
     page.wait_for_function(
         "view => { const i = document.querySelector(`[data-view=${view}]`); return i.complete && i.naturalWidth > 8 }",
@@ -152,7 +157,7 @@ def is_drawn(page: Any, view: str) -> None:
 
 def show(page: Any, name: str) -> None:
     """Choose a session by its row."""
-    page.locator(".sessions .row", has_text=name).click()
+    page.locator(".sessions .line", has_text=name).click()
     sync_api.expect(page.locator(".names .h1")).to_contain_text(name)
 
 
@@ -206,7 +211,7 @@ def test_an_acquisition_is_followed_from_its_first_plane_to_its_volume(page, ser
 
 
 def test_sliders_and_contrast_say_what_is_shown(page):
-    slider = page.locator("[data-control=xy]")
+    slider = knob(page, "xy")
     slider.press("Home")
     page.wait_for_function("() => document.querySelector('[data-view=xy-raw]').src.includes('at=0&')")
     slider.press("End")
@@ -214,11 +219,11 @@ def test_sliders_and_contrast_say_what_is_shown(page):
     page.wait_for_function("() => document.querySelector('[data-view=xy-restored]').src.includes('at=44&')")
     for view in ("xy-raw", "xy-restored"):
         is_drawn(page, view)
-    page.locator("[data-control=xz]").press("Home")
+    knob(page, "xz").press("Home")
     page.wait_for_function("() => document.querySelector('[data-view=xz-restored]').src.includes('at=0&')")
     before = asked(page, "xy-raw")
     sync_api.expect(page.get_by_role("switch", name="automatic")).to_be_checked()
-    page.locator("[data-control=contrast] [tabindex='0']").first.press("ArrowRight")
+    knob(page, "contrast").press("ArrowRight")
     sync_api.expect(page.get_by_role("switch", name="automatic")).not_to_be_checked()
     page.wait_for_function(
         "low => !document.querySelector('[data-view=xy-raw]').src.includes(`low=${low}&`)", arg=before["low"]
@@ -233,7 +238,7 @@ def test_cancelling_is_asked_back_and_names_stay_names(page, service, stack):
     with Publisher(service.address, two) as publisher:
         for z in range(12):
             publisher.publish(stack[z], c=0, z=z)
-        sync_api.expect(page.locator(".sessions .row.current")).to_contain_text("risky")  # it follows
+        sync_api.expect(page.locator(".sessions .line.current")).to_contain_text("risky")  # it follows
         sync_api.expect(page.locator(".names .h1")).to_contain_text(EVIL)
         page.keyboard.press("x")
         sync_api.expect(page.get_by_role("alertdialog")).to_contain_text("Cancel channel <img")
@@ -241,7 +246,7 @@ def test_cancelling_is_asked_back_and_names_stay_names(page, service, stack):
         sync_api.expect(page.get_by_role("alertdialog")).to_be_hidden()
         page.get_by_role("button", name="Cancel stack").click()
         page.get_by_role("button", name="Cancel the stack").click()
-        page.locator(".stacks .row", has_text="not restored").click()
+        page.locator(".stacks .line", has_text="not restored").click()
         sync_api.expect(tile(page, "in-time")).to_contain_text("Cancelled")
     assert not page.evaluate("() => Boolean(window.harmed)")
     assert page.locator("img[src=x]").count() == 0
@@ -256,7 +261,7 @@ def test_what_is_missing_raises_an_alarm_and_is_shown(page, service, stack):
         sync_api.expect(page.locator(".gaps")).to_have_text("Missing: z 3–4")
         sync_api.expect(page.locator(".alarm", has_text="2 of 12 planes of gappy are missing")).to_be_visible()
         page.keyboard.press("a")
-        assert page.evaluate("() => document.activeElement.getAttribute('aria-label')") == "Alarms"
+        page.wait_for_function("() => document.activeElement.getAttribute('aria-label') === 'Alarms'")
         for z in (3, 4):
             publisher.publish(stack[z], z=z)
         sync_api.expect(tile(page, "arriving")).to_contain_text("Yes, so far")

@@ -336,3 +336,14 @@ def test_reads_journals_of_the_first_version(path: Path, journal: Journal) -> No
     assert again.durable() == {(0, 0, 0): 7, (0, 0, 1): 8}
     assert again.taken((0, 0, 1)) == 5.5
     again.close()
+
+
+def test_events_records_and_the_newest_plane_are_found_by_stack(journal: Journal) -> None:
+    assert journal.newest() is None
+    journal.record_planes([record(0, 1, 2, received=5.0), record(0, 1, 0, received=9.0), record(1, 1, 3, received=7.0)])
+    assert journal.newest() == (0, 1, 0)
+    assert [found.plane for found in journal.records_of((0, 1))] == [(0, 1, 0), (0, 1, 2)]
+    journal.note("stage", stack=[0, 1], stage="denoise")
+    journal.note("stage", stack=[0, 11], stage="denoise")
+    journal.note("failure", trace='"stack": [0, 1]')
+    assert [event.detail["stack"] for event in journal.events_of((0, 1))] == [[0, 1]]

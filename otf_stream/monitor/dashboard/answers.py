@@ -12,7 +12,6 @@ from otf_stream.monitor.dashboard.words import Mood, clock, gap_list, method_nam
 from otf_stream.monitor.state import Listener, Session, Stack, Worker
 
 _SILENT = 30.0  # seconds, from which on silence is an alarm, too
-_TIGHT = 1.0  # times what restoring takes
 
 
 @dataclass(frozen=True)
@@ -50,12 +49,12 @@ def arriving(session: Session, listener: Listener | None) -> Answer:
         mood, word = "bad", f"No: {session.damaged} damaged"
     elif session.missing:
         mood, word = "bad", f"No: {session.missing} missing"
+    elif session.durable >= session.expected > 0 and not session.acquisition.growing:
+        mood, word = "good", "Yes, all are here"
     elif down:
         mood, word = "bad", "No: listener is down"
     elif listener and listener.holding and session.closed is None:
         mood, word = "bad", "No: held back, disk is full"
-    elif session.durable >= session.expected > 0 and not session.acquisition.growing:
-        mood, word = "good", "Yes, all are here"
     elif session.closed is not None:
         mood, word = "good", "Yes, all that were sent"
     elif session.silent_s is not None and session.silent_s > _SILENT:
@@ -84,7 +83,7 @@ def in_time(stack: Stack | None, worker: Worker | None, *, paused: bool) -> Answ
         return Answer("bad", "No: late", figure, "past the deadline", lines)
     if worker is None or not worker.current:
         return Answer("bad", "No: worker is down", figure, unit, lines)
-    if stack.restoring_s is not None and stack.restoring_s * _TIGHT > stack.seconds_left:
+    if stack.restoring_s is not None and stack.restoring_s > stack.seconds_left:
         return Answer("watch", "Tight", figure, unit, lines)
     return Answer("good", "Yes", figure, unit, lines)
 

@@ -21,6 +21,7 @@ from otf_stream.store.reports import report_path
 
 T = TypeVar("T")
 _NO_WINDOW = Window(0.0, 1.0, 1.0)
+_MOST_WINDOWS = 100
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Board:
         self.monitor = monitor
         self._at: float | None = None
         self._made: dict[Hashable, Any] = {}
-        self._windows: dict[tuple[str, StackIndex], tuple[str, Window]] = {}
+        self._windows: dict[tuple[str, StackIndex], tuple[tuple[int, bool], Window]] = {}
 
     @property
     def snapshot(self) -> Snapshot:
@@ -109,18 +110,20 @@ class Board:
             in_time=in_time(stack, snapshot.worker, paused=session.paused),
             any_good=any_good(stack),
             newest=newest(session, stack),
-            window=self._window(session, index, newest(session, stack), raw),
+            window=self._window(session, index, stack),
             raw=raw,
             restored=restored_version(session.store, index),
             report=report_path(session.store, index).is_file(),
         )
 
-    def _window(self, session: Session, index: StackIndex, at: int, version: str) -> Window:
+    def _window(self, session: Session, index: StackIndex, stack: Stack | None) -> Window:
+        """Return the contrast of a stack, found anew whenever twice as many planes are there: it must not flicker."""
+        version = (stack.planes.bit_length(), stack.state == "arriving") if stack else (0, False)
         known = self._windows.get((session.id, index))
-        if known and known[0] == version:
+        if known and known[0] == version and known[1] is not _NO_WINDOW:
             return known[1]
-        window = find_window(session, index, at) or (known[1] if known else _NO_WINDOW)
-        if len(self._windows) > 100:
+        window = find_window(session, index, newest(session, stack)) or (known[1] if known else _NO_WINDOW)
+        if len(self._windows) > _MOST_WINDOWS:
             self._windows.clear()
         self._windows[session.id, index] = version, window
         return window

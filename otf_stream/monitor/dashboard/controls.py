@@ -45,6 +45,7 @@ class Controls:
             self._cancel = KeyButton("Cancel stack", "X", self.cancel, danger=True)
         with ui.dialog() as self.dialog, box("dialog") as window:
             window.props["role"] = "alertdialog"
+            window.props["aria-label"] = "Are you sure?"
             self._question = ui.label().classes("h2")
             self._loss = ui.label().classes("lines")
             with box("controls"):

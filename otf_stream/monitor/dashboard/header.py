@@ -47,6 +47,7 @@ class Header:
         self._stale.props["role"] = "alert"
         with ui.dialog() as self.help, box("dialog") as window:
             window.props["role"] = "dialog"
+            window.props["aria-label"] = "Keys"
             heading("Keys")
             with box("keys", "dl"):
                 for key, what in KEYS:

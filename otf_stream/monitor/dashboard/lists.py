@@ -58,7 +58,7 @@ class Rows:
             for number in range(most):
                 with box("row-item", "div") as item:
                     item.props["role"] = "listitem"
-                    with box("row", "button").on("click", partial(self._click, number)) as button:
+                    with box("line", "button").on("click", partial(self._click, number)) as button:
                         button.props["type"] = "button"
                         sign = ui.label().classes("sign")
                         with box("texts"):
@@ -104,7 +104,7 @@ class Rows:
                 row, chosen = self._row(first + number), self._keys[first + number] == self._current
                 sign.text, name.text, beside.text, below.text = row.sign, row.name, row.beside, row.below
                 put(button, "aria-current", "true" if chosen else "false")
-                look(button, "row current" if chosen else "row")
+                look(button, "line current" if chosen else "line")
         self._pager.visible = pages > 1
         self._empty.visible = not self._keys
         self._where.text = f"page {self._page + 1} of {pages}"

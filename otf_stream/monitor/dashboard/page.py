@@ -86,6 +86,7 @@ class Page:
 
     def follow(self) -> None:
         """Follow the newest planes."""
+        self._slices.follow()
         self._choose(Choice())
 
     def _show(self) -> None:

@@ -38,7 +38,7 @@ class Slices:
             self._contrast()
             with box("columns"):
                 ui.label("raw").classes("column-title")
-                ui.label("restored").classes("column-title")
+                self._restored = ui.label("restored").classes("column-title")
             for axis in AXES:
                 self._view(axis)
 
@@ -90,6 +90,10 @@ class Slices:
         self._filling = False
         self._fill()
 
+    def follow(self) -> None:
+        """Go back to the newest plane, or the middle, wherever somebody had moved to."""
+        self._touched.clear()
+
     def _moved(self, axis: Axis | None = None) -> None:
         """Take note of what somebody moved, and ask for slices once it rests."""
         if self._filling:
@@ -129,6 +133,8 @@ class Slices:
         if shown is None:
             return
         session, window = shown.session, self._window(shown)
+        final = shown.stack is None or shown.stack.state == "restored"
+        self._restored.text = "restored" if final or shown.restored is None else "restored: so far a preview"
         self._black_white.text = f"{window.low:.0f} – {window.high:.0f}"
         for axis, slider in self._sliders.items():
             at = view(session, axis, int(slider.value or 0))

@@ -72,7 +72,9 @@ class Planes:
     def show(self, shown: Shown) -> None:
         """Show the planes of a session, and those of a stack along z."""
         session, stack = shown.session, shown.stack
-        counts = (session.expected, session.received, session.durable, session.missing, session.duplicates)
+        # The listener's figure is up to a second older than the journal's; what is on disk has come in any case.
+        received = None if session.received is None else max(session.received, session.durable)
+        counts = (session.expected, received, session.durable, session.missing, session.duplicates)
         for name, count in zip(_COUNTS, counts, strict=True):
             self._counts[name].text = "–" if count is None else f"{count:,}".replace(",", " ")
         look(self._counts["missing"], "number bad" if session.missing else "number")
