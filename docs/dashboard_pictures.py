@@ -67,7 +67,7 @@ def take_all(page: Page, out: Path) -> None:
     first.wait(_PATIENCE)
     until(lambda: len(training()) > 3 or stack()["state"] == "restored")
     take("learning", whole=True)
-    until(lambda: stack()["state"] == "restored")
+    until(lambda: stack()["state"] == "restored" and any(event["kind"] == "report" for event in events()))
     take("restored", whole=True)
     page.emulate_media(color_scheme="dark")
     take("dark")
@@ -92,6 +92,11 @@ def status() -> Any:
 def stack() -> Any:
     """The only stack of the latest session."""
     return asked(f"sessions/{status()['sessions'][-1]['id']}")["stacks"][0]
+
+
+def events() -> Any:
+    """What happened in the latest session."""
+    return asked(f"sessions/{status()['sessions'][-1]['id']}")["events"]
 
 
 def training() -> list[float]:

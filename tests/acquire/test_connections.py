@@ -150,15 +150,12 @@ def test_following_a_connection_lets_no_socket_of_zeromq_block(
 ) -> None:
     """The one thread of ZeroMQ that serves all connections would wait for one of them."""
     changed: list[object] = []
-    for name in ("setblocking", "settimeout"):
-        monkeypatch.setattr(socket.socket, name, lambda _, value: changed.append(value))
-    with listening(tmp_path) as listener:
-        host, port = listener.address.removeprefix("tcp://").split(":")
-        with socket.socket() as link:
-            link.connect((host, int(port)))
-            until(lambda: len(listener._connections))
-            (followed,) = listener._connections._connections.values()
-            assert not os.get_blocking(followed.link.fileno())
+    with listening(tmp_path) as listener, monkeypatch.context() as patch, plain(listener):
+        for name in ("setblocking", "settimeout"):
+            patch.setattr(socket.socket, name, lambda _, value: changed.append(value))
+        until(lambda: len(listener._connections))
+        (followed,) = listener._connections._connections.values()
+        assert not os.get_blocking(followed.link.fileno())
     assert not changed
 
 
