@@ -7,11 +7,17 @@ once they are written.
 
 from __future__ import annotations
 
+import math
+import mmap
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import DTypeLike
 
 from otf_stream.acquisition import Acquisition, PlaneIndex
 
 _BLOCK = 1 << 16
+_LARGE = 1 << 20
 
 
 class Ledger:
@@ -25,8 +31,8 @@ class Ledger:
 
     def __init__(self, acquisition: Acquisition) -> None:
         self._acquisition = acquisition
-        self._there = np.zeros(acquisition.sizes.shape[:3], bool)
-        self._crc = np.zeros(acquisition.sizes.shape[:3], np.uint32)
+        self._there = _zeros(acquisition.sizes.shape[:3], bool)
+        self._crc = _zeros(acquisition.sizes.shape[:3], np.uint32)
         self.count = 0
         """How many planes there are."""
 
@@ -101,10 +107,22 @@ class Ledger:
         lengths = [n if i < n else max(i + 1, 2 * n) for i, n in zip(plane, self._there.shape, strict=True)]
         if tuple(lengths) != self._there.shape:
             places = np.nonzero(self._there)
-            there, crc = np.zeros(lengths, bool), np.zeros(lengths, np.uint32)
+            there, crc = _zeros(lengths, bool), _zeros(lengths, np.uint32)
             # Nothing else is copied: what is not there takes no memory, however far away a plane is.
             there[places], crc[places] = True, self._crc[places]
             self._there, self._crc = there, crc
+
+
+def _zeros(shape: Sequence[int], dtype: DTypeLike) -> np.ndarray:
+    """Return zeros of which, if they are many, only pages that are written take memory.
+
+    The heap gives such pages only as long as it has none that were used before, and may keep those that are freed.
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if size < _LARGE or not hasattr(mmap, "MAP_ANONYMOUS"):
+        return np.zeros(shape, dtype)
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return np.frombuffer(pages, dtype).reshape(shape)
 
 
 def _between(z: np.ndarray, first: np.ndarray, stop: np.ndarray) -> np.ndarray:

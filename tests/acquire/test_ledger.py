@@ -67,6 +67,20 @@ def test_a_plane_far_away_takes_no_memory_for_those_between() -> None:
     assert psutil.Process().memory_info().rss - resident < 100 << 20
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads resident memory as Linux tells it")
+def test_ledgers_that_come_and_go_leave_no_memory_behind() -> None:
+    shapes = [{"t": 7, "z": 1_000_000}, {"t": 1000, "c": 7, "z": 1000}, {"z": 1_000_000}, {"t": 10, "z": 1_000_000}]
+    open_ones: dict[int, Ledger] = {}
+    for turn in range(120):
+        lengths = {"t": 1, "c": 1, **shapes[turn % len(shapes)]}
+        announced = ACQUISITION.model_copy(update={"sizes": ACQUISITION.sizes.model_copy(update=lengths)})
+        ledger = open_ones[turn * 5 % 8] = Ledger(announced)  # in place of another
+        assert ledger.missing(1) == [(0, 0, 0)]
+        if turn == 20:
+            resident = psutil.Process().memory_info().rss
+    assert psutil.Process().memory_info().rss - resident < 30 << 20
+
+
 @pytest.mark.parametrize("lengths", [{"t": 1_000_000, "c": 10, "z": 1}, {"t": 1, "c": 1_000_000, "z": 10}])
 def test_no_announcement_takes_long_to_be_told_what_is_missing(lengths: dict[str, int]) -> None:
     announced = ACQUISITION.model_copy(update={"sizes": ACQUISITION.sizes.model_copy(update=lengths)})

@@ -7,7 +7,7 @@ whether others have to wait while somebody tries.
 from __future__ import annotations
 
 import os
-import pickle  # nosec B403 - to make what an intruder might send; nothing is ever read with it
+import pickle  # nosec B403
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress

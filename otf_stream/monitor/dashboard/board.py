@@ -99,9 +99,13 @@ class Board:
         reserve = listener.disk_reserve if listener else 0
         return self._once("disk", lambda: charts.disk(charts.thinned(self.monitor.history), reserve))
 
+    def learning(self, shown: Shown | None) -> charts.Options:
+        """Return the chart of how learning goes."""
+        of = shown and (shown.session.id, shown.index)
+        return self._once(("learning", of), lambda: charts.learning(shown.stack if shown else None))
+
     def _show(self, session: Session, index: StackIndex) -> Shown:
         snapshot, stack = self.snapshot, found(session, index)
-        raw = raw_version(stack)
         return Shown(
             session=session,
             index=index,
@@ -111,7 +115,7 @@ class Board:
             any_good=any_good(stack),
             newest=newest(session, stack),
             window=self._window(session, index, stack),
-            raw=raw,
+            raw=raw_version(stack),
             restored=restored_version(session.store, index),
             report=report_path(session.store, index).is_file(),
         )

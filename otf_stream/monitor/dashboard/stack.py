@@ -148,7 +148,7 @@ class Charts:
         """Show the charts as they are now."""
         for name, options in (
             ("flow", self._board.flow()),
-            ("learning", charts.learning(shown.stack if shown else None)),
+            ("learning", self._board.learning(shown)),
             ("queues", self._board.queues()),
             ("disk", self._board.disk()),
         ):
