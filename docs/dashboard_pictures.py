@@ -13,8 +13,10 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the pictures")
     parser.add_argument("--chromium", default=shutil.which("chromium") or "/usr/bin/chromium")
-    parser.add_argument("--budget", default="150", help="seconds for each stack")
+    parser.add_argument("--budget", default="240", help="seconds for each stack")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
@@ -67,6 +69,8 @@ def take_all(page: Page, out: Path) -> None:
     first.wait(_PATIENCE)
     until(lambda: len(training()) > 3 or stack()["state"] == "restored")
     take("learning", whole=True)
+    until(lambda: len(training()) > 9 or stack()["state"] == "restored")
+    finish_now()  # a busy machine would find no time for the network otherwise
     until(lambda: stack()["state"] == "restored" and any(event["kind"] == "report" for event in events()))
     take("restored", whole=True)
     page.emulate_media(color_scheme="dark")
@@ -103,6 +107,13 @@ def training() -> list[float]:
     """The points of its latest curve."""
     curves = stack()["training"]
     return next((curve["loss"] for curve in curves if curve["stage"] == "finetune"), [])
+
+
+def finish_now() -> None:
+    """Have the only stack of the latest session restored."""
+    address = f"http://{MONITOR}/api/v1/sessions/{status()['sessions'][-1]['id']}/stacks/0/0/finish"
+    with suppress(urllib.error.HTTPError):  # it is restored already
+        urllib.request.urlopen(urllib.request.Request(address, method="POST"), timeout=30).close()
 
 
 def planes() -> int:

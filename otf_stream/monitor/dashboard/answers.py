@@ -99,7 +99,7 @@ def any_good(stack: Stack | None) -> Answer:
         last = curves[-1]
         lines = (f"{last.stage}: loss {last.loss[-1]:.4g} after {last.steps[-1]} steps", *lines)
     if stack.state == "restored" and stack.method == "interpolate":
-        return Answer("watch", "Interpolated only", "±0 dB", "sharpened by nothing", lines)
+        return Answer("watch", "Interpolated only", "±0 dB", "the network had no part in it", lines)
     if stack.gain_db is None:
         if stack.state == "restored":
             return Answer("wait", "Not measured", "–", "no planes were held out", lines)
@@ -135,7 +135,7 @@ def _decided(stack: Stack, *, paused: bool) -> tuple[str, ...]:
         lines.append("learning is paused; the deadline stands")
     if stack.finishing and not over:
         lines.append("somebody asked to finish now")
-    if stack.restoring_s is not None and not over:
+    if stack.restoring_s is not None and stack.restoring_s >= 1 and not over:
         lines.append(f"restoring takes about {span(stack.restoring_s)}")
     if stack.decision is not None:
         why = f": {stack.decision.reason}" if stack.decision.reason else ""

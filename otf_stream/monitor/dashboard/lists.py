@@ -192,7 +192,8 @@ def stack_row(session: Session, stack: Stack) -> Row:
     """Return the row of a stack."""
     sign, word = STATE[stack.state]
     missing = f" · {stack.missing} missing" if stack.missing else ""
-    gain = f" · {stack.gain_db:+.1f} dB" if stack.gain_db is not None else ""
+    learnt = stack.gain_db is not None and stack.method != "interpolate"
+    gain = f" · {stack.gain_db:+.1f} dB" if learnt else ""
     if stack.seconds_left is not None:
         beside = clock(stack.seconds_left)
     else:
