@@ -146,7 +146,7 @@ def _session(session: Session, now: float) -> Iterator[Alarm]:
             session.latest or now,
         )
     if session.missing:
-        gaps = ", ".join(f"t{gap.t} c{gap.c} z{gap.first}–{gap.last}" for gap in session.gaps[:3])
+        gaps = ", ".join(f"t{gap.t} c{gap.c} z{_range(gap.first, gap.last)}" for gap in session.gaps[:3])
         yield alarm(
             "planes-missing",
             "warning",
@@ -207,3 +207,7 @@ def _stack(session: Session, stack: Stack, now: float) -> Alarm | None:
     if stack.seconds_left is not None and stack.seconds_left < 0:
         return alarm("stack-late", "critical", f"is {-stack.seconds_left:.0f} s late", remedy, now + stack.seconds_left)
     return None
+
+
+def _range(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first}–{last}"

@@ -136,6 +136,7 @@ def _endless(scene: Scene) -> list[str]:
     content = frame(scene.dice.randbytes(1 << 20), more=True)
     for _ in range(1 if scene.briefly else 3):
         with greeted(scene.address) as connection:
+            connection.settimeout(5)  # the system need not tell at once that the other end is closed
             try:
                 for _ in range(2000):
                     connection.sendall(content)
