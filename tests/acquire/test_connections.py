@@ -132,13 +132,16 @@ def test_a_frame_that_is_too_large_is_counted_and_who_hangs_up_is_not(
 ) -> None:
     with listening(tmp_path, max_plane_bytes=2 << 20) as listener:
         with greeted(listener) as link:
+            until(lambda: len(listener._connections))  # what ends before it is heard of cannot be told apart
             link.sendall(b"\x02" + struct.pack(">Q", (2 << 20) + 1) + bytes(100))
             with suppress(ConnectionError):
                 assert not link.recv(1000)
         until(lambda: listener.counters.refused[BROKEN_OFF] == 1)
+        until(lambda: not len(listener._connections))
         for _ in range(3):
             with greeted(listener):
-                pass
+                until(lambda: len(listener._connections))
+            until(lambda: not len(listener._connections))
         stream(listener, acquisition, pixels)
         until(lambda: not len(listener._connections))
         assert +listener.counters.refused == {BROKEN_OFF: 1}
@@ -155,7 +158,7 @@ def test_following_a_connection_lets_no_socket_of_zeromq_block(
             patch.setattr(socket.socket, name, lambda _, value: changed.append(value))
         until(lambda: len(listener._connections))
         (followed,) = listener._connections._connections.values()
-        assert not os.get_blocking(followed.link.fileno())
+        until(lambda: not os.get_blocking(followed.link.fileno()))  # ZeroMQ says so once it has taken the connection
     assert not changed
 
 
