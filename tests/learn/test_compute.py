@@ -80,16 +80,21 @@ def test_slices_do_not_depend_on_how_many_are_computed_at_a_time():
 
 def test_who_has_the_device_alone_waits_for_what_runs():
     compute = choose_compute("cpu", 2)
-    go_on, entered = threading.Event(), threading.Event()
+    runs, go_on, entered = threading.Event(), threading.Event(), threading.Event()
+
+    def wait(number):
+        runs.set()
+        return go_on.wait(10) and number
 
     def alone():
         with compute.alone():
             entered.set()
 
     other = threading.Thread(target=alone)
-    results = compute.map(lambda number: go_on.wait(10) and number, range(3))
+    results = compute.map(wait, range(3))
     taking = threading.Thread(target=lambda: list(results))
     taking.start()
+    assert runs.wait(10)
     other.start()
     assert not entered.wait(0.3)
     go_on.set()
