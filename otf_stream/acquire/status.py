@@ -10,7 +10,10 @@ import json
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 FILE = "listener.json"
 MOST = 100
@@ -88,16 +91,21 @@ class ListenerStatus:
 
 
 def write_status(folder: Path, status: ListenerStatus) -> None:
-    """Write the status into a data folder; readers see all of it or that of before.
+    """Write the status into a data folder, as `write_told` does."""
+    write_told(folder / FILE, status)
+
+
+def write_told(file: Path, status: DataclassInstance) -> None:
+    """Write what a process tells of itself as JSON; readers see all of it or that of before.
 
     Raises
     ------
     OSError
         If it cannot be written.
     """
-    partial = folder / (FILE + ".partial")
+    partial = file.with_name(file.name + ".partial")
     partial.write_text(json.dumps(asdict(status)), encoding="utf-8")
-    partial.replace(folder / FILE)
+    partial.replace(file)
 
 
 def read_status(folder: Path) -> ListenerStatus | None:

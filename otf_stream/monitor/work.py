@@ -12,10 +12,12 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from typing import Any
+
+from otf_stream.acquire.status import write_told
 
 FILE = "worker.json"
 MOST = 200
@@ -86,16 +88,8 @@ class WorkerStatus:
 
 
 def write_work(folder: Path, status: WorkerStatus) -> None:
-    """Write the status into a data folder; readers see all of it or that of before.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written.
-    """
-    partial = folder / (FILE + ".partial")
-    partial.write_text(json.dumps(asdict(status)), encoding="utf-8")
-    partial.replace(folder / FILE)
+    """Write the status into a data folder, as `write_told` does."""
+    write_told(folder / FILE, status)
 
 
 def read_work(folder: Path) -> WorkerStatus | None:
