@@ -14,8 +14,8 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import psutil
 
-from otf_stream.acquire.process import run_listener
 from otf_stream.acquire.publisher import Publisher
 from otf_stream.bench.ceilings import (
     Planes,
@@ -34,6 +33,7 @@ from otf_stream.bench.ceilings import (
     sequential_write,
     settle_disk,
 )
+from otf_stream.bench.listening import listening
 from otf_stream.bench.writers import stack_of, write_rates
 from otf_stream.store.chunks import chunk_file
 from otf_stream.store.session import SessionStore
@@ -110,7 +110,8 @@ def ingest(folder: Path, drawn: Planes, count: int) -> Result:
         ``ingest``, from the first plane to the last acknowledgement, in bytes/s, and what `run_ingest` tells of it.
     """
     processes = multiprocessing.get_context("spawn")
-    with _listening(folder) as (address, listener):
+    with listening(folder, folder / "listener.log") as (address, process):
+        listener = psutil.Process(process.pid)
         ours, theirs = processes.Pipe(duplex=False)
         side = drawn[0].shape[0]
         publisher = processes.Process(target=_publish, args=(address, len(drawn), side, count, theirs))
@@ -134,25 +135,6 @@ def ingest(folder: Path, drawn: Planes, count: int) -> Result:
         "listener_cpu": listener_cpu,
         "publisher_cpu": publisher_cpu,
     }
-
-
-@contextmanager
-def _listening(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
-    processes = multiprocessing.get_context("spawn")
-    ours, theirs = processes.Pipe(duplex=False)
-    process = processes.Process(
-        target=run_listener, args=(folder, "tcp://127.0.0.1:*"), kwargs={"ready": theirs, "disk_reserve": 0}
-    )
-    process.start()
-    theirs.close()
-    try:
-        with ours:
-            address = ours.recv_bytes().decode()
-        yield address, psutil.Process(process.pid)
-    finally:
-        process.terminate()
-        process.join()
-        process.close()
 
 
 def _publish(address: str, distinct: int, side: int, count: int, done: Connection) -> None:

@@ -21,9 +21,9 @@ from uuid import UUID
 
 from otf_stream.acquire.publisher import Publisher, PublishError
 from otf_stream.bench.chaos.checks import plane_problems
-from otf_stream.bench.chaos.listening import listening
 from otf_stream.bench.chaos.part import Part, Runs, failed, numbered, of_kind, spread, table
 from otf_stream.bench.chaos.sample import Sample
+from otf_stream.bench.listening import listening
 from otf_stream.bench.results import Result
 from otf_stream.bench.streaming import paced
 from simulators.network import Cut, MessageFaults, MessageProxy, StreamFaults, StreamProxy

@@ -22,11 +22,11 @@ from otf_stream.acquire.protocol import Hello
 from otf_stream.acquire.publisher import Publisher
 from otf_stream.bench.chaos.checks import plane_problems, stores_of
 from otf_stream.bench.chaos.decoder import Decoder, Told
-from otf_stream.bench.chaos.listening import listening
 from otf_stream.bench.chaos.oddities import SESSIONS, Frames, header, odd_messages
 from otf_stream.bench.chaos.part import Part, Runs, failed, numbered, of_kind, table
 from otf_stream.bench.chaos.raw import Dealer, Watched
 from otf_stream.bench.chaos.sample import Sample
+from otf_stream.bench.listening import listening
 from otf_stream.bench.results import Result
 from otf_stream.store.journal import journal_path, remove_journal
 from otf_stream.store.session import find_sessions

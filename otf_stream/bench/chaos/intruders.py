@@ -25,11 +25,11 @@ from otf_stream.acquisition import Acquisition
 from otf_stream.bench.chaos.attacks import ATTACKS, CROWD
 from otf_stream.bench.chaos.camera import witness
 from otf_stream.bench.chaos.checks import plane_problems
-from otf_stream.bench.chaos.listening import listening
 from otf_stream.bench.chaos.part import Part, Runs, failed, numbered, of_kind, table
 from otf_stream.bench.chaos.raw import Watched
 from otf_stream.bench.chaos.sample import Sample, Stack
 from otf_stream.bench.chaos.scene import Attack, Scene
+from otf_stream.bench.listening import listening
 from otf_stream.bench.results import Result
 from otf_stream.store.session import find_sessions, session_attributes
 
