@@ -53,6 +53,7 @@ from otf_stream.acquire.sessions import Sessions
 from otf_stream.acquire.status import MOST, ListenerStatus, OpenStatus, write_status
 from otf_stream.acquisition import MAX_PLANES, PlaneIndex
 from otf_stream.config import Sync
+from otf_stream.heap import release_memory
 
 log = logging.getLogger(__name__)
 
@@ -133,6 +134,7 @@ class Listener:
     ) -> None:
         self.counters = Counters()
         self._told = float("-inf")
+        self._has_freed = False
         self._memory = memory
         self._room = Room(data_folder, disk_reserve)
         self._silence = silence
@@ -180,7 +182,10 @@ class Listener:
             self._acknowledge()
             self._close_silent()
             self._take_out_damaged()
-            self._tell_status()
+            if time.monotonic() >= self._told + _STATUS_S:
+                self._told = time.monotonic()
+                self._tell_status()
+                self._give_memory_back()
 
     def close(self) -> None:
         """Stop listening, once planes have landed and the last answers are out; once more is harmless."""
@@ -340,7 +345,7 @@ class Listener:
                 missing=tuple(session.ledger.missing(MAX_MISSING)),
             ),
         )
-        self._sessions.release(session)
+        self._release(session)
 
     def _close_silent(self) -> None:
         for session in self._sessions.silent(self._silence):
@@ -348,10 +353,14 @@ class Listener:
                 self._settle()
                 if session.closed is None:
                     session.close(SILENCE)
-                self._sessions.release(session)
+                self._release(session)
             except Exception:
                 log.exception("cannot close %s, whose sender is silent", session.store.path.name)
                 session.heard = time.monotonic()
+
+    def _release(self, session: OpenSession) -> None:
+        self._sessions.release(session)
+        self._has_freed = True
 
     def _take_out_damaged(self) -> None:
         for inspected in self._inspection.found():
@@ -361,10 +370,13 @@ class Listener:
                 except Exception:
                     log.exception("cannot take damaged planes out of session %s", inspected.session)
 
+    def _give_memory_back(self) -> None:
+        """Give back what sessions that are over have left, unless planes are on their way, which may take it again."""
+        if self._has_freed and not self._landing.held_bytes:
+            self._has_freed = False
+            release_memory()
+
     def _tell_status(self) -> None:
-        if time.monotonic() < self._told + _STATUS_S:
-            return
-        self._told = time.monotonic()
         sessions, free = self._sessions.active, self._room.free
         status = ListenerStatus(
             at=time.time(),

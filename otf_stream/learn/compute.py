@@ -9,7 +9,6 @@ share one image wait for each other at every operation, and all of them wait for
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -26,10 +25,10 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from otf_stream.config import DeviceName
+from otf_stream.heap import keep_memory
 
 _FEWEST_PIXELS = 2**13  # with less memory than these take, other things fail
 _COPYING_BESIDE, _DEVICE_PIXELS, _DEVICE_PATCHES = 2, 2**22, 32
-_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # of malloc.h
 
 
 Item = TypeVar("Item")
@@ -122,38 +121,6 @@ class Compute:
 
     def __str__(self) -> str:
         return f"{self.device} in {str(self.dtype).removeprefix('torch.')}"
-
-
-def keep_memory() -> bool:
-    """Let the process keep the memory of freed tensors, rather than return it and ask for it again.
-
-    The C library gives every large tensor fresh pages, which the system clears one by one: half the time of a network
-    on a large plane. What is kept is never more than was in use at once; for that, threads share it.
-
-    Returns
-    -------
-    bool
-        Whether the C library can be told so; glibc can.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # macOS; musl; Windows
-        return False
-    return bool(mallopt(_MMAP_MAX, 0) and mallopt(_TRIM_THRESHOLD, 2**31 - 1) and mallopt(_ARENA_MAX, 1))
-
-
-def release_memory() -> bool:
-    """Return to the system what is kept of freed memory; it takes up to a second to get a gigabyte of it again.
-
-    Returns
-    -------
-    bool
-        Whether the C library can be told so; glibc can.
-    """
-    try:
-        return bool(ctypes.CDLL(None).malloc_trim(0))
-    except (AttributeError, OSError, TypeError):
-        return False
 
 
 def is_out_of_memory(error: BaseException) -> bool:

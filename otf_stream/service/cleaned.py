@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from otf_stream.acquisition import isotropic_depth
-from otf_stream.learn.compute import Compute, release_memory
+from otf_stream.heap import release_memory
+from otf_stream.learn.compute import Compute
 from otf_stream.learn.denoise import NEIGHBOURS, Denoiser
 from otf_stream.learn.pairs import PATCH, patch_side
 from otf_stream.learn.planes import PlanePool, random_window

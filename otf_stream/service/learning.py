@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from otf_stream.config import LayerChoice
+from otf_stream.heap import release_memory
 from otf_stream.learn.checkpoints import shipped_network
-from otf_stream.learn.compute import Compute, release_memory
+from otf_stream.learn.compute import Compute
 from otf_stream.learn.denoise import PATCH as NOISY_PATCH
 from otf_stream.learn.denoise import Denoiser, denoiser_trainer, neighbourhoods
 from otf_stream.learn.nafnet import NAFNet

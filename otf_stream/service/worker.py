@@ -27,7 +27,8 @@ import torch
 
 from otf_stream.acquisition import StackIndex
 from otf_stream.config import ServiceConfig
-from otf_stream.learn.compute import Compute, choose_compute, release_memory
+from otf_stream.heap import release_memory
+from otf_stream.learn.compute import Compute, choose_compute
 from otf_stream.monitor.work import MOST, Awaited, WorkerStatus, keep_telling
 from otf_stream.restore.turns import Turn
 from otf_stream.service.costs import Costs
