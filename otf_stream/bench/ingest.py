@@ -39,7 +39,8 @@ from otf_stream.store.chunks import chunk_file
 from otf_stream.store.session import SessionStore
 
 Result = dict[str, Any]
-_DISTINCT = 8  # planes that are drawn; each is told apart by its first pixels
+DISTINCT = 8
+"""Planes that are drawn; each is told apart by its first pixels."""
 _MEMORY = 256 << 20  # of the publisher
 _LOOK_S = 0.02  # between looks at the listener's memory
 _PAUSE_S = 0.004  # between looks whether the camera may go on
@@ -68,7 +69,7 @@ def run_ingest(
         ``loopback``, ``checksum``, ``writers`` by library; ``lost`` and ``altered`` planes; ``listener_rss``, the most
         memory in bytes; ``listener_cpu`` and ``publisher_cpu`` in s; ``load`` of the machine; ``planes``, ``side``.
     """
-    drawn = draw_planes(_DISTINCT, side)
+    drawn = draw_planes(DISTINCT, side)
     found: list[Result] = []
     for _ in range(rounds):
         with tempfile.TemporaryDirectory(dir=folder, prefix="otf_stream-bench-") as scratch:
@@ -109,32 +110,52 @@ def ingest(folder: Path, drawn: Planes, count: int) -> Result:
     dict
         ``ingest``, from the first plane to the last acknowledgement, in bytes/s, and what `run_ingest` tells of it.
     """
-    processes = multiprocessing.get_context("spawn")
     with listening(folder, folder / "listener.log") as (address, process):
         listener = psutil.Process(process.pid)
-        ours, theirs = processes.Pipe(duplex=False)
-        side = drawn[0].shape[0]
-        publisher = processes.Process(target=_publish, args=(address, len(drawn), side, count, theirs))
-        publisher.start()
-        theirs.close()
-        with ours:
-            rss, used = 0, _processor(listener)
-            while not ours.poll(_LOOK_S):
-                rss = max(rss, listener.memory_info().rss)
-            took, publisher_cpu = ours.recv()
+        rss, used = [0], _processor(listener)
+        took, publisher_cpu = published(address, drawn, count, lambda: rss.append(listener.memory_info().rss))
         listener_cpu = _processor(listener) - used
-        publisher.join()
-        publisher.close()
     (store,) = folder.glob("*.ome.zarr")
     lost, altered = _compare(store, drawn, count)
     return {
         "ingest": count * drawn[0].nbytes / took,
         "lost": lost,
         "altered": altered,
-        "listener_rss": rss,
+        "listener_rss": max(rss),
         "listener_cpu": listener_cpu,
         "publisher_cpu": publisher_cpu,
     }
+
+
+def published(address: str, drawn: Planes, count: int, look: Callable[[], object]) -> tuple[float, float]:
+    """Publish planes from a process of its own, as fast as they are acknowledged.
+
+    Parameters
+    ----------
+    address
+        Of a listener.
+    drawn, count
+        As for `ingest`.
+    look
+        Is called now and then meanwhile.
+
+    Returns
+    -------
+    tuple of float
+        Seconds from the first plane to the last acknowledgement, and seconds of the processor.
+    """
+    processes = multiprocessing.get_context("spawn")
+    ours, theirs = processes.Pipe(duplex=False)
+    publisher = processes.Process(target=_publish, args=(address, len(drawn), drawn[0].shape[0], count, theirs))
+    publisher.start()
+    theirs.close()
+    with ours:
+        while not ours.poll(_LOOK_S):
+            look()
+        took: tuple[float, float] = ours.recv()
+    publisher.join()
+    publisher.close()
+    return took
 
 
 def _publish(address: str, distinct: int, side: int, count: int, done: Connection) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 PAGE = Path("docs/performance.md")
 
-_TITLES = ("Ingest", "Latency", "Deep stacks", "Deadlines", "Restoring", "GPU")
+_TITLES = ("Ingest", "Dashboard", "Latency", "Deep stacks", "Deadlines", "Restoring", "GPU")
 _HEAD = """# Performance
 
 Every section is written by the command that it names, with the ceiling of the same machine in the same run where there

@@ -106,7 +106,7 @@ def _sessions(snapshot: Snapshot) -> Iterator[Metric]:
     yield _labelled("sessions", "Sessions in the data folder: open, closed (no planes come), or done.", "state", counts)
     yield _gauge("planes_expected", "Planes announced, over all sessions in the data folder.", totals.expected)
     yield _gauge("planes_durable", "Planes on disk, as the journals of all sessions have them.", totals.durable)
-    yield _gauge("planes_missing", "Planes that will not come any more, or were passed by.", totals.missing)
+    yield _gauge("planes_missing", "Planes that will not come any more, or were passed by for seconds.", totals.missing)
     yield _gauge("planes_damaged", "Planes that were found damaged on the disk; they count as missing.", totals.damaged)
     yield _gauge("planes_per_second", "Planes that become durable per second, over 5 s.", totals.planes_per_s)
     yield _gauge("bytes_per_second", "Bytes of pixels that become durable per second, over 5 s.", totals.bytes_per_s)

@@ -21,17 +21,19 @@ MOST_GAPS = 100
 _BACK = 2  # time points before the last one, where stacks are looked for: channels need not begin in order
 _ALL = 30.0  # seconds after which all stacks are gone through again
 _OVER = frozenset(("restored", "failed"))
+_PATIENCE_S = 3.0  # with a plane while later ones are there; many land at a time, and a disk may stall
 
 
 @dataclass(frozen=True)
 class Known:
     """What is known of a stack that has a plane: its planes, its state, how many are missing, and whether it is one.
 
-    A single plane is no stack.
+    While planes may come, those are missing that were passed by, in ``within``. A single plane is no stack.
     """
 
     presence: Presence
     state: StackState
+    within: range
     missing: int
     is_stack: bool
 
@@ -55,14 +57,15 @@ class Planes:
         self._passed_by = 0
         self._order: list[StackIndex] = []
         self._open: set[StackIndex] = set()  # those of which planes may come
+        self._awaited: set[StackIndex] = set()  # those with planes that will count as missing if they do not come soon
         self._stored: dict[StackIndex, StackState] = {}
         self._depths: dict[int, tuple[int, int]] = {}
-        self._gaps: dict[StackIndex, tuple[tuple[Presence, bool, range], list[Gap]]] = {}
+        self._gaps: dict[StackIndex, tuple[tuple[Presence, range], list[Gap]]] = {}
         self._all, self._partly = float("-inf"), False
 
     def is_due(self, now: float) -> bool:
-        """Whether all stacks are to be gone through, though nobody has written since the last look."""
-        return self._partly and now - self._all > _ALL
+        """Whether there is something to look at, though nobody has written since the last look."""
+        return bool(self._awaited) or (self._partly and now - self._all > _ALL)
 
     def look(self, journal: Journal, now: float, *, closed: bool, changed: Iterable[StackIndex]) -> None:
         """Look at what is new in a journal.
@@ -86,10 +89,11 @@ class Planes:
         count |= {stack for stack, _ in stored.items() ^ self._stored.items() if stack in self.known}
         self._stored = stored
         for stack in count:
-            self._count(journal, stack)
+            self._count(journal, stack, now)
         if turned or depths != self._depths:  # what that means for stacks of which nothing else has changed
             for stack in self.known.keys() - count:
-                self._take(stack, self.known[stack].presence)
+                known = self.known[stack]
+                self._take(stack, known.presence, known.within, known.missing)
 
     def forget(self) -> None:
         """Count everything anew at the next look: planes were taken out."""
@@ -105,15 +109,16 @@ class Planes:
         found = journal.places() if again else journal.places((max(last - _BACK, -1), -1))
         return {stack for stack in found if stack not in self.known}
 
-    def _count(self, journal: Journal, stack: StackIndex) -> None:
+    def _count(self, journal: Journal, stack: StackIndex, now: float) -> None:
         presence = journal.presence(stack)
         if presence.planes:
             self.latest = max(self.latest or 0.0, presence.latest)
             lowest, highest = self._depths.get(stack[1], (presence.lowest, presence.highest))
             self._depths[stack[1]] = min(lowest, presence.lowest), max(highest, presence.highest)
-        self._take(stack, presence)
+        passed_by = journal.passed_by(stack, now - _PATIENCE_S) if presence.holes else (range(0), 0)
+        self._take(stack, presence, *passed_by)
 
-    def _take(self, stack: StackIndex, presence: Presence) -> None:
+    def _take(self, stack: StackIndex, presence: Presence, within: range, passed_by: int) -> None:
         """Put what is known of a stack in place of what was, in all that is counted over stacks."""
         if (was := self.known.get(stack)) is None:
             insort(self._order, stack)
@@ -126,17 +131,17 @@ class Planes:
         complete = not growing and presence.planes == len(extent)
         if state == "arriving" and (complete or self.over):
             state = "arrived"
-        if self.over or state in _OVER:
-            missing = len(extent) - presence.planes
-        else:
-            missing = presence.highest - presence.lowest + 1 - presence.planes if presence.planes else 0
+        over = self.over or state in _OVER
+        if over:
+            within, passed_by = extent, len(extent) - presence.planes
         is_stack = presence.planes > 1 if growing else len(extent) > 1 and self.acquisition.plans(stack)
-        self.known[stack] = Known(presence, state, missing, is_stack)
+        self.known[stack] = Known(presence, state, within, passed_by, is_stack)
         self.durable += presence.planes
-        self._passed_by += missing
+        self._passed_by += passed_by
         self.states[state] += is_stack
         _put(self.pending, stack, is_stack and state not in _OVER)
         _put(self._open, stack, not complete and state not in _OVER)
+        _put(self._awaited, stack, not over and presence.holes > passed_by)
 
     @property
     def expected(self) -> int:
@@ -178,12 +183,11 @@ class Planes:
                 yield Gap(t=stack[0], c=stack[1], first=extent[0], last=extent[-1])
 
     def _gaps_of(self, stack: StackIndex, known: Known, journal: Journal) -> list[Gap]:
-        over, extent = self.over or known.state in _OVER, self.extent(stack)
-        found, now = self._gaps.get(stack), (known.presence, over, extent)
+        found, now = self._gaps.get(stack), (known.presence, known.within)
         if found and found[0] == now:
             return found[1]
-        there = journal.planes_of(stack)
-        ends = [extent.start - 1, *there, extent.stop] if over else there
+        within = known.within
+        ends = [within.start - 1, *(z for z in journal.planes_of(stack) if z in within), within.stop]
         gaps = [Gap(t=stack[0], c=stack[1], first=a + 1, last=b - 1) for a, b in pairwise(ends) if b - a > 1]
         self._gaps[stack] = now, gaps
         return gaps

@@ -97,6 +97,11 @@ class Presence:
     lowest: int = 0
     highest: int = 0
 
+    @property
+    def holes(self) -> int:
+        """How many planes are not durable between those that are."""
+        return self.highest - self.lowest + 1 - self.planes if self.planes else 0
+
 
 def journal_path(store: Path) -> Path:
     """Where the journal of the session store ``NAME.ome.zarr`` lies: ``NAME.journal.sqlite`` beside it."""
@@ -372,6 +377,30 @@ class Journal:
         query = "SELECT count(*), min(received), max(received), min(z), max(z) FROM planes WHERE (t, c) = (?, ?)"
         ((planes, *figures),) = self._rows(query, stack)
         return Presence(planes, *figures) if planes else Presence(0)
+
+    def passed_by(self, stack: StackIndex, before: float) -> tuple[range, int]:
+        """Tell how many planes of ``stack`` are not durable though those on both sides of them have long been.
+
+        Parameters
+        ----------
+        stack
+            Which.
+        before
+            Planes that came later, in UNIX seconds, pass nothing by: planes land side by side, and not in order.
+
+        Returns
+        -------
+        tuple
+            The z between the outermost planes that came before, and how many of them are not durable.
+        """
+        query = "SELECT min(z), max(z) FROM planes WHERE (t, c) = (?, ?) AND received <= ?"
+        ((lowest, highest),) = self._rows(query, (*stack, before))
+        if lowest is None:
+            return range(0), 0
+        within = range(lowest, highest + 1)
+        query = "SELECT count(*) FROM planes WHERE (t, c) = (?, ?) AND z BETWEEN ? AND ?"
+        ((there,),) = self._rows(query, (*stack, lowest, highest))
+        return within, len(within) - there
 
     # States
 

@@ -5,6 +5,7 @@ import uuid
 import pytest
 
 from otf_stream.acquisition import Acquisition
+from otf_stream.monitor import planes
 from otf_stream.store.session import SessionStore
 
 
@@ -28,3 +29,9 @@ def session(tmp_path):
     yield make
     for store in opened:
         store.close()
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch):
+    """Have planes count as missing as soon as a later one is there, but in the tests of how long that takes."""
+    monkeypatch.setattr(planes, "_PATIENCE_S", 0.0)

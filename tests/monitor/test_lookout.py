@@ -7,7 +7,7 @@ import pytest
 from monitor_folders import at_work, land, stack
 
 from otf_stream.acquire.status import OpenStatus
-from otf_stream.monitor import looking, stories
+from otf_stream.monitor import looking, planes, stories
 from otf_stream.monitor.lookout import Lookout, overview
 from otf_stream.monitor.state import Gap
 from otf_stream.monitor.work import Awaited
@@ -63,6 +63,26 @@ def test_planes_are_followed_from_the_first_to_the_volume(session, lookout):
     later = time.time() + 100
     again = [lookout.look(later + second).sessions[0] for second in range(3)]
     assert again[1] is again[2]  # nothing has changed, nothing is made anew
+
+
+def test_planes_that_land_side_by_side_are_missing_only_if_they_stay_away(session, lookout, monkeypatch):
+    monkeypatch.setattr(planes, "_PATIENCE_S", 3.0)
+    store = session(z=12)
+    land(store, *stack(0, [0, 1, 2, 6]))
+    now = time.time()
+    assert lookout.look(now).sessions[0].missing == 0
+    assert "planes-missing" not in {alarm.kind for alarm in lookout.look(now).alarms}
+    land(store, *stack(0, [3, 5]))
+    assert lookout.look(now + 1).sessions[0].missing == 0
+    (late,) = lookout.look(now + 3.5).sessions  # though nobody has written since
+    assert (late.missing, gaps(late)) == (1, [(0, 0, 4, 4)])
+    land(store, *stack(0, [9]))
+    (both,) = lookout.look(time.time() + 1).sessions
+    assert (both.missing, gaps(both)) == (0, [])  # to this look, all came just now
+    (late,) = lookout.look(time.time() + 4).sessions
+    assert (late.missing, gaps(late)) == (3, [(0, 0, 4, 4), (0, 0, 7, 8)])
+    land(store, *stack(0, [4]))
+    assert gaps(lookout.look(time.time() + 5).sessions[0]) == [(0, 0, 7, 8)]
 
 
 def test_late_planes_and_damaged_ones_are_noticed_in_stacks_that_were_done(session, lookout):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -60,6 +61,34 @@ def ingest(
         command = f"otf-stream bench ingest --planes {planes} --side {side} --rounds {rounds}"
         write_section(out, "Ingest", section(found, command))
     typer.echo(jsonlib.dumps(found, indent=2) if json else as_text(found))
+
+
+def dashboard(
+    planes: Annotated[int, typer.Option(help="To stream in each round, three times.", min=2)] = 128,
+    side: Annotated[int, typer.Option(help="Of a plane, in pixels.", min=16)] = 2048,
+    rounds: Annotated[int, typer.Option(help="How often to measure.", min=1)] = 9,
+    browsers: Annotated[int, typer.Option(help="That look at the dashboard.", min=1)] = 3,
+    folder: Annotated[Path, typer.Option(help="On the disk to write to; what is written there is deleted.")] = Path(),
+    chromium: Annotated[str, typer.Option(help="Program of the browser.")] = "chromium",
+    picture: Annotated[Path | None, typer.Option(help="Take a picture of what a browser shows.")] = None,
+    out: Performance = Path("docs/performance.md"),
+    json: Json = False,
+) -> None:
+    """Measure what the ingest path loses while browsers look at the dashboard; needs playwright and Chromium."""
+    from otf_stream.bench.dashboard import run_dashboard, section
+
+    program = shutil.which(chromium)
+    if program is None:
+        raise typer.BadParameter(f"there is no program {chromium!r}; install Chromium", param_hint="--chromium")
+    try:
+        found = run_dashboard(
+            planes=planes, side=side, rounds=rounds, browsers=browsers, folder=folder, chromium=program,
+            picture=picture, progress=tell,
+        )  # fmt: skip
+    except ModuleNotFoundError as error:
+        raise typer.BadParameter(f"{error.name} is not installed; pip install playwright") from error
+    command = f"otf-stream bench dashboard --planes {planes} --side {side} --rounds {rounds} --browsers {browsers}"
+    section_written(out, "Dashboard", section(found, command), found, json)
 
 
 def latency(

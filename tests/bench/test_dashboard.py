@@ -1,0 +1,38 @@
+"""That the dashboard is looked at while planes come; what it costs depends on the machine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from otf_stream.bench.commands import app
+
+CHROMIUM = shutil.which("chromium")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium, Debian's package chromium")
+def test_the_ingest_path_is_measured_without_and_with_a_browser_that_looks(tmp_path: Path) -> None:
+    pytest.importorskip("playwright", reason="playwright drives the browser")
+    folder, page, picture = tmp_path / "disk", tmp_path / "performance.md", tmp_path / "picture.png"
+    folder.mkdir()
+    command = ["dashboard", "--planes", "40", "--side", "256", "--rounds", "1", "--browsers", "1"]
+    done = CliRunner().invoke(
+        app, [*command, "--folder", str(folder), "--out", str(page), "--picture", str(picture), "--json"]
+    )
+    assert done.exit_code == 0, done.output
+    (found,) = json.loads(done.stdout)
+    assert found["ratio"] == pytest.approx(2 * found["watched"] / sum(found["alone"]))
+    assert found["answers"].get("messages", 0) > 0
+    assert picture.stat().st_size > 10_000
+    assert not list(folder.iterdir())
+    assert "1 Chromium at the lowest priority" in page.read_text("utf-8")
+
+
+def test_without_a_browser_it_says_what_is_missing(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["dashboard", "--chromium", "no-such-browser", "--out", str(tmp_path / "p.md")])
+    assert done.exit_code == 2
+    assert "no-such-browser" in done.output
