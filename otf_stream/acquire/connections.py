@@ -9,6 +9,8 @@ It holds each connection open a moment longer than ZeroMQ, with a handle of its 
 another one that has got the number since, and when a connection ends it can tell which end ended it. ZeroMQ ends those
 whose frames are too large, or that show no sign of life, and says no more of it than of one that hangs up.
 
+A key counts when a connection is made, and ZeroMQ never asks again. Whose key is revoked is therefore cut here.
+
 Nothing of this is needed by senders that keep to the protocol: their credit is less than what is allowed here.
 """
 
@@ -19,8 +21,9 @@ import socket
 import struct
 import sys
 import threading
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
@@ -37,12 +40,14 @@ TOO_MANY = "too-many-connections"
 TOO_MUCH = "too-much-unread"
 NO_HANDSHAKE = "no-handshake"
 BROKEN_OFF = "broken-off"
+REVOKED = "revoked"
 """Why connections were cut, beside the codes of refused messages."""
 
 _STRANGERS = {zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL}
 _NOT_LET_IN = _STRANGERS | {zmq.EVENT_HANDSHAKE_FAILED_AUTH}
 _EVENTS = reduce(or_, _NOT_LET_IN, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
 _LOOK_MS = 50
+_KEYS_S = 1.0  # between looks at the keys that are authorised
 _FRAME_BYTES = 50  # at most, what the transport adds to a frame: its length, and what encryption adds
 # Where Linux's struct tcp_info keeps tcpi_bytes_received, a __u64.
 _RECEIVED = 128
@@ -50,11 +55,12 @@ _RECEIVED = 128
 
 @dataclass
 class _Connection:
-    """An accepted connection: who is at its other end, a handle of it, and how many bytes of it were read."""
+    """An accepted connection: who is at its other end and with which key, a handle, and how many bytes were read."""
 
     peer: tuple[str, int]
     link: socket.socket
     read: int = 0
+    key: str | None = None  # known with the first message
 
     def cut(self) -> None:
         """End it; ZeroMQ finds out."""
@@ -95,9 +101,20 @@ class Connections:
         Only Linux tells, elsewhere there is no such bound.
     counters
         Count what was cut, by reason.
+    authorised
+        Tells the public keys that may be connected with; None where no keys are asked for.
     """
 
-    def __init__(self, router: zmq.Socket[bytes], *, most: int, unread: int, counters: Counters) -> None:
+    def __init__(
+        self,
+        router: zmq.Socket[bytes],
+        *,
+        most: int,
+        unread: int,
+        counters: Counters,
+        authorised: Callable[[], Collection[str]] | None = None,
+    ) -> None:
+        self._authorised, self._looked = authorised, time.monotonic()
         self._router, self._most, self._unread, self._counters = router, most, unread, counters
         self._connections: dict[int, _Connection] = {}
         self._early: Counter[int] = Counter()  # read of connections that the thread has not heard of yet
@@ -121,6 +138,8 @@ class Connections:
             descriptor = int(frames[0].get(zmq.SRCFD))
             if connection := self._connections.get(descriptor):
                 connection.read += size
+                if self._authorised and not connection.key:
+                    connection.key = str(frames[0].get("User-Id"))
             else:
                 self._early[descriptor] += size
 
@@ -140,6 +159,7 @@ class Connections:
                     event = recv_monitor_message(self._monitor)
                     self._handle(zmq.Event(event["event"]), int(event["value"]))
                 self._cut_the_worst()
+                self._cut_the_revoked()
             except Exception:  # without it the listener goes on
                 log.exception("cannot follow the connections")
 
@@ -182,6 +202,16 @@ class Connections:
         if held_back > self._unread:
             worst = max(unread, key=lambda fd: unread[fd])
             self._cut(worst, TOO_MUCH, f"{held_back} bytes cannot be read yet, {unread[worst]} of them from there")
+
+    def _cut_the_revoked(self) -> None:
+        if self._authorised is None or time.monotonic() < self._looked + _KEYS_S:
+            return
+        self._looked = time.monotonic()
+        authorised = self._authorised()
+        with self._lock:
+            revoked = [fd for fd, each in self._connections.items() if each.key and each.key not in authorised]
+        for descriptor in revoked:
+            self._cut(descriptor, REVOKED, "its key is not authorised any more")
 
     def _cut(self, descriptor: int, reason: str, said: str) -> None:
         with self._lock:

@@ -156,6 +156,7 @@ class Listener:
             # Credit lets all senders together have the memory, or two planes each, under way.
             unread=memory + 2 * max_plane_bytes,
             counters=self.counters,
+            authorised=None if keys is None else lambda: keys.authorised().values(),
         )
         self._door: Door | None = None
         try:

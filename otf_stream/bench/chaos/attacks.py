@@ -16,7 +16,7 @@ from pathlib import Path
 import msgpack
 import numpy as np
 
-from otf_stream.acquire.connections import BROKEN_OFF, NO_HANDSHAKE, TOO_MANY, TOO_MUCH
+from otf_stream.acquire.connections import BROKEN_OFF, NO_HANDSHAKE, REVOKED, TOO_MANY, TOO_MUCH
 from otf_stream.acquire.door import UNAUTHORISED
 from otf_stream.acquire.protocol import MAX_ITEMS, VERSION, Ended, Welcome
 from otf_stream.bench.chaos.checks import stores_of
@@ -227,7 +227,7 @@ ATTACKS: dict[str, Attack] = {
     "no key": Attack(no_key, (NO_HANDSHAKE,), secured=True),
     "wrong key": Attack(wrong_key, (UNAUTHORISED,), secured=True),
     "key of another listener": Attack(other_listener, (NO_HANDSHAKE,), secured=True),
-    "revoked key": Attack(revoked_key, (UNAUTHORISED,), secured=True),
+    "revoked key": Attack(revoked_key, (REVOKED, UNAUTHORISED), secured=True),
     "recorded connection": Attack(recorded_connection, (NO_HANDSHAKE,), secured=True),
     "replayed session": Attack(_replay, ("conflict", "session-closed", "session-mismatch", "out-of-range")),
     "path-like names": Attack(_paths, ("malformed",)),

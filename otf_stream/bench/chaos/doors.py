@@ -14,6 +14,8 @@ from otf_stream.acquire.protocol import Hello, Welcome
 from otf_stream.bench.chaos.raw import Dealer, is_cut, link
 from otf_stream.bench.chaos.scene import Scene, greeting, whole
 
+_REVOKED_S = 3.0  # after which a revoked key must count, for connections that exist
+
 
 def _knock(scene: Scene, pair: Pair | None, trusted: str | None) -> list[str]:
     """Connect again and again with some keys, and send a whole session each time."""
@@ -53,7 +55,7 @@ def other_listener(scene: Scene) -> list[str]:
 
 
 def revoked_key(scene: Scene) -> list[str]:
-    """Come in with a key that is revoked then, and come back."""
+    """Come in with a key that is revoked then, stay, and come back."""
     if scene.here is None:
         return ["the listener has no keys"]
     pair, sample = _drawn_pair(), scene.sample("before")
@@ -63,7 +65,11 @@ def revoked_key(scene: Scene) -> list[str]:
         dealer.send(*greeting(sample.session, sample.acquisition))
         if not isinstance(answer := dealer.receive(), Welcome):
             return [f"an authorised key was answered {answer!r}"]
-    scene.here.revoke("old")
+        scene.here.revoke("old")
+        time.sleep(_REVOKED_S)
+        dealer.send(*greeting(sample.session, sample.acquisition))
+        if dealer.receive(500) is not None:
+            return [f"the connection was answered {_REVOKED_S:g} s after its key was revoked"]
     return _knock(scene, pair, _listener_key(scene))
 
 
