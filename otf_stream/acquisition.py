@@ -227,20 +227,23 @@ class Acquisition(_Frozen):
     def joined(self, other: Acquisition) -> Acquisition | None:
         """Return what both descriptions of a growing acquisition tell together; None if they are of two acquisitions.
 
-        Of one that does not grow, both must tell the same.
+        Of one that does not grow, both must tell the same. A channel that is called by its number has only been seen:
+        a plane of it may come before its name does.
         """
         if not self.growing or not other.growing:
             return self if self == other else None
         least = Sizes(z=1, y=1, x=1)
         lengths = {axis: max(getattr(self.sizes, axis), getattr(other.sizes, axis)) for axis in "tcz"}
-        names = max(self.channels, other.channels, key=len)
         both = [a.model_copy(update={"sizes": least, "channels": ()}) for a in (self, other)]
         if both[0] != both[1] or self.sizes.shape[3:] != other.sizes.shape[3:]:
             return None
-        if any(name != known for a in (self, other) for name, known in zip(names, a.channels, strict=False)):
-            return None
-        names = names and (*names, *(str(i) for i in range(len(names), lengths["c"])))
-        return self.model_copy(update={"sizes": self.sizes.model_copy(update=lengths), "channels": names})
+        names: list[str] = []
+        for i in range(lengths["c"] if self.channels or other.channels else 0):
+            told = {a.channels[i] for a in (self, other) if i < len(a.channels)} - {str(i)}
+            if len(told) > 1:
+                return None
+            names += told or {str(i)}
+        return self.model_copy(update={"sizes": self.sizes.model_copy(update=lengths), "channels": tuple(names)})
 
     def outside(self, plane: PlaneIndex) -> str:
         """Say that ``plane`` is not admitted, and why."""

@@ -87,4 +87,7 @@ def test_what_two_descriptions_tell_together() -> None:
     assert wide.joined(named("GFP")) is None
     assert GROWING.joined(GROWING.model_copy(update={"dtype": "uint8"})) is None
     # A channel that came before its name has a number for one, until it is named.
-    assert wide.extended((0, 2, 0)).channels == ("DAPI", "GFP", "2")
+    seen, told = wide.extended((0, 2, 0)), named("DAPI", "GFP", "Cy5")
+    assert seen.channels == ("DAPI", "GFP", "2")
+    assert seen.joined(told) == told.joined(seen) == told
+    assert told.joined(named("DAPI", "GFP", "Cy3")) is None

@@ -198,7 +198,7 @@ def test_what_cannot_be_streamed_is_acquired_all_the_same(core: UniMMCore, liste
     with streaming(core, listener.address, name="x") as stream:
         core.mda.run(useq.MDASequence(time_plan=useq.TIntervalLoops(interval=0, loops=3)))
     assert len(frames) == 3
-    assert list(tmp_path.iterdir()) == []
+    assert not list(tmp_path.glob("*.ome.zarr"))
     (failure,) = stream.failures
     assert "give it a z_plan" in failure
 
