@@ -55,7 +55,7 @@ def _caption(status: Status) -> str:
         f"{listener.disk_free / 1e9:.1f} GB free",
     ]
     if worker is None or not worker.current:
-        said.append("the worker is not at work yet" if worker is None else "the worker is not at work")
+        said.append("the worker is starting" if worker and worker.starting else "the worker is not at work")
     refused = ", ".join(f"{count} {escape(reason)}" for reason, count in sorted(listener.refused.items()))
     return ", ".join(said) + (f"; refused: {refused}" if refused else "")
 

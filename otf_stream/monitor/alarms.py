@@ -92,7 +92,7 @@ def _processes(snapshot: Snapshot) -> Iterator[Alarm]:
             remedy=restarted,
             since=listener.at if listener else now,
         )
-    if worker is None or not worker.current:
+    if worker is None or not (worker.current or worker.starting):
         yield Alarm(
             kind="worker-down",
             severity="critical",

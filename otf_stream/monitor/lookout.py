@@ -186,6 +186,7 @@ def _worker(status: WorkerStatus | None, now: float) -> Worker | None:
         return None
     return Worker(
         current=status.is_current(now),
+        starting=status.is_starting(now),
         at=status.at,
         pid=status.pid,
         device=status.device,

@@ -66,9 +66,13 @@ class Listener(_Model):
 
 
 class Worker(_Model):
-    """The worker; ``current`` is false where its process is dead, ``turn`` is when it last turned to a stack."""
+    """The worker; ``current`` says that it is at work, ``starting`` that it will be soon; where it is dead, neither.
+
+    ``turn`` is when it last turned to a stack.
+    """
 
     current: bool
+    starting: bool = False
     at: float
     pid: int
     device: str

@@ -23,6 +23,7 @@ FILE = "worker.json"
 MOST = 200
 """Stacks that are told of, those that must be done first."""
 _OLD = 10.0  # seconds after which nobody writes it any more
+_STARTING = 20.0  # seconds that the start may take, most of them for importing torch
 _INTERVAL = 1.0
 
 
@@ -68,6 +69,8 @@ class WorkerStatus:
         How many it knows to be restored.
     awaited
         Those that must be done first, at most `MOST`.
+    starting
+        Whether it is not at work yet.
     """
 
     at: float
@@ -76,15 +79,20 @@ class WorkerStatus:
     turn: float
     stacks: int = 0
     awaited: tuple[Awaited, ...] = ()
+    starting: bool = False
 
     @property
     def current(self) -> bool:
-        """Whether its process lives."""
+        """Whether it is at work."""
         return self.is_current(time.time())
 
     def is_current(self, now: float) -> bool:
-        """Whether that was so at ``now``, in UNIX seconds."""
-        return now - self.at < _OLD
+        """Whether it was at work at ``now``, in UNIX seconds."""
+        return not self.starting and now - self.at < _OLD
+
+    def is_starting(self, now: float) -> bool:
+        """Whether it had been started just before ``now``, in UNIX seconds."""
+        return self.starting and now - self.at < _STARTING
 
 
 def write_work(folder: Path, status: WorkerStatus) -> None:
@@ -99,6 +107,13 @@ def read_work(folder: Path) -> WorkerStatus | None:
         return WorkerStatus(**told | {"awaited": tuple(Awaited(**stack) for stack in told["awaited"])})
     except (OSError, ValueError, TypeError, KeyError):
         return None
+
+
+def tell_of_start(folder: Path) -> None:
+    """Write that this process will be the worker of a data folder soon."""
+    with suppress(OSError):
+        now = time.time()
+        write_work(folder, WorkerStatus(now, os.getpid(), "", now, starting=True))
 
 
 def keep_telling(folder: Path, status: Callable[[float, int], WorkerStatus], stop: Event) -> None:

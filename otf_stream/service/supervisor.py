@@ -26,6 +26,7 @@ from typing import Self
 from otf_stream.acquire.keys import KeyFolder, KeysError, is_loopback
 from otf_stream.acquire.process import run_listener
 from otf_stream.config import ServiceConfig
+from otf_stream.monitor.work import tell_of_start
 from otf_stream.service.casualties import Casualties
 from otf_stream.service.monitoring import MonitorProcess
 from otf_stream.service.whereabouts import Whereabouts
@@ -207,6 +208,7 @@ class Service:
 
 def _work(config: ServiceConfig, whereabouts: Whereabouts, faults: Path) -> None:
     """Run the worker: the body of its process."""
+    tell_of_start(config.data)
     with suppress(OSError):  # a disk that has no room for it is no reason not to work
         faulthandler.enable(os.open(faults, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644))
     from otf_stream.service.worker import run_worker

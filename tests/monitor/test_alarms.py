@@ -7,7 +7,7 @@ from monitor_folders import at_work, land, stack
 from otf_stream.acquire.status import OpenStatus
 from otf_stream.monitor import alarms
 from otf_stream.monitor.lookout import Lookout
-from otf_stream.monitor.work import Awaited
+from otf_stream.monitor.work import Awaited, tell_of_start
 
 
 def kinds(snapshot):
@@ -30,6 +30,19 @@ def test_processes_that_are_not_at_work_come_first_and_since_when(tmp_path):
         first, again = (kinds(lookout.look(now + later)) for later in (60, 120))
     assert first["worker-down"].severity == "critical"
     assert first["worker-down"].since == again["worker-down"].since < now + 60
+
+
+def test_a_worker_that_starts_is_not_at_work_and_no_reason_for_an_alarm(tmp_path):
+    at_work(tmp_path, worker=False)
+    tell_of_start(tmp_path)
+    with Lookout(tmp_path) as lookout:
+        snapshot = lookout.look()
+        assert (snapshot.worker.current, snapshot.worker.starting, snapshot.alarms) == (False, True, ())
+        late = lookout.look(time.time() + 25)
+        assert "worker-down" in kinds(late)
+        assert not late.worker.starting
+        at_work(tmp_path, listener=False)
+        assert lookout.look().worker.current
 
 
 def test_a_worker_that_hangs_is_told_of(session, tmp_path):

@@ -81,6 +81,8 @@ def in_time(stack: Stack | None, worker: Worker | None, *, paused: bool) -> Answ
     figure, unit = clock(stack.seconds_left), "left to the deadline"
     if stack.seconds_left < 0:
         return Answer("bad", "No: late", figure, "past the deadline", lines)
+    if worker is not None and worker.starting:
+        return Answer("wait", "Worker is starting", figure, unit, lines)
     if worker is None or not worker.current:
         return Answer("bad", "No: worker is down", figure, unit, lines)
     if stack.restoring_s is not None and stack.restoring_s > stack.seconds_left:

@@ -98,6 +98,8 @@ def _listener(listener: Listener | None) -> tuple[Mood, str]:
 
 
 def _worker(worker: Worker | None) -> tuple[Mood, str]:
+    if worker is not None and worker.starting:
+        return "wait", "Worker is starting"
     if worker is None or not worker.current:
         return "bad", "Worker is down"
     stacks = f"{worker.stacks} stack{'s' if worker.stacks != 1 else ''} to do" if worker.stacks else "idle"
