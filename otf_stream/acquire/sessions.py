@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import re
 import sqlite3
 import time
 from collections.abc import Iterable, Sequence
@@ -26,6 +27,9 @@ from otf_stream.store.journal import Journal, JournalError, journal_path
 from otf_stream.store.session import SUFFIX, SessionStore, find_sessions
 
 log = logging.getLogger(__name__)
+
+# What Windows takes for a device, whatever follows the first dot; data folders are moved from machine to machine.
+_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d) *(\.|$)", re.IGNORECASE)
 
 
 class Sessions:
@@ -202,9 +206,10 @@ class Sessions:
                 f"{len(self._open)} sessions are open, the limit is {self._max_sessions}; end one, or wait until "
                 "silence closes one",
             )
+        name = hello.acquisition.name
+        name = f"_{name}" if _DEVICE.match(name) else name
         for number in itertools.count(1):
-            name = hello.acquisition.name + (f"_{number}" if number > 1 else "")
-            path = self._folder / f"{name}{SUFFIX}"
+            path = self._folder / f"{name}{f'_{number}' if number > 1 else ''}{SUFFIX}"
             if path.resolve() != path:  # A link to somewhere else is a name that is taken.
                 continue
             try:

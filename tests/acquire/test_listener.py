@@ -332,6 +332,24 @@ def test_a_name_that_is_taken_gets_a_number(
     store.close()
 
 
+@pytest.mark.parametrize(
+    ("name", "store"),
+    [
+        ("NUL", "_NUL.ome.zarr"),
+        ("com1.tif", "_com1.tif.ome.zarr"),
+        ("aux .x", "_aux .x.ome.zarr"),
+        ("console", "console.ome.zarr"),
+        ("com10", "com10.ome.zarr"),
+    ],
+)
+def test_no_store_is_called_as_a_device_of_windows(
+    client: Client, listener: Listener, acquisition: Acquisition, name: str, store: str
+) -> None:
+    welcome = client.greet(acquisition.model_copy(update={"name": name}))
+    assert isinstance(welcome, Welcome)
+    assert welcome.store == store
+
+
 def test_a_session_whose_store_was_deleted_gets_nothing_of_another_that_has_its_name(
     client: Client,
     listener: Listener,
