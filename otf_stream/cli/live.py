@@ -35,6 +35,20 @@ def view(status: Status) -> RenderableType:
     return Group(table, *alarms)
 
 
+def gone(error: str, since: float) -> RenderableType:
+    """Return what is to be seen below what was seen last, when there is nothing to see any more.
+
+    Parameters
+    ----------
+    error
+        Why.
+    since
+        UNIX seconds.
+    """
+    when = time.strftime("%H:%M:%S", time.localtime(since))
+    return Text(f"{error} This is what it said before {when}; it is asked again and again.", style="bold red")
+
+
 def _row(session: SessionSummary) -> Iterator[str]:
     yield escape(session.store.name)
     yield f"{session.durable}/{session.expected}"

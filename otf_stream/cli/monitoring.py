@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Group, RenderableType
 from rich.live import Live
 
 from otf_stream.cli.options import Json, KeysOption
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 _VARIABLE = "OTF_STREAM_MONITOR_TOKEN"
 _DEFAULT = "http://127.0.0.1:8420"
 _LOOK = 1.0  # seconds
+
+
+class NoMonitorError(ValueError):
+    """No monitor answers."""
+
 
 logs = typer.Typer(name="logs", help="The throughput log of a service.", no_args_is_help=True)
 
@@ -48,8 +54,8 @@ def monitor(
             say.print(view(look()))
         else:
             with until_stopped(), Live(console=say, auto_refresh=False, screen=False) as live:
-                while True:
-                    live.update(view(look()), refresh=True)
+                for seen in _views(look):
+                    live.update(seen, refresh=True)
                     time.sleep(_LOOK)
 
 
@@ -78,6 +84,21 @@ def summary(
         typer.echo(told.as_text())
 
 
+def _views(look: Callable[[], Status]) -> Iterator[RenderableType]:
+    """Yield what is to be seen, again and again; once there was something, a monitor that goes away may come back."""
+    from otf_stream.cli.live import gone, view
+
+    last, since = view(look()), None
+    yield last
+    while True:
+        try:
+            last, since = view(look()), None
+            yield last
+        except NoMonitorError as error:
+            since = since or time.time()
+            yield Group(last, gone(str(error), since))
+
+
 def _folder(data: Path) -> Callable[[], Status]:
     from otf_stream.cli.live import MOST_SHOWN
     from otf_stream.monitor.lookout import Lookout
@@ -101,7 +122,9 @@ def _service(url: str, token: str | None) -> Callable[[], Status]:
         try:
             answer = client.get("/api/v1/status")
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise ValueError(f"no monitor answers at {url} ({error}); is `otf-stream serve` running there?") from error
+            raise NoMonitorError(
+                f"no monitor answers at {url} ({error}); is `otf-stream serve` running there?"
+            ) from error
         if answer.is_error:
             try:
                 told = answer.json()

@@ -1,13 +1,16 @@
 """The commands that look at a service, and the one that makes its token."""
 
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from monitor_folders import at_work, land, stack
+from rich.console import Console
 from typer.testing import CliRunner
 
 from otf_stream.acquire.keys import KeyFolder
 from otf_stream.cli import app
-from otf_stream.cli.monitoring import _token
+from otf_stream.cli.monitoring import _folder, _service, _token, _views
 from otf_stream.monitor.token import TokenFile
 
 
@@ -32,6 +35,45 @@ def test_what_cannot_be_looked_at_is_told(tmp_path):
     assert "give one" in run("monitor", "--data", tmp_path, "--url", "http://127.0.0.1:1", code=1).output
     said = " ".join(run("monitor", "--url", "http://127.0.0.1:1", "--keys", tmp_path, code=1).output.split())
     assert "is `otf-stream serve` running there?" in said
+
+
+def test_a_monitor_that_goes_away_may_come_back(session, tmp_path):
+    land(session(), *stack(0, [0, 1, 4]))
+    at_work(tmp_path)
+    look = _folder(tmp_path)
+    told = look().model_dump_json().encode()
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(told)
+
+    def answering(port):
+        server = ThreadingHTTPServer(("127.0.0.1", port), Answer)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return server
+
+    def shown(seen):
+        console = Console(width=200)
+        with console.capture() as captured:
+            console.print(seen)
+        return captured.get()
+
+    server = answering(0)
+    port = server.server_port
+    views = _views(_service(f"http://127.0.0.1:{port}", None))
+    for answers in (True, False, False, True):
+        if not answers:
+            server.shutdown()
+            server.server_close()
+        elif server.socket.fileno() < 0:
+            server = answering(port)
+        seen = shown(next(views))
+        assert "3/6" in seen
+        assert ("it is asked again and again" in seen) == (not answers)
+    server.shutdown()
+    server.server_close()
 
 
 def test_a_token_is_made_once(tmp_path):
