@@ -1,7 +1,8 @@
 """The stacks in a data folder that are to be restored, found in the stores and journals.
 
 Whoever restores or previews stacks looks here, again and again. Stores stay open between two looks, and a finished
-session costs two file stamps.
+session costs two file stamps. A store that was deleted is closed at the look after the one that missed it, when whoever
+was at it has noticed, too: until then, SQLite keeps what was deleted alive.
 """
 
 from __future__ import annotations
@@ -65,33 +66,44 @@ class PendingStacks:
         self._set_aside: dict[str, dict[Stage, set[StackIndex]]] = {}
         self._controls: dict[str, Controls] = {}
         self._done: dict[str, tuple[int, ...]] = {}
+        self._gone: list[SessionStore] = []
 
     def find(self) -> Iterator[PendingStack]:
         """Yield the stacks that are to be restored, of the oldest session first."""
-        for path in find_sessions(self._data):
+        there = {path: str((session_attributes(path) or {}).get("session")) for path in find_sessions(self._data)}
+        self._leave(set(there.values()))
+        for path, session in there.items():
             # Somebody may move a store while it is looked at, and a damaged one must not stop the others.
             with suppress(JournalError, OSError, sqlite3.Error):
-                yield from self._find_in(path)
+                yield from self._find_in(path, session)
 
     def close(self) -> None:
         """Close every session."""
-        for store in self._open.values():
-            store.close()
-        self._open.clear()
+        self._leave(set())
+        self._leave(set())
 
-    def _find_in(self, path: Path) -> list[PendingStack]:
-        session = str((session_attributes(path) or {}).get("session"))
+    def _leave(self, there: set[str]) -> None:
+        """Let go of the sessions that are not there any more."""
+        for store in self._gone:
+            store.close()
+        self._gone = [self._open.pop(session) for session in self._open.keys() - there]
+        for session in self._set_aside.keys() - there:
+            del self._set_aside[session], self._controls[session]
+        for session in self._done.keys() - there:
+            del self._done[session]
+
+    def _find_in(self, path: Path, session: str) -> list[PendingStack]:
         changed = last_changed(path)
         if self._done.get(session) == changed:
             return []
         if session not in self._open:
             store = SessionStore.open(path)
             try:
-                self._set_aside[session] = set_aside(store.journal.events())
+                self._set_aside[session], self._controls[session] = set_aside(store.journal.events()), Controls()
             except BaseException:
                 store.close()
                 raise
-            self._open[session], self._controls[session] = store, Controls()
+            self._open[session] = store
         store, aside = self._open[session], self._set_aside[session]
         journal = store.journal
         pending = journal.pending()
@@ -99,6 +111,7 @@ class PendingStacks:
             # A sender that was silent may come back: the session is looked at again if its journal changes.
             self._open.pop(session).close()
             self._done[session] = changed
+            return []
         controls = self._controls[session]
         controls.read(journal)
         return [
