@@ -4,8 +4,9 @@ A listener and a monitor run as a service runs them. Planes are published as fas
 browsers look, while they do, and after, since the disk of a shared machine changes from minute to minute; what counts
 is the ratio within a round. No worker runs: it would take whatever the others leave.
 
-The browsers stand for those on other desks. They have to run here, where they draw with the processor, so they get
-what nobody else wants of it: the lowest priority.
+Browsers that stand for those on other desks have to run here, where they draw with the processor. They get what nobody
+else wants of it: Linux runs them only while a core is idle. What the same browsers cost that share the machine with the
+service as any program does is measured beside it.
 """
 
 from __future__ import annotations
@@ -38,8 +39,10 @@ from otf_stream.store.session import find_sessions
 
 _FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 _START_S = 60.0
-_SEEN_S = 3.0  # that a page is looked at before planes come
-_PUMP_MS = 20.0
+_SEEN_S = 10.0  # that a page is looked at before planes come: it loads and draws everything once
+_PUMP_S = 1.0  # between looks at what came
+WHERE = {"elsewhere": "chrt --idle 0", "here": ""}
+"""Where browsers are, by the command that starts them so."""
 
 
 def run_dashboard(
@@ -75,9 +78,9 @@ def run_dashboard(
     Returns
     -------
     list of dict
-        For each round: ``alone``, the rates before and after, and ``watched``, in bytes/s; ``ratio`` of the latter to
-        the mean of the former; ``monitor_cpu`` in s, and ``answers``, what the browsers were sent meanwhile, by kind;
-        ``planes``, ``side``, ``browsers``, ``load``.
+        For each round: ``alone``, the rates before and after, in bytes/s; ``planes``, ``side``, ``browsers``, ``load``;
+        and under each of `WHERE` the ``rate`` while browsers look that are there, the ``ratio`` to the mean of the
+        former, ``monitor_cpu`` in s, and ``answers``, what the browsers were sent meanwhile, by kind.
 
     Raises
     ------
@@ -95,12 +98,15 @@ def run_dashboard(
         for _ in range(rounds):
             load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
             before = _rate(address, data, drawn, planes, lambda: None)
-            with _looking(started, url) as watching:
-                used = _processor(monitor)
-                watched = _rate(address, data, drawn, planes, watching.pump)
-                used = _processor(monitor) - used
-                if picture is not None:  # as it is when planes come, and not while something is measured
-                    _rate(address, data, drawn, planes, partial(watching.pages[-1].screenshot, path=picture))
+            watched: dict[str, Result] = {}
+            for where in WHERE:
+                with _looking(started[where], url) as watching:
+                    used = _processor(monitor)
+                    rate = _rate(address, data, drawn, planes, watching.pump)
+                    watched[where] = {"rate": rate, "monitor_cpu": _processor(monitor) - used}
+                    watched[where]["answers"] = dict(watching.answers)
+                    if picture is not None:  # as it is when planes come, and not while something is measured
+                        _rate(address, data, drawn, planes, partial(watching.pages[-1].screenshot, path=picture))
             after = _rate(address, data, drawn, planes, lambda: None)
             found.append(
                 {
@@ -109,13 +115,14 @@ def run_dashboard(
                     "browsers": browsers,
                     "load": load,
                     "alone": [before, after],
-                    "watched": watched,
-                    "ratio": watched / statistics.mean([before, after]),
-                    "monitor_cpu": used,
-                    "answers": dict(watching.answers),
+                    **{
+                        where: {**result, "ratio": result["rate"] / statistics.mean([before, after])}
+                        for where, result in watched.items()
+                    },
                 }
             )
-            progress(f"{len(found)} of {rounds}: {found[-1]['ratio']:.2f} of the rate without browsers")
+            told = ", ".join(f"{found[-1][where]['ratio']:.2f} with browsers {where}" for where in WHERE)
+            progress(f"{len(found)} of {rounds}: of the rate without browsers, {told}")
     return found
 
 
@@ -149,19 +156,22 @@ def _monitored(data: Path) -> Iterator[tuple[str, psutil.Process]]:
 
 
 @contextmanager
-def _browsers(chromium: str, folder: Path, count: int) -> Iterator[list[Any]]:
-    """Start browsers that wait until nobody else wants the processor."""
+def _browsers(chromium: str, folder: Path, count: int) -> Iterator[dict[str, list[Any]]]:
+    """Start browsers of each kind."""
     from playwright.sync_api import sync_playwright
 
-    patient = folder / "patient"
-    patient.write_text(f'#!/bin/sh\nexec nice -n 19 {shlex.quote(chromium)} "$@"\n', encoding="utf-8")
-    patient.chmod(0o700)
+    started: dict[str, list[Any]] = {}
     with sync_playwright() as playwright:
-        started = [playwright.chromium.launch(executable_path=patient, args=list(_FLAGS)) for _ in range(count)]
         try:
+            for where, command in WHERE.items():
+                program = folder / where
+                program.write_text(f'#!/bin/sh\nexec {command} {shlex.quote(chromium)} "$@"\n', encoding="utf-8")
+                program.chmod(0o700)
+                launch = partial(playwright.chromium.launch, executable_path=program, args=list(_FLAGS))
+                started[where] = [launch() for _ in range(count)]
             yield started
         finally:
-            for browser in started:
+            for browser in (one for browsers in started.values() for one in browsers):
                 browser.close()
 
 
@@ -171,10 +181,13 @@ class _Watching:
 
     pages: list[Any] = field(default_factory=list)
     answers: Counter[str] = field(default_factory=Counter)
+    pumped: float = 0.0
 
     def pump(self) -> None:
-        """Let what came be noticed."""
-        self.pages[0].wait_for_timeout(_PUMP_MS)
+        """Let what came be noticed, now and then: it takes the processor's time too."""
+        if time.monotonic() > self.pumped + _PUMP_S:
+            self.pages[0].wait_for_timeout(1)
+            self.pumped = time.monotonic()
 
 
 @contextmanager
@@ -211,36 +224,44 @@ def _processor(process: psutil.Process) -> float:
 def section(results: Sequence[Result], command: str) -> str:
     """Write the section of the documentation from the results."""
     first = results[0]
-    ratios = [result["ratio"] for result in results]
-    alone = [rate for result in results for rate in result["alone"]]
-    seconds = [result["planes"] * first["side"] ** 2 * 2 / result["watched"] for result in results]
-    busy = statistics.median(result["monitor_cpu"] / took for result, took in zip(results, seconds, strict=True))
-    pictures, messages = (
-        statistics.median(result["answers"].get(kind, 0) / took for result, took in zip(results, seconds, strict=True))
-        for kind in ("pictures", "messages")
-    )
-    rows = [
-        f"| {name} | {statistics.median(rates) / 1e9:.2f} ({min(rates) / 1e9:.2f} … {max(rates) / 1e9:.2f}) |"
-        for name, rates in (
-            ("nobody looks", alone),
-            (f"{first['browsers']} browsers look", [r["watched"] for r in results]),
-        )
-    ]
+    size = first["planes"] * first["side"] ** 2 * 2
+    rows = [_row("nobody looks", [rate for result in results for rate in result["alone"]], None)]
+    for where in WHERE:
+        said = f"{first['browsers']} browsers {where} look"
+        rates = [result[where]["rate"] for result in results]
+        rows.append(_row(said, rates, [result[where]["ratio"] for result in results]))
     table = "\n".join(rows)
+
+    looked_at = [result["elsewhere"] for result in results]
+
+    def each_second(figures: Sequence[float]) -> float:
+        took = [size / found["rate"] for found in looked_at]
+        return float(statistics.median(figure / seconds for figure, seconds in zip(figures, took, strict=True)))
+
+    busy = each_second([found["monitor_cpu"] for found in looked_at])
+    pictures, messages = (
+        each_second([found["answers"].get(kind, 0) for found in looked_at]) for kind in ("pictures", "messages")
+    )
     loads = [result["load"] for result in results if result["load"] is not None]
     under = f" Load of the machine at the start of a round: {min(loads):.1f} to {max(loads):.1f}." if loads else ""
     return f"""Written by `{command}` on {machine()}.
 
 {first["planes"]} planes of {first["side"]} × {first["side"]} pixels of 16 bits, published as fast as they are
-acknowledged, to a listener beside which the monitor runs. {first["browsers"]} Chromium at the lowest priority, on the
-same machine, show the dashboard with the stack that is coming in. No worker runs.
+acknowledged, to a listener beside which the monitor runs; no worker. {first["browsers"]} Chromium show the dashboard
+with the stack that is coming in. Those *elsewhere* stand for browsers on other desks: they run on the same machine, on
+what nobody else wants of its processor (`chrt --idle`). Those *here* share it as any program does.
 
-| | GB/s |
-|---|---|
+| | GB/s | of that without |
+|---|---|---|
 {table}
 
-With browsers, the rate is **{statistics.median(ratios):.3f}** of that without ({min(ratios):.2f} … {max(ratios):.2f};
-median of the ratios of {len(results)} rounds, each measured without, with and without). Meanwhile the monitor uses
-{busy:.2f} of a core, and sends {pictures:.1f} pictures and {messages:.1f} messages a second to all browsers
-together.{under}
+Medians of {len(results)} rounds, and the range; the share is the median of the shares in each round, which is measured
+without, with, and without. The monitor uses {busy:.2f} of a core, and sends
+{pictures:.1f} pictures and {messages:.1f} messages a second to all browsers elsewhere together.{under}
 """
+
+
+def _row(said: str, rates: Sequence[float], ratios: Sequence[float] | None) -> str:
+    share = f"{statistics.median(ratios):.3f} ({min(ratios):.2f} … {max(ratios):.2f})" if ratios else ""
+    rate, least, most = (figure / 1e9 for figure in (statistics.median(rates), min(rates), max(rates)))
+    return f"| {said} | {rate:.2f} ({least:.2f} … {most:.2f}) | {share} |"

@@ -26,7 +26,7 @@ from otf_stream.monitor.dashboard import mount
 from otf_stream.monitor.monitor import Monitor
 
 _AGAIN = 10.0  # seconds
-_NICE = 5
+_NICE = 10  # a tenth of a core is left to it where all are busy
 _CLOSING = 2  # seconds that open connections have to end
 
 Say = Callable[[str], None]

@@ -25,11 +25,12 @@ def test_the_ingest_path_is_measured_without_and_with_a_browser_that_looks(tmp_p
     )
     assert done.exit_code == 0, done.output
     (found,) = json.loads(done.stdout)
-    assert found["ratio"] == pytest.approx(2 * found["watched"] / sum(found["alone"]))
-    assert found["answers"].get("messages", 0) > 0
+    for where in ("elsewhere", "here"):
+        assert found[where]["ratio"] == pytest.approx(2 * found[where]["rate"] / sum(found["alone"]))
+        assert found[where]["answers"].get("messages", 0) > 0
     assert picture.stat().st_size > 10_000
     assert not list(folder.iterdir())
-    assert "1 Chromium at the lowest priority" in page.read_text("utf-8")
+    assert "| 1 browsers elsewhere look |" in page.read_text("utf-8")
 
 
 def test_without_a_browser_it_says_what_is_missing(tmp_path: Path) -> None:

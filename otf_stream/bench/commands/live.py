@@ -66,7 +66,7 @@ def ingest(
 def dashboard(
     planes: Annotated[int, typer.Option(help="To stream in each round, three times.", min=2)] = 128,
     side: Annotated[int, typer.Option(help="Of a plane, in pixels.", min=16)] = 2048,
-    rounds: Annotated[int, typer.Option(help="How often to measure.", min=1)] = 9,
+    rounds: Annotated[int, typer.Option(help="How often to measure.", min=1)] = 7,
     browsers: Annotated[int, typer.Option(help="That look at the dashboard.", min=1)] = 3,
     folder: Annotated[Path, typer.Option(help="On the disk to write to; what is written there is deleted.")] = Path(),
     chromium: Annotated[str, typer.Option(help="Program of the browser.")] = "chromium",
