@@ -119,8 +119,9 @@ def _raw(store: Path, acquisition: Acquisition, stack: StackIndex, axis: Axis, a
     if axis == "xy":
         found = plane(at)
         level = _halvings(max(sizes.y, sizes.x), size)
-        pixels = np.zeros((sizes.y, sizes.x), dtype) if found is None else np.asarray(found)
-        return Slice(_pooled(pixels, level, (0, 1)), level, (voxel.y * 2**level, voxel.x * 2**level), at, sizes.z)
+        nothing = np.zeros((-(-sizes.y >> level), -(-sizes.x >> level)), dtype)
+        pixels = nothing if found is None else _pooled(np.asarray(found), level, (0, 1))
+        return Slice(pixels, level, (voxel.y * 2**level, voxel.x * 2**level), at, sizes.z)
     every = 2 ** _halvings(sizes.z, size)
     planes = range(0, sizes.z, every)
     width, across, pixel = (sizes.x, sizes.y, voxel.x) if axis == "xz" else (sizes.y, sizes.x, voxel.y)

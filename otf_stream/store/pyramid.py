@@ -55,12 +55,17 @@ def halve(volume: np.ndarray, axes: Iterable[int] | None = None) -> np.ndarray:
     np.ndarray
         ``(⌈z/2⌉, ⌈y/2⌉, ⌈x/2⌉)``, float32.
     """
-    pooled = volume.astype(np.float32, copy=False)
-    for axis in range(pooled.ndim) if axes is None else axes:
-        rows = np.moveaxis(pooled, axis, 0)
-        means = rows[::2].copy()
-        pairs = len(rows) // 2
-        means[:pairs] += rows[1::2]
-        means[:pairs] *= 0.5
-        pooled = np.moveaxis(means, 0, axis)
-    return pooled
+    pooled = volume
+    for axis in range(volume.ndim) if axes is None else axes:
+        # Neighbours are added where they lie, and what they make lies in order: turned arrays take five times as long.
+        before, pairs = (slice(None),) * axis, pooled.shape[axis] // 2
+        shape = list(pooled.shape)
+        shape[axis] -= pairs
+        means = np.empty(shape, np.float32)
+        paired, single = means[(*before, slice(pairs))], means[(*before, slice(pairs, None))]
+        one, other = pooled[(*before, slice(0, 2 * pairs, 2))], pooled[(*before, slice(1, 2 * pairs, 2))]
+        np.add(one, other, out=paired, dtype=np.float32)
+        paired *= np.float32(0.5)
+        single[:] = pooled[(*before, slice(2 * pairs, None))]
+        pooled = means
+    return pooled.astype(np.float32, copy=False)
