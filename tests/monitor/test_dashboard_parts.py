@@ -140,6 +140,22 @@ def test_what_many_browsers_look_at_is_made_once(session, monitor):
     assert board.shown(Choice()) is not before
 
 
+def test_slices_of_a_stack_that_comes_in_are_drawn_every_other_second(session, monitor):
+    store = session()
+    board = Board(monitor)
+
+    def drawn(at, *planes):
+        land(store, *stack(0, planes))
+        seen = monitor.look()
+        monitor.latest = seen.model_copy(update={"at": at})
+        return board.shown(Choice()).raw, board.shown(Choice()).stack.planes
+
+    assert drawn(100.0, 0, 1) == ("2", 2)
+    assert drawn(101.0, 2) == ("2", 3)  # the figures are never old
+    assert drawn(102.0, 3) == ("4", 4)
+    assert drawn(102.5, 4, 5) == ("6", 6)  # nor is anything of a stack that is whole
+
+
 def test_five_hundred_sessions_are_looked_through_quickly(session, monitor):
     land(session(t=1000), *stack(0, range(4)))
     one = seen(monitor)

@@ -22,6 +22,7 @@ from otf_stream.store.reports import report_path
 T = TypeVar("T")
 _NO_WINDOW = Window(0.0, 1.0, 1.0)
 _MOST_WINDOWS = 100
+_PICTURES_S = 2.0  # between slices of a stack that is coming in: they are most of what a browser has to do
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Board:
         self._at: float | None = None
         self._made: dict[Hashable, Any] = {}
         self._windows: dict[tuple[str, StackIndex], tuple[tuple[int, bool], Window]] = {}
+        self._pictured: dict[tuple[str, StackIndex], tuple[float, int, str]] = {}
 
     @property
     def snapshot(self) -> Snapshot:
@@ -106,6 +108,7 @@ class Board:
 
     def _show(self, session: Session, index: StackIndex) -> Shown:
         snapshot, stack = self.snapshot, found(session, index)
+        place, raw = self._picture(session, index, stack)
         return Shown(
             session=session,
             index=index,
@@ -113,12 +116,22 @@ class Board:
             arriving=arriving(session, snapshot.listener),
             in_time=in_time(stack, snapshot.worker, paused=session.paused),
             any_good=any_good(stack),
-            newest=newest(session, stack),
+            newest=place,
             window=self._window(session, index, stack),
-            raw=raw_version(stack),
+            raw=raw,
             restored=restored_version(session.store, index),
             report=report_path(session.store, index).is_file(),
         )
+
+    def _picture(self, session: Session, index: StackIndex, stack: Stack | None) -> tuple[int, str]:
+        """Return where the newest plane lies and what has landed: while planes come, as it was a moment ago."""
+        now, known = self.snapshot.at, self._pictured.get((session.id, index))
+        if known and stack and stack.state == "arriving" and known[0] <= now < known[0] + _PICTURES_S:
+            return known[1:]
+        if len(self._pictured) > _MOST_WINDOWS:
+            self._pictured.clear()
+        self._pictured[session.id, index] = now, newest(session, stack), raw_version(stack)
+        return self._pictured[session.id, index][1:]
 
     def _window(self, session: Session, index: StackIndex, stack: Stack | None) -> Window:
         """Return the contrast of a stack, found anew whenever twice as many planes are there: it must not flicker."""
