@@ -6,7 +6,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -20,6 +20,7 @@ from otf_stream.acquire.status import ListenerStatus, read_status
 from otf_stream.bench.chaos.served import until
 
 _PATIENCE_MS = 120_000
+_REFUSED_MS = 500  # a connection that takes nothing for so long will take nothing at all
 _PREAMBLE = b"\xff" + bytes(8) + b"\x7f\x03\x00"
 NULL_GREETING = _PREAMBLE + b"NULL".ljust(20, b"\0") + bytes(32)
 """What opens a connection of ZeroMQ's own protocol (ZMTP 3.0) without encryption."""
@@ -69,6 +70,7 @@ class Dealer:
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.SNDHWM, 0)
+        self._socket.setsockopt(zmq.SNDTIMEO, _REFUSED_MS)
         if pair and trusted:
             self._socket.curve_publickey, self._socket.curve_secretkey = pair.public.encode(), pair.secret.encode()
             self._socket.curve_serverkey = trusted.encode()
@@ -76,7 +78,8 @@ class Dealer:
 
     def send(self, *frames: bytes) -> None:
         """Send one message; whether it arrives is not told."""
-        self._socket.send_multipart(frames)
+        with suppress(zmq.Again):  # ZeroMQ has given the connection up: it was refused for good
+            self._socket.send_multipart(frames)
 
     def receive(self, milliseconds: int = _PATIENCE_MS) -> Message | None:
         """Return the next answer; None if there is none for so long."""
