@@ -19,7 +19,7 @@ def test_the_ingest_path_is_measured_without_and_with_a_browser_that_looks(tmp_p
     pytest.importorskip("playwright", reason="playwright drives the browser")
     folder, page, picture = tmp_path / "disk", tmp_path / "performance.md", tmp_path / "picture.png"
     folder.mkdir()
-    command = ["dashboard", "--planes", "40", "--side", "256", "--rounds", "1", "--browsers", "1"]
+    command = ["dashboard", "--planes", "300", "--side", "512", "--rounds", "1", "--browsers", "1"]
     done = CliRunner().invoke(
         app, [*command, "--folder", str(folder), "--out", str(page), "--picture", str(picture), "--json"]
     )
@@ -27,7 +27,8 @@ def test_the_ingest_path_is_measured_without_and_with_a_browser_that_looks(tmp_p
     (found,) = json.loads(done.stdout)
     for where in ("elsewhere", "here"):
         assert found[where]["ratio"] == pytest.approx(2 * found[where]["rate"] / sum(found["alone"]))
-        assert found[where]["answers"].get("messages", 0) > 0
+    # Those elsewhere get what a busy machine has left, which may be nothing.
+    assert found["here"]["answers"].get("messages", 0) > 0
     assert picture.stat().st_size > 10_000
     assert not list(folder.iterdir())
     assert "| 1 browsers elsewhere look |" in page.read_text("utf-8")
