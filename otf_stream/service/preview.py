@@ -24,6 +24,7 @@ from otf_stream.restore.methods import Grid
 from otf_stream.service.pending import Key, PendingStack, PendingStacks
 from otf_stream.service.source import StackSource
 from otf_stream.service.whereabouts import Whereabouts
+from otf_stream.store.disk import is_full
 from otf_stream.store.pyramid import halve
 from otf_stream.store.restored import RestoredWriter, finest_level
 
@@ -98,11 +99,12 @@ class Previewer:
                                 level=level,
                                 since_last_plane_s=round(time.time() - arrivals.latest, 3),
                             )
-                except Exception:  # a preview is a courtesy: the stack will be restored whatever becomes of it
-                    with suppress(OSError):  # the disk that took no preview may take no note either
-                        pending.store.journal.note(
-                            "preview failed", stack=list(pending.stack), trace=traceback.format_exc()
-                        )
+                except Exception as error:  # a preview is a courtesy: the stack will be restored whatever becomes of it
+                    if not (isinstance(error, OSError) and is_full(error)):  # of that the listener tells
+                        with suppress(OSError):
+                            pending.store.journal.note(
+                                "preview failed", stack=list(pending.stack), trace=traceback.format_exc()
+                            )
                 finally:
                     with self._lock:
                         self._writing = None

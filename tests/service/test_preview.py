@@ -1,5 +1,7 @@
 """Previews: there when the planes are, flagged as such, and never painted over what is restored."""
 
+import errno
+
 import numpy as np
 import pytest
 import torch
@@ -134,3 +136,13 @@ def test_a_preview_that_fails_is_noted_and_stops_nobody(session, previewer, tmp_
     previewer.write_all()
     assert [event.kind for event in broken.journal.events()] == ["preview failed"]
     assert read_restored(sound.path, (0, 0)).any()
+
+
+def test_a_preview_that_a_full_disk_does_not_take_is_no_failure(session, previewer, monkeypatch):
+    def full(pending, *rest):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("otf_stream.service.preview.write_preview", full)
+    store = session({(0, 0): small_stack()})
+    previewer.write_all()
+    assert store.journal.events() == []
