@@ -56,7 +56,7 @@ class Room:
 
 def storage_error(error: Exception) -> ProtocolError:
     """Tell a sender that storing failed: ``no-space`` if the disk is full, else ``internal``."""
-    if isinstance(error, OSError) and is_full(error):
+    if is_full(error):
         return ProtocolError(ErrorCode.NO_SPACE, f"the disk is full ({error}); make room, the planes are taken then")
     log.error("cannot store: %r", error)
     return ProtocolError(ErrorCode.INTERNAL, f"the listener failed ({error!r}); its log says more, it tries again")

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import statistics
 import tempfile
 import time
@@ -29,13 +28,12 @@ from typing import Any
 import psutil
 
 from otf_stream.bench.ceilings import Planes, draw_planes, settle_disk
-from otf_stream.bench.ingest import DISTINCT, machine, published
+from otf_stream.bench.ingest import DISTINCT, machine, processor_seconds, published
 from otf_stream.bench.listening import listening
 from otf_stream.bench.results import Result
 from otf_stream.config import ServiceConfig
 from otf_stream.service.monitoring import MonitorProcess
-from otf_stream.store.journal import journal_path, remove_journal
-from otf_stream.store.session import find_sessions
+from otf_stream.store.session import delete_session, find_sessions
 
 _FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 _START_S = 60.0
@@ -101,9 +99,9 @@ def run_dashboard(
             watched: dict[str, Result] = {}
             for where in WHERE:
                 with _looking(started[where], url) as watching:
-                    used = _processor(monitor)
+                    used = processor_seconds(monitor)
                     rate = _rate(address, data, drawn, planes, watching.pump)
-                    watched[where] = {"rate": rate, "monitor_cpu": _processor(monitor) - used}
+                    watched[where] = {"rate": rate, "monitor_cpu": processor_seconds(monitor) - used}
                     watched[where]["answers"] = dict(watching.answers)
                     if picture is not None:  # as it is when planes come, and not while something is measured
                         _rate(address, data, drawn, planes, partial(watching.pages[-1].screenshot, path=picture))
@@ -130,8 +128,7 @@ def _rate(address: str, data: Path, drawn: Planes, planes: int, look: Callable[[
     """Publish a stack and delete it; return the rate in bytes/s."""
     took, _ = published(address, drawn, planes, look)
     for path in find_sessions(data):
-        shutil.rmtree(path)
-        remove_journal(journal_path(path))
+        delete_session(path)
     settle_disk()
     return planes * drawn[0].nbytes / took
 
@@ -214,11 +211,6 @@ def _looking(browsers: Sequence[Any], url: str) -> Iterator[_Watching]:
     yield watching
     for page in watching.pages:
         page.close()
-
-
-def _processor(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
 
 
 def section(results: Sequence[Result], command: str) -> str:

@@ -112,9 +112,9 @@ def ingest(folder: Path, drawn: Planes, count: int) -> Result:
     """
     with listening(folder, folder / "listener.log") as (address, process):
         listener = psutil.Process(process.pid)
-        rss, used = [0], _processor(listener)
+        rss, used = [0], processor_seconds(listener)
         took, publisher_cpu = published(address, drawn, count, lambda: rss.append(listener.memory_info().rss))
-        listener_cpu = _processor(listener) - used
+        listener_cpu = processor_seconds(listener) - used
     (store,) = folder.glob("*.ome.zarr")
     lost, altered = _compare(store, drawn, count)
     return {
@@ -196,7 +196,7 @@ def _forget_cached(file: Path) -> None:
             os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def _processor(process: psutil.Process) -> float:
+def processor_seconds(process: psutil.Process) -> float:
     """Seconds of the processor that a process has used."""
     times = process.cpu_times()
     return float(times.user + times.system)

@@ -79,8 +79,10 @@ class PendingStacks:
 
     def close(self) -> None:
         """Close every session."""
-        self._leave(set())
-        self._leave(set())
+        for store in (*self._gone, *self._open.values()):
+            store.close()
+        self._gone.clear()
+        self._open.clear()
 
     def _leave(self, there: set[str]) -> None:
         """Let go of the sessions that are not there any more."""

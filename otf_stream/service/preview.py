@@ -100,7 +100,7 @@ class Previewer:
                                 since_last_plane_s=round(time.time() - arrivals.latest, 3),
                             )
                 except Exception as error:  # a preview is a courtesy: the stack will be restored whatever becomes of it
-                    if not (isinstance(error, OSError) and is_full(error)):  # of that the listener tells
+                    if not is_full(error):  # of that the listener tells
                         with suppress(OSError):
                             pending.store.journal.note(
                                 "preview failed", stack=list(pending.stack), trace=traceback.format_exc()

@@ -194,7 +194,7 @@ class Worker:
             except CancelledError:
                 self._fail(key, CANCELLED, reason=CANCELLED)
             except Exception as error:  # a stack must never take the others down with it
-                if isinstance(error, OSError) and is_full(error):
+                if is_full(error):
                     raise
                 self._fail(key, "failure", trace=traceback.format_exc())
         except (OSError, sqlite3.Error):

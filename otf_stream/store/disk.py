@@ -9,9 +9,9 @@ from pathlib import Path
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
-def is_full(error: OSError) -> bool:
+def is_full(error: BaseException) -> bool:
     """Whether ``error`` says that the disk, or the user's share of it, is full; it may have room again later."""
-    return error.errno in _FULL
+    return isinstance(error, OSError) and error.errno in _FULL
 
 
 def fsync_folder(folder: Path) -> None:

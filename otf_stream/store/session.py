@@ -340,6 +340,18 @@ class SessionStore:
             raise ValueError(f"the pixels of plane {plane} are not contiguous; send numpy.ascontiguousarray of them")
 
 
+def delete_session(path: Path) -> None:
+    """Delete a session, its store and its journal, as a user does who wants its space back.
+
+    Raises
+    ------
+    OSError
+        If either cannot be deleted.
+    """
+    shutil.rmtree(path)
+    remove_journal(journal_path(path))
+
+
 def find_sessions(data_folder: Path) -> list[Path]:
     """Paths of the session stores in ``data_folder``, oldest first."""
     found = []

@@ -28,8 +28,7 @@ from otf_stream.bench.chaos.raw import Dealer, Watched
 from otf_stream.bench.chaos.sample import Sample
 from otf_stream.bench.listening import listening
 from otf_stream.bench.results import Result
-from otf_stream.store.journal import journal_path, remove_journal
-from otf_stream.store.session import find_sessions
+from otf_stream.store.session import delete_session, find_sessions
 
 MESSAGES = 1_000
 """In each run."""
@@ -157,8 +156,7 @@ def _tidy(data: Path) -> None:
     """Delete the stores of all sessions, which are over, but for that of the last message of each batch."""
     kept = stores_of(_LAST.session, data)
     for path in set(find_sessions(data)) - set(kept):
-        shutil.rmtree(path)
-        remove_journal(journal_path(path))
+        delete_session(path)
 
 
 def _decode(decoder: Decoder, growth: _Growth, messages: int, number: int) -> Result:

@@ -9,7 +9,6 @@ counts is the last fifth of the time against the second one, since in the first 
 from __future__ import annotations
 
 import random
-import shutil
 import statistics
 import tempfile
 import threading
@@ -35,8 +34,7 @@ from otf_stream.bench.chaos.sample import Sample
 from otf_stream.bench.chaos.served import Served, until
 from otf_stream.bench.ingest import ingest
 from otf_stream.bench.results import Result
-from otf_stream.store.journal import journal_path, remove_journal
-from otf_stream.store.session import SessionStore
+from otf_stream.store.session import SessionStore, delete_session
 
 SECONDS_A_RUN = 18.0  # so that a hundred runs take half an hour
 SIDE = 2048
@@ -145,7 +143,7 @@ def _stream(
         sent += count
         for path in stores_of(publisher.session, served.data):
             problems += _large_problems(path, drawn, count)
-            _delete(path)
+            delete_session(path)
     return sent
 
 
@@ -171,16 +169,10 @@ def _restore(served: Served, seed: int, stop: threading.Event, problems: list[st
         problems += plane_problems(served.data, sample, range(sample.planes))
         problems += restored_problems(served.data, sample, closed=("finished",))
         for path in stores_of(sample.session, served.data):
-            _delete(path)
+            delete_session(path)
         done += 1
         stop.wait(_PAUSE_S)
     return done
-
-
-def _delete(path: Path) -> None:
-    """Delete a session as a user does who wants its space back."""
-    shutil.rmtree(path)
-    remove_journal(journal_path(path))
 
 
 def _watch(served: Served, samples: _Samples, stop: threading.Event) -> int:
