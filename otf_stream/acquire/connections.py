@@ -17,7 +17,9 @@ Nothing of this is needed by senders that keep to the protocol: their credit is 
 from __future__ import annotations
 
 import logging
+import os
 import socket
+import stat
 import struct
 import sys
 import threading
@@ -46,6 +48,7 @@ REVOKED = "revoked"
 _STRANGERS = {zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL}
 _NOT_LET_IN = _STRANGERS | {zmq.EVENT_HANDSHAKE_FAILED_AUTH}
 _EVENTS = reduce(or_, _NOT_LET_IN, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+_INTERNET = (socket.AF_INET, socket.AF_INET6)
 _LOOK_MS = 50
 _KEYS_S = 1.0  # between looks at the keys that are authorised
 _FRAME_BYTES = 50  # at most, what the transport adds to a frame: its length, and what encryption adds
@@ -60,7 +63,7 @@ class _Connection:
     peer: tuple[str, int]
     link: socket.socket
     read: int = 0
-    key: str | None = None  # known with the first message
+    key: str | None = None  # known from its messages
 
     def cut(self) -> None:
         """End it; ZeroMQ finds out."""
@@ -138,7 +141,7 @@ class Connections:
             descriptor = int(frames[0].get(zmq.SRCFD))
             if connection := self._connections.get(descriptor):
                 connection.read += size
-                if self._authorised and not connection.key:
+                if self._authorised:  # with each message: one that was read late may be of who had the number before
                     connection.key = str(frames[0].get("User-Id"))
             else:
                 self._early[descriptor] += size
@@ -169,7 +172,10 @@ class Connections:
             if connection is not None:
                 with self._lock:
                     connection.read = self._early.pop(descriptor, 0)
+                    before = self._connections.pop(descriptor, None)
                     self._connections[descriptor] = connection
+                if before is not None:  # ZeroMQ drops news when there is too much, such as that this one ended
+                    before.link.close()
                 if len(self._connections) > self._most:
                     self._cut(descriptor, TOO_MANY, f"there are {self._most} connections already")
         elif event in _NOT_LET_IN:
@@ -198,6 +204,9 @@ class Connections:
         with self._lock:
             known = [(fd, each, each.read) for fd, each in self._connections.items()]
         unread = {fd: connection.received() - read for fd, connection, read in known}
+        with self._lock:  # what the transport adds is put high, and must not add up to room for more over the hours
+            for fd, connection, _ in known:
+                connection.read += min(unread[fd], 0)
         held_back = sum(size for size in unread.values() if size > 0)
         if held_back > self._unread:
             worst = max(unread, key=lambda fd: unread[fd])
@@ -223,13 +232,16 @@ class Connections:
 
 def _accepted(descriptor: int) -> _Connection | None:
     """Return a connection with a handle of its own; None where it has ended."""
+    # ZeroMQ tells of a connection a moment later: by now the number may be that of a file, or of another socket. A file
+    # must not even be duplicated, since closing any handle of a journal gives up the locks that SQLite has on it.
     with suppress(OSError):
+        if sys.platform != "win32" and not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+            return None
         # Not `socket.socket.dup`: that lets ZeroMQ's own socket block for a moment, and with it all of ZeroMQ.
         link = socket.socket(fileno=socket.dup(descriptor))
-        try:
-            host, port = link.getpeername()[:2]
-        except OSError:
-            link.close()
-            raise
-        return _Connection((str(host), int(port)), link)
+        with suppress(OSError):
+            if link.family in _INTERNET:
+                host, port = link.getpeername()[:2]
+                return _Connection((str(host), int(port)), link)
+        link.close()
     return None

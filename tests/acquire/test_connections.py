@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+import sqlite3
 import struct
+import subprocess
 import sys
 import uuid
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import numpy as np
 import psutil
 import pytest
 
-from otf_stream.acquire.connections import BROKEN_OFF, NO_HANDSHAKE, TOO_MANY, TOO_MUCH
+from otf_stream.acquire.connections import BROKEN_OFF, NO_HANDSHAKE, TOO_MANY, TOO_MUCH, _accepted
 from otf_stream.acquire.listener import Listener
 from otf_stream.acquire.publisher import Publisher
 from otf_stream.acquisition import Acquisition, PlaneIndex
@@ -179,3 +181,24 @@ def test_no_handle_is_left_of_connections_that_ended(
         stream(listener, acquisition, pixels)
         until(lambda: not len(listener._connections))
         until(lambda: psutil.Process().num_fds() <= before)
+
+
+def test_a_descriptor_that_is_something_else_by_now_is_no_connection() -> None:
+    near, far = socket.socketpair()  # what any thread of the process may have opened since ZeroMQ accepted
+    with near, far:
+        assert _accepted(near.fileno()) is None
+        near.sendall(b"still open")
+        assert far.recv(10) == b"still open"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there a file is no descriptor of a socket")
+def test_a_descriptor_that_is_a_journal_by_now_keeps_its_locks(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    with closing(sqlite3.connect(path, isolation_level=None)) as journal:
+        journal.execute("CREATE TABLE planes (z)")
+        (descriptor,) = [file.fd for file in psutil.Process().open_files() if file.path == str(path.resolve())]
+        journal.execute("BEGIN EXCLUSIVE")
+        assert _accepted(descriptor) is None
+        asking = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN EXCLUSIVE')"
+        other = subprocess.run([sys.executable, "-c", asking, path], capture_output=True, text=True, check=False)
+        assert "database is locked" in other.stderr
