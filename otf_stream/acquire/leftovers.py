@@ -52,17 +52,29 @@ def spill_folder(parent: Path, session: str) -> Path:
 
 
 def start_spilling(folder: Path, acquisition: Acquisition) -> None:
-    """Make the folder, and describe in it what is acquired."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _write(folder / _ACQUISITION, acquisition.model_dump_json())
+    """Make the folder ready for a plane: it is there, describes what is acquired, and is not called ended."""
+    if not (folder / _ACQUISITION).is_file():  # the folder alone is what a full disk left of an earlier try
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write(folder / _ACQUISITION, acquisition.model_dump_json())
+    (folder / _ENDED).unlink(missing_ok=True)
 
 
 def resume_spilling(folder: Path) -> None:
-    """Take over a folder, if there is one: what was half written goes, and planes may be added again."""
+    """Take over a folder, if there is one: what was half written goes.
+
+    It stays ended until a plane is added: who delivers what was left may be stopped, and somebody else goes on.
+    """
     if folder.is_dir():
         for torn in folder.glob("*.partial"):
             torn.unlink()
-        (folder / _ENDED).unlink(missing_ok=True)
+
+
+def described_in(folder: Path) -> Acquisition | None:
+    """What was acquired, by the folder's own account; None where it has none."""
+    try:
+        return Acquisition.model_validate_json((folder / _ACQUISITION).read_bytes())
+    except (OSError, ValidationError):
+        return None
 
 
 def mark_ended(folder: Path, reason: Reason) -> None:
@@ -88,9 +100,7 @@ def find_leftovers(parent: Path) -> list[Leftover]:
     """List what publishers left in ``parent``, the oldest first; a folder that does not describe itself is left out."""
     found = []
     for folder in sorted(parent.glob(f"{_PREFIX}*"), key=lambda path: path.stat().st_mtime):
-        try:
-            acquisition = Acquisition.model_validate_json((folder / _ACQUISITION).read_bytes())
-        except (OSError, ValidationError):
+        if (acquisition := described_in(folder)) is None:
             continue
         said = (folder / _ENDED).read_text(encoding="utf-8") if (folder / _ENDED).is_file() else None
         ended: Reason | None = None if said is None else "finished" if said == "finished" else "aborted"

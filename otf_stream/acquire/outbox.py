@@ -26,6 +26,7 @@ from otf_stream.acquire.ledger import Ledger
 from otf_stream.acquire.leftovers import (
     PLANE_FILES,
     Reason,
+    described_in,
     mark_ended,
     remove_spill_folder,
     resume_spilling,
@@ -35,14 +36,14 @@ from otf_stream.acquisition import Acquisition, PlaneIndex
 
 log = logging.getLogger(__name__)
 
-_SPILL_RETRY = 2.0  # seconds to leave a full disk alone
+_SPILL_RETRY = 2.0  # seconds to leave a disk alone that is full, or that cannot be read now
 _FILE = re.compile(r"(\d+)_(\d+)_(\d+)_([0-9a-f]{8})\.plane")
 
 
 class LostPlaneError(Exception):
-    """The file of a spilled plane cannot be read; says which plane, and why."""
+    """The file of a spilled plane is not what was written; says which plane, and why."""
 
-    def __init__(self, index: PlaneIndex, reason: OSError) -> None:
+    def __init__(self, index: PlaneIndex, reason: Exception) -> None:
         super().__init__(f"its file cannot be read back: {reason}")
         self.index = index
 
@@ -106,7 +107,7 @@ class Outbox:
         self._in_flight: dict[PlaneIndex, HeldPlane] = {}
         self._bytes = 0
         self._blanks = Blanks.of(self._plane_bytes)
-        self._spill_again = 0.0
+        self._spill_again = self._read_again = 0.0
         self._find_leftovers()
 
     @property
@@ -178,15 +179,17 @@ class Outbox:
     def take(self) -> HeldPlane | None:
         """Put the oldest waiting plane in flight and return it, its pixels in memory; None if there is none.
 
-        None too while the memory is too full to read a plane back from its file.
+        None too while the memory is too full to read a plane back from its file. Where files cannot be read for now
+        (too many are open, another program holds them), planes in memory go first.
 
         Raises
         ------
         LostPlaneError
-            If the plane's file cannot be read; the plane counts as in flight.
+            If the plane's file is gone or damaged; the plane counts as in flight.
         """
         with self.changed:
-            queue = self._spilled if _order(self._spilled) < _order(self._ready) else self._ready
+            readable = time.monotonic() >= self._read_again
+            queue = self._spilled if readable and _order(self._spilled) < _order(self._ready) else self._ready
             if not queue or (queue is self._spilled and self.full() and self._in_flight):
                 return None
             held = queue.popleft()
@@ -195,8 +198,14 @@ class Outbox:
             assert held.file is not None  # noqa: S101 (pixels are in memory, in a file, or both)
             try:
                 pixels = self._read(held.file, held.checksum())
-            except OSError as error:
+            except (FileNotFoundError, ValueError) as error:
                 raise LostPlaneError(held.index, error) from error
+            except OSError as error:  # it may pass, and this is the only copy
+                log.warning("cannot read planes back from %s now (%s)", self._folder, error)
+                with self.changed:
+                    self._read_again = time.monotonic() + _SPILL_RETRY
+                    self._spilled.appendleft(self._in_flight.pop(held.index))
+                return None
             with self.changed:
                 held.pixels = pixels
                 self._bytes += self._plane_bytes
@@ -227,7 +236,10 @@ class Outbox:
                 self._free(held)
             self.changed.notify_all()
         if held.file is not None:
-            held.file.unlink(missing_ok=True)
+            try:
+                held.file.unlink(missing_ok=True)
+            except OSError as error:  # that it is sent once more some day is harmless
+                log.warning("cannot delete %s, which was delivered (%s)", held.file, error)
         return True
 
     def attempts(self, index: PlaneIndex) -> int:
@@ -315,14 +327,13 @@ class Outbox:
         pixels = self._blanks.take()
         with file.open("rb", buffering=0) as opened:
             if opened.readinto(pixels) != len(pixels):
-                raise OSError("it was cut short")
+                raise ValueError("it was cut short")
         if zlib.crc32(pixels) != crc:
-            raise OSError("it was altered")
+            raise ValueError("it was altered")
         return pixels
 
     def _write(self, held: HeldPlane) -> None:
-        if not self._folder.is_dir():
-            start_spilling(self._folder, self._acquisition)
+        start_spilling(self._folder, self._acquisition)
         file = self._folder / "{}_{}_{}_{:08x}.plane".format(*held.index, held.checksum())
         partial = file.with_suffix(".partial")
         try:
@@ -337,10 +348,13 @@ class Outbox:
     def _find_leftovers(self) -> None:
         """Take over what an earlier publisher of this session could not deliver."""
         resume_spilling(self._folder)
+        described = described_in(self._folder)
+        # One of another length is damaged, if it is of this acquisition, which is told when its turn comes.
+        own = described is not None and described.plane_bytes == self._plane_bytes
         for file in sorted(self._folder.glob(PLANE_FILES)):
             match = _FILE.fullmatch(file.name)
             index = (int(match[1]), int(match[2]), int(match[3])) if match else (-1, -1, -1)
-            if match and self._acquisition.admits(index) and file.stat().st_size == self._plane_bytes:
+            if match and self._acquisition.admits(index) and (own or file.stat().st_size == self._plane_bytes):
                 self._held[index] = HeldPlane(self.published, index, None, crc=int(match[4], 16), file=file)
                 self._spilled.append(self._held[index])
                 self.published += 1
