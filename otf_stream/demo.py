@@ -28,8 +28,9 @@ from otf_stream.restore.evaluate import psnr
 from otf_stream.restore.methods import interpolated
 from otf_stream.service.source import StackSource
 from otf_stream.service.supervisor import Service
+from otf_stream.store.finding import find_sessions
 from otf_stream.store.restored import read_provenance, read_restored
-from otf_stream.store.session import SessionStore, find_sessions
+from otf_stream.store.session import SessionStore
 from simulators.core import acquire_stack, virtual_microscope
 from simulators.microscope import image
 from simulators.phantom import phantom

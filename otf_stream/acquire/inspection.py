@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
+import time
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from otf_stream.store.journal import JournalError
 from otf_stream.store.session import SessionStore
 
 log = logging.getLogger(__name__)
+
+_LATER_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -55,18 +58,25 @@ class Inspection:
     def __init__(self, paths: Iterable[Path]) -> None:
         self._paths = list(paths)
         self._found = SimpleQueue[Inspected]()
+        self._later: list[tuple[float, Inspected]] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="inspection", daemon=True)
         self._thread.start()
 
     def found(self) -> list[Inspected]:
         """Return what was found since the last time."""
-        found: list[Inspected] = []
+        now = time.monotonic()
+        found = [inspected for due, inspected in self._later if due <= now]
+        self._later = [(due, inspected) for due, inspected in self._later if due > now]
         while True:
             try:
                 found.append(self._found.get_nowait())
             except Empty:
                 return found
+
+    def again(self, inspected: Inspected) -> None:
+        """Tell once more, some time later, of what could not be dealt with now."""
+        self._later.append((time.monotonic() + _LATER_S, inspected))
 
     def close(self) -> None:
         """Stop looking; once more is harmless."""

@@ -28,6 +28,7 @@ from otf_stream.store.session import SessionStore
 
 log = logging.getLogger(__name__)
 
+_MOST = 10_000  # planes under way, however small: each takes more than its pixels
 _WRITERS = 8  # planes that are written at once: each mostly waits, for the disk or for its turn on a busy processor
 
 
@@ -98,7 +99,7 @@ class Landing:
     @property
     def full(self) -> bool:
         """Whether no further plane should be put in now."""
-        return self._bytes >= self._memory
+        return self._bytes >= self._memory or len(self._under_way) >= _MOST
 
     def holds(self, session: str, plane: PlaneIndex) -> bool:
         """Whether the plane is under way: put in, and not told by `landed`."""

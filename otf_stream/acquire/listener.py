@@ -31,6 +31,7 @@ from otf_stream.acquire.landing import Landing
 from otf_stream.acquire.open_session import SILENCE, OpenSession
 from otf_stream.acquire.protocol import (
     MAX_HEADER_BYTES,
+    MAX_ITEMS,
     MAX_MISSING,
     MAX_RUNS,
     Ack,
@@ -54,6 +55,7 @@ from otf_stream.acquire.status import MOST, ListenerStatus, OpenStatus, write_st
 from otf_stream.acquisition import MAX_PLANES, PlaneIndex
 from otf_stream.config import Sync
 from otf_stream.heap import release_memory
+from otf_stream.store.session import StoreGoneError
 
 log = logging.getLogger(__name__)
 
@@ -290,6 +292,9 @@ class Listener:
                     self.counters.bytes += session.acquisition.plane_bytes
                 case ProtocolError() as error:
                     self._refuse(peer, error, message)
+                case StoreGoneError() as error:
+                    self._release(session)  # its sender greets anew, and gets a new store
+                    self._refuse(peer, ProtocolError(ErrorCode.UNKNOWN_SESSION, str(error)), message)
                 case error:
                     self._turn_away(peer, session, storage_error(error))
         for (name, peer), planes in durable.items():
@@ -297,7 +302,9 @@ class Listener:
                 self._send_ack(peer, session, planes)
 
     def _send_ack(self, peer: bytes, session: OpenSession, planes: list[PlaneIndex]) -> None:
-        self._send(peer, Ack(session=session.store.session, planes=tuple(planes), credit=self._credit(session)))
+        for first in range(0, len(planes), MAX_ITEMS):
+            some = tuple(planes[first : first + MAX_ITEMS])
+            self._send(peer, Ack(session=session.store.session, planes=some, credit=self._credit(session)))
 
     def _turn_away(self, peer: bytes, session: OpenSession, error: ProtocolError) -> None:
         """Refuse a plane because of the disk; a sender is told once until it greets again, as it then will."""
@@ -369,7 +376,8 @@ class Listener:
                 try:
                     self._sessions.lose(inspected.session, inspected.damaged)
                 except Exception:
-                    log.exception("cannot take damaged planes out of session %s", inspected.session)
+                    log.exception("cannot take damaged planes out of session %s now", inspected.session)
+                    self._inspection.again(inspected)
 
     def _give_memory_back(self) -> None:
         """Give back what sessions that are over have left, unless planes are on their way, which may take it again."""
@@ -378,21 +386,22 @@ class Listener:
             release_memory()
 
     def _tell_status(self) -> None:
-        sessions, free = self._sessions.active, self._room.free
-        status = ListenerStatus(
-            at=time.time(),
-            address=self.address,
-            connections=len(self._connections),
-            sessions=len(sessions),
-            disk_free=free,
-            disk_reserve=self._room.reserve,
-            holding=free < self._room.reserve or any(session.held for session in sessions),
-            counters=self.counters.as_dict(),
-            pid=os.getpid(),
-            queue_bytes=self._landing.held_bytes,
-            open=_told_of(sessions),
-        )
-        with suppress(OSError):  # a disk without room for this has none for planes either
+        sessions = self._sessions.active
+        with suppress(OSError):  # a disk without room for this, or that is gone, has none for planes either
+            free = self._room.free
+            status = ListenerStatus(
+                at=time.time(),
+                address=self.address,
+                connections=len(self._connections),
+                sessions=len(sessions),
+                disk_free=free,
+                disk_reserve=self._room.reserve,
+                holding=free < self._room.reserve or any(session.held for session in sessions),
+                counters=self.counters.as_dict(),
+                pid=os.getpid(),
+                queue_bytes=self._landing.held_bytes,
+                open=_told_of(sessions),
+            )
             write_status(self._room.folder, status)
 
     def _refuse(self, peer: bytes, error: ProtocolError, message: Message | None) -> None:

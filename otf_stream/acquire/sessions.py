@@ -23,8 +23,9 @@ from otf_stream.acquire.ledger import Ledger
 from otf_stream.acquire.open_session import SILENCE, OpenSession
 from otf_stream.acquire.protocol import ErrorCode, Hello, ProtocolError
 from otf_stream.acquisition import Acquisition, PlaneIndex
+from otf_stream.store.finding import find_sessions
 from otf_stream.store.journal import Journal, JournalError, journal_path
-from otf_stream.store.session import SUFFIX, SessionStore, find_sessions
+from otf_stream.store.session import SUFFIX, SessionStore
 
 log = logging.getLogger(__name__)
 
@@ -217,6 +218,8 @@ class Sessions:
                 break
             except (FileExistsError, JournalError):
                 continue
+        for gone in [other for other in self.active if other.store.path == path]:
+            self.release(gone)  # its store was deleted or moved away: it must not write into this one
         self._paths[hello.session] = path
         self._open[hello.session] = OpenSession(store, Ledger(hello.acquisition), None, max_planes=self._max_planes)
         return self._open[hello.session]

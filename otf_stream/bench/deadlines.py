@@ -23,8 +23,9 @@ from otf_stream.acquire.publisher import Publisher
 from otf_stream.bench.results import Result, machine
 from otf_stream.bench.streaming import Stack, await_restored, described, drawn, paced, running_service
 from otf_stream.learn.compute import Compute
+from otf_stream.store.finding import find_sessions
 from otf_stream.store.restored import read_provenance
-from otf_stream.store.session import SessionStore, find_sessions
+from otf_stream.store.session import SessionStore
 
 _PLANES, _SIDES, _RATES, _CHANNELS = (6, 40), (96, 256), (1.0, 20.0), (1, 3)
 _LOADS = (0, 2)  # busy processes beside the service

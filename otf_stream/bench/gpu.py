@@ -24,8 +24,8 @@ from otf_stream.service.budget import Budget
 from otf_stream.service.settings import Settings
 from otf_stream.service.speed import warm_up
 from otf_stream.service.stack import restore_stack
+from otf_stream.store.finding import find_sessions
 from otf_stream.store.restored import read_provenance
-from otf_stream.store.session import find_sessions
 
 RECORDED, RECORDED_Z_STEP = (80, 400, 500), 5
 """The published method's own demonstration: planes, and the distance between them in pixels."""

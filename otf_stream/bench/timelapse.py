@@ -28,8 +28,9 @@ from otf_stream.bench.streaming import (
 )
 from otf_stream.learn.compute import choose_compute
 from otf_stream.restore.evaluate import psnr
+from otf_stream.store.finding import find_sessions
 from otf_stream.store.restored import read_provenance, read_restored
-from otf_stream.store.session import SessionStore, find_sessions
+from otf_stream.store.session import SessionStore
 
 _MOVED = (2, 5, 3)  # voxels from one time point to the next, along z, y and x
 _BUDGET_S, _TAIL_S = 300.0, 60.0

@@ -21,6 +21,7 @@ MOST_PENDING, MOST_DONE = 100, 50
 """Stacks that are told of in full: those to be restored, in order of time, and the latest others."""
 _RATE = 5.0  # seconds that a rate is the mean of
 _PATIENCE = 0.5  # seconds that a locked journal is waited for; it is looked at again soon
+_CURVE = ("training",)  # the kind of the points of learning curves
 _CURVES = 2000  # events, the last ones, among which those of training are read where a session was not known
 
 
@@ -106,7 +107,8 @@ class SessionLook:
             return events, events[-1].id if events else self._seen
         # Of a session that was not known, all but the curves of long ago.
         last = self._journal.last_event()
-        return [e for e in self._journal.events() if e.kind != "training" or e.id > last - _CURVES], last
+        told = [*self._journal.events(without=_CURVE), *self._journal.events(last - _CURVES, kinds=_CURVE)]
+        return sorted(told, key=lambda event: event.id), last
 
     def _told(self, now: float, opened: OpenStatus | None, awaited: dict[StackIndex, Awaited]) -> Session:
         stories, acquisition, states = self._stories, self._planes.acquisition, self._states
@@ -124,7 +126,7 @@ class SessionLook:
             durable=self._durable,
             missing=self._missing,
             duplicates=opened.duplicates if opened else stories.duplicates,
-            damaged=stories.damaged,
+            damaged=min(stories.damaged, max(self._missing, self._expected - self._durable)),  # some came again
             plane_bytes=acquisition.plane_bytes,
             planes_per_s=per_s,
             bytes_per_s=per_s * acquisition.plane_bytes,

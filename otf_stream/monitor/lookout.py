@@ -21,8 +21,8 @@ from otf_stream.monitor.alarms import Alarms
 from otf_stream.monitor.looking import SessionLook
 from otf_stream.monitor.state import Listener, Session, Snapshot, Totals, Worker
 from otf_stream.monitor.work import Awaited, WorkerStatus, read_work
+from otf_stream.store.finding import SessionFinder
 from otf_stream.store.journal import Event, JournalError, last_changed
-from otf_stream.store.session import SUFFIX, session_attributes
 
 _MOST_OPEN = 64  # journals of sessions that are done, the latest ones
 News = list[tuple[Session, list[Event]]]
@@ -41,7 +41,7 @@ class Lookout:
 
     def __init__(self, data: Path) -> None:
         self._data = data
-        self._found: dict[Path, tuple[int, dict[str, Any]]] = {}
+        self._finder = SessionFinder(data)
         self._looks: dict[Path, SessionLook] = {}
         self._done: dict[Path, tuple[tuple[int, ...], Session]] = {}
         self._alarms = Alarms()
@@ -77,7 +77,11 @@ class Lookout:
             awaited.setdefault(stack.session, {})[stack.t, stack.c] = stack
         self.news = []
         sessions = []
-        for path, attributes in self._find():
+        found = self._finder.find()
+        for gone in self._looks.keys() | self._done.keys():
+            if gone not in found:
+                self._forget(gone)
+        for path, attributes in found.items():
             # Somebody may move a store while it is looked at, and a damaged one must not hide the others.
             try:
                 sessions.append(self._session(path, attributes, now, listener, awaited))
@@ -93,23 +97,6 @@ class Lookout:
             sessions=tuple(sessions),
         )
         return snapshot.model_copy(update={"alarms": self._alarms.look(snapshot)})
-
-    def _find(self) -> list[tuple[Path, dict[str, Any]]]:
-        """Find the session stores, oldest first; what they say of themselves is read anew only if it has changed."""
-        found = {}
-        for path in self._data.glob(f"*{SUFFIX}"):
-            with suppress(OSError):
-                stamp = (path / "zarr.json").stat().st_mtime_ns
-                known = self._found.get(path)
-                if known and known[0] == stamp:
-                    found[path] = known
-                elif attributes := session_attributes(path):
-                    found[path] = stamp, attributes
-        for gone in self._found.keys() - found.keys():
-            self._forget(gone)
-        self._found = found
-        order = sorted(found, key=lambda path: (found[path][1]["created"], path.name))
-        return [(path, found[path][1]) for path in order]
 
     def _session(
         self,

@@ -175,13 +175,12 @@ def is_poisoned(crashes: Sequence[Event]) -> bool:
     return sum(not crash.detail["outside"] for crash in crashes) >= _CRASHES or len(crashes) >= _ENDS
 
 
-def set_aside(events: Sequence[Event]) -> dict[Stage, set[StackIndex]]:
+def set_aside(journal: Journal) -> dict[Stage, set[StackIndex]]:
     """Find the stacks that were ever set aside, and those that are to have no previews any more."""
     found: dict[Stage, set[StackIndex]] = {"turn": set(), "preview": set()}
-    for event in events:
-        if event.kind == "set aside":
-            t, c = event.detail["stack"]
-            found[event.detail["stage"]].add((t, c))
+    for event in journal.events(kinds=("set aside",)):
+        t, c = event.detail["stack"]
+        found[event.detail["stage"]].add((t, c))
     return found
 
 
@@ -205,7 +204,7 @@ def _note(data: Path, casualty: Casualty) -> list[str]:
                 trace=casualty.trace,
             )
             casualty.noted = True
-        crashes = crashes_at(journal.events(), where.stack, where.stage)
+        crashes = crashes_at(journal.events_of(where.stack), where.stack, where.stage)
         what = "restored" if where.stage == "turn" else "previewed"
         told = [f"{_name(where)} was being {what} when the worker ended: {in_words(crashes[-1])}"] if crashes else []
         return told + (_set_aside(store, journal, where, crashes) if is_poisoned(crashes) else [])
@@ -220,7 +219,7 @@ def _set_aside(store: Path, journal: Journal, where: Whereabout, crashes: Sequen
         where.stack,
         where.stage,
         crashes=crashes,
-        events=journal.events(),
+        events=journal.events_of(where.stack),
         planes=journal.planes_of(where.stack),
         planned=None if acquisition.growing else len(acquisition.planes_of(where.stack[1])),
     )

@@ -17,8 +17,9 @@ from otf_stream.acquisition import StackIndex
 from otf_stream.service.casualties import set_aside
 from otf_stream.service.whereabouts import Stage
 from otf_stream.store.controls import Controls
+from otf_stream.store.finding import SessionFinder
 from otf_stream.store.journal import JournalError, last_changed
-from otf_stream.store.session import SessionStore, find_sessions, session_attributes
+from otf_stream.store.session import SessionStore
 
 Key = tuple[str, StackIndex]
 """The id of a session, and one of its stacks."""
@@ -59,7 +60,7 @@ class PendingStacks:
     """
 
     def __init__(self, data: Path) -> None:
-        self._data = data
+        self._finder = SessionFinder(data)
         # By session, not by path: a store may be deleted and another take its name.
         self._open: dict[str, SessionStore] = {}
         # Read once: a stack at which the worker crashes is set aside while there is no worker.
@@ -70,7 +71,7 @@ class PendingStacks:
 
     def find(self) -> Iterator[PendingStack]:
         """Yield the stacks that are to be restored, of the oldest session first."""
-        there = {path: str((session_attributes(path) or {}).get("session")) for path in find_sessions(self._data)}
+        there = {path: str(attributes["session"]) for path, attributes in self._finder.find().items()}
         self._leave(set(there.values()))
         for path, session in there.items():
             # Somebody may move a store while it is looked at, and a damaged one must not stop the others.
@@ -101,7 +102,7 @@ class PendingStacks:
         if session not in self._open:
             store = SessionStore.open(path)
             try:
-                self._set_aside[session], self._controls[session] = set_aside(store.journal.events()), Controls()
+                self._set_aside[session], self._controls[session] = set_aside(store.journal), Controls()
             except BaseException:
                 store.close()
                 raise

@@ -1,17 +1,27 @@
-"""Waiting until files, and the folders that name them, are on the disk and survive a power cut."""
+"""Waiting until files, and the folders that name them, are on the disk and survive a power cut; what may hinder it."""
 
 from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 from pathlib import Path
 
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+
+_PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, getattr(errno, "ESTALE", errno.EAGAIN)}
 
 
 def is_full(error: BaseException) -> bool:
     """Whether ``error`` says that the disk, or the user's share of it, is full; it may have room again later."""
     return isinstance(error, OSError) and error.errno in _FULL
+
+
+def passes(error: BaseException) -> bool:
+    """Whether what was tried may well go later: the disk is full, too many files are open, the journal is locked."""
+    if isinstance(error, sqlite3.OperationalError):
+        return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    return is_full(error) or (isinstance(error, OSError) and error.errno in _PASSING)
 
 
 def fsync_folder(folder: Path) -> None:

@@ -116,11 +116,25 @@ class Journal:
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
+        self._file = _identity(path)
         self._connection = connection
         self._lock = threading.RLock()
         session, self._told = connection.execute("SELECT session, acquisition FROM session").fetchone()
         self.session: str = session
-        self._acquisition = Acquisition.model_validate_json(self._told)
+        self._acquisition = self._read(self._told)
+
+    def _read(self, told: str) -> Acquisition:
+        try:
+            return Acquisition.model_validate_json(told)
+        except ValueError as error:
+            raise JournalError(
+                f"{self.path} tells of an acquisition that this otf_stream does not take; it may be of another "
+                f"version: {error}"
+            ) from error
+
+    def is_in_place(self) -> bool:
+        """Whether the file is still where it was opened, and has not been deleted, moved or replaced."""
+        return _identity(self.path) == self._file
 
     @property
     def acquisition(self) -> Acquisition:
@@ -128,7 +142,7 @@ class Journal:
         if self._acquisition.growing:
             ((told,),) = self._rows("SELECT acquisition FROM session")
             if told != self._told:
-                self._told, self._acquisition = told, Acquisition.model_validate_json(told)
+                self._acquisition, self._told = self._read(told), told
         return self._acquisition
 
     @classmethod
@@ -199,7 +213,7 @@ class Journal:
                     connection.executescript("ALTER TABLE planes ADD COLUMN taken REAL; PRAGMA user_version = 2;")
                 connection.execute(f"PRAGMA synchronous = {'NORMAL' if deferred else 'FULL'}")
             return cls(path, connection)
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, TypeError) as error:  # no table, or none of the rows that there must be
             connection.close()
             raise JournalError(f"{path} cannot be read as the journal of a session: {error}") from error
         except BaseException:
@@ -500,7 +514,7 @@ class Journal:
         rows = self._rows("SELECT at, kind, detail FROM events WHERE kind = ? ORDER BY id DESC LIMIT 1", (kind,))
         return next((Event(at, told, json.loads(detail)) for at, told, detail in rows), None)
 
-    def events(self, after: int = 0, *, kinds: Sequence[str] = ()) -> list[Event]:
+    def events(self, after: int = 0, *, kinds: Sequence[str] = (), without: Sequence[str] = ()) -> list[Event]:
         """All that was noted, in order.
 
         Parameters
@@ -509,11 +523,14 @@ class Journal:
             Only what was noted after the event of this id.
         kinds
             Only events of these kinds; of all if there are none.
+        without
+            No events of these kinds.
         """
         rows = self._rows(
             "SELECT at, kind, detail, id FROM events WHERE id > ?1 "
-            "AND (?2 = '[]' OR kind IN (SELECT value FROM json_each(?2))) ORDER BY id",
-            (after, json.dumps(list(kinds))),
+            "AND (?2 = '[]' OR kind IN (SELECT value FROM json_each(?2))) "
+            "AND kind NOT IN (SELECT value FROM json_each(?3)) ORDER BY id",
+            (after, json.dumps(list(kinds)), json.dumps(list(without))),
         )
         return [Event(at, kind, json.loads(detail), id) for at, kind, detail, id in rows]
 
@@ -534,6 +551,15 @@ class Journal:
         """A number that changes whenever somebody else has written; it costs next to nothing to ask."""
         ((version,),) = self._rows("PRAGMA data_version")
         return int(version)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from any other, whatever its name; None if there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def last_changed(store: Path) -> tuple[int, ...]:

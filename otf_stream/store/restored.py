@@ -17,6 +17,7 @@ import shutil
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self, cast
 
@@ -254,7 +255,8 @@ class RestoredWriter:
                 window.update(min=float(overview.min()), max=max(float(overview.max()), window["end"]))
             group.attrs.put({**group.attrs.asdict(), "ome": metadata})
             if (self.path / "raw" / "zarr.json").is_file():
-                show_raw(self.path, self.acquisition, channel, low, high)
+                with suppress(OSError, ValueError, KeyError):  # the volume is whole whatever a viewer will show
+                    show_raw(self.path, self.acquisition, channel, low, high)
 
     def _fsync_attributes(self) -> None:
         fsync_file(self.path / "restored" / "zarr.json")

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import shutil
 import threading
 import time
@@ -43,6 +44,8 @@ from otf_stream.store.metadata import amend
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+log = logging.getLogger(__name__)
+
 SUFFIX = ".ome.zarr"
 ATTRIBUTES = "otf_stream"
 """The key under which this project keeps its own attributes in a Zarr group."""
@@ -53,6 +56,10 @@ class PlaneNotDurableError(KeyError):
 
     def __str__(self) -> str:
         return str(self.args[0])  # KeyError would show the quoted repr of the message.
+
+
+class StoreGoneError(OSError):
+    """The store was deleted or moved away while it was open: what would be written now would be in no store."""
 
 
 class SessionStore:
@@ -226,6 +233,8 @@ class SessionStore:
 
         Raises
         ------
+        StoreGoneError
+            If the store is not where it was when it was opened. None of the planes is durable or staged then.
         OSError
             If the disk is full or fails. None of the planes is durable or staged then.
         """
@@ -233,6 +242,8 @@ class SessionStore:
             return
         with self._committing:
             try:
+                if not self._is_in_place():
+                    raise StoreGoneError(errno.ENOENT, "it was deleted or moved away", str(self.path))
                 together = reduce(Acquisition.extended, [plane for plane, _, _ in staged], self.acquisition)
                 if together != self.acquisition:
                     self.extend(together)
@@ -278,11 +289,20 @@ class SessionStore:
         for plane, crc in planes:
             try:
                 pixels = chunk_file(self.path, plane).read_bytes()
-            except OSError:
-                yield plane
+            except FileNotFoundError:
+                if self._is_in_place():  # else somebody has moved all of it
+                    yield plane
+            except OSError as error:
+                if error.errno == errno.EIO:
+                    yield plane
+                else:  # too many files are open, or another program holds it: that says nothing of the plane
+                    log.warning("cannot check plane %s of %s: %s", plane, self.path.name, error)
             else:
                 if len(pixels) != self.acquisition.plane_bytes or zlib.crc32(pixels) != crc:
                     yield plane
+
+    def _is_in_place(self) -> bool:
+        return (self.path / "zarr.json").is_file() and self.journal.is_in_place()
 
     def drop(self, planes: Iterable[PlaneIndex]) -> None:
         """Forget planes that were staged and are not to be committed."""
@@ -352,22 +372,13 @@ def delete_session(path: Path) -> None:
     remove_journal(journal_path(path))
 
 
-def find_sessions(data_folder: Path) -> list[Path]:
-    """Paths of the session stores in ``data_folder``, oldest first."""
-    found = []
-    for path in data_folder.glob(f"*{SUFFIX}"):
-        attributes = session_attributes(path)
-        if attributes is not None and journal_path(path).is_file():
-            found.append((attributes["created"], path.name, path))
-    return [path for _, _, path in sorted(found)]
-
-
 def session_attributes(path: Path) -> dict[str, Any] | None:
     """Read what a session store says of itself: ``acquisition``, ``session``, ``created``; None elsewhere."""
     try:
         metadata = json.loads((path / "zarr.json").read_bytes())
         attributes: dict[str, Any] = metadata["attributes"][ATTRIBUTES]
-        return attributes if attributes.keys() >= {"acquisition", "session", "created"} else None
+        known = attributes.keys() >= {"acquisition", "session", "created"}
+        return attributes if known and isinstance(attributes["created"], int | float) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

@@ -374,6 +374,40 @@ def test_a_session_whose_store_was_deleted_gets_nothing_of_another_that_has_its_
     store.close()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there an open store cannot be deleted")
+@pytest.mark.parametrize("taken", [False, True], ids=["gone", "its name taken"])
+def test_planes_for_a_store_that_was_deleted_while_it_was_open_are_not_acknowledged(
+    taken: bool,
+    client: Client,
+    listener: Listener,
+    connect: Callable[[str], Client],
+    tmp_path: Path,
+    acquisition: Acquisition,
+    pixels: Pixels,
+) -> None:
+    client.greet(acquisition)
+    client.plane((0, 0, 2), pixels((0, 0, 2)))
+    shutil.rmtree(tmp_path / "data" / "cells.ome.zarr")
+    (tmp_path / "data" / "cells.journal.sqlite").unlink()
+    if taken:
+        second = connect(listener.address)
+        assert isinstance(second.greet(acquisition), Welcome)
+        check_good_plane(second, tmp_path, pixels)
+    answer = client.plane((0, 0, 0), pixels((0, 0, 1)))
+    assert isinstance(answer, Error)
+    assert answer.code == "unknown-session"
+    welcome = client.greet(acquisition)  # as its sender does then
+    assert isinstance(welcome, Welcome)
+    assert welcome.durable == ()
+    assert welcome.store != "cells.ome.zarr"
+    answer = client.plane((0, 0, 0), pixels((0, 0, 1)))
+    assert isinstance(answer, Ack)
+    if taken:
+        store = store_of(tmp_path)
+        assert np.array_equal(store.read_plane((0, 0, 0)), pixels((0, 0, 0)))
+        store.close()
+
+
 def test_a_restarted_listener_knows_its_sessions(
     tmp_path: Path,
     listening: Callable[..., Any],

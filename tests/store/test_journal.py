@@ -347,3 +347,29 @@ def test_events_records_and_the_newest_plane_are_found_by_stack(journal: Journal
     journal.note("stage", stack=[0, 11], stage="denoise")
     journal.note("failure", trace='"stack": [0, 1]')
     assert [event.detail["stack"] for event in journal.events_of((0, 1))] == [[0, 1]]
+
+
+def test_an_acquisition_of_another_version_is_told_as_such(path: Path, journal: Journal) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE session SET acquisition = json_set(acquisition, '$.of_next_year', 1)")
+    with pytest.raises(JournalError, match="another version"):
+        Journal.open(path)
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DELETE FROM session")
+    with pytest.raises(JournalError, match="cannot be read"):
+        Journal.open(path)
+
+
+def test_it_knows_whether_it_is_where_it_was_opened(path: Path, journal: Journal) -> None:
+    assert journal.is_in_place()
+    path.rename(path.with_name("moved.sqlite"))
+    assert not journal.is_in_place()
+    path.write_bytes(b"another one")
+    assert not journal.is_in_place()
+
+
+def test_events_of_some_kinds_are_left_out(journal: Journal) -> None:
+    for kind in ("opened", "training", "restored", "training"):
+        journal.note(kind)
+    assert [event.kind for event in journal.events(without=("training",))] == ["opened", "restored"]
+    assert [event.id for event in journal.events(2, kinds=("training",))] == [4]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import signal
@@ -19,8 +20,9 @@ from hypothesis import strategies as st
 
 from otf_stream.acquisition import Acquisition, PlaneIndex
 from otf_stream.store.chunks import chunk_file
+from otf_stream.store.finding import find_sessions
 from otf_stream.store.journal import journal_path
-from otf_stream.store.session import PlaneNotDurableError, SessionStore, find_sessions
+from otf_stream.store.session import PlaneNotDurableError, SessionStore, StoreGoneError
 
 Sent = Callable[[PlaneIndex], tuple[PlaneIndex, memoryview, int]]
 Pixels = Callable[[PlaneIndex], np.ndarray]
@@ -363,3 +365,37 @@ def test_tells_the_time_between_time_points(tmp_path: Path, acquisition: Acquisi
     raw = zarr.open_group(store.path / "raw", mode="r").attrs["ome"]
     assert raw["multiscales"][0]["datasets"][0]["coordinateTransformations"][0]["scale"] == [12.5, 1, 0.5, 0.2, 0.2]
     store.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there an open store cannot be moved")
+@pytest.mark.parametrize("moved", ["store", "journal"])
+def test_planes_of_a_store_that_is_gone_do_not_become_durable(
+    store: SessionStore, sent: Sent, tmp_path: Path, moved: str
+) -> None:
+    store.write_planes([sent((0, 0, 0))])
+    path = store.path if moved == "store" else journal_path(store.path)
+    path.rename(tmp_path / "elsewhere")
+    with pytest.raises(StoreGoneError):
+        store.write_planes([sent((0, 0, 1))])
+    assert list(store.journal.durable()) == [(0, 0, 0)]
+    assert not list(store.damaged([((0, 0, 0), 0)]) if moved == "store" else [])  # gone, and not damaged
+
+
+def test_a_chunk_that_cannot_be_read_now_is_not_damaged(
+    store: SessionStore, sent: Sent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plane, _, crc = sent((0, 0, 0))
+    store.write_planes([sent(plane)])
+    read = Path.read_bytes
+
+    def failing(code: int) -> Callable[[Path], bytes]:
+        def fail(path: Path) -> bytes:
+            if "raw" in path.parts:
+                raise OSError(code, os.strerror(code))
+            return read(path)
+
+        return fail
+
+    for code, damaged in ((errno.EMFILE, []), (errno.EIO, [plane])):
+        monkeypatch.setattr(Path, "read_bytes", failing(code))
+        assert list(store.damaged([(plane, crc)])) == damaged

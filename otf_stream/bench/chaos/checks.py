@@ -12,9 +12,10 @@ import zarr
 
 from otf_stream.bench.chaos.sample import Z_STEP, Sample, Stack
 from otf_stream.store.chunks import chunk_file
+from otf_stream.store.finding import find_sessions
 from otf_stream.store.journal import Journal, JournalError, journal_path
 from otf_stream.store.restored import CHUNK, read_provenance, read_restored
-from otf_stream.store.session import find_sessions, session_attributes
+from otf_stream.store.session import session_attributes
 
 _STACK = (0, 0)
 _RESEMBLANCE = 0.5  # correlation with the raw planes that any method reaches

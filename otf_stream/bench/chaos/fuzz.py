@@ -28,7 +28,8 @@ from otf_stream.bench.chaos.raw import Dealer, Watched
 from otf_stream.bench.chaos.sample import Sample
 from otf_stream.bench.listening import listening
 from otf_stream.bench.results import Result
-from otf_stream.store.session import delete_session, find_sessions
+from otf_stream.store.finding import find_sessions
+from otf_stream.store.session import delete_session
 
 MESSAGES = 1_000
 """In each run."""

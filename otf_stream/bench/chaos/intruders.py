@@ -31,7 +31,8 @@ from otf_stream.bench.chaos.sample import Sample, Stack
 from otf_stream.bench.chaos.scene import Attack, Scene
 from otf_stream.bench.listening import listening
 from otf_stream.bench.results import Result
-from otf_stream.store.session import find_sessions, session_attributes
+from otf_stream.store.finding import find_sessions
+from otf_stream.store.session import session_attributes
 
 _PER_SECOND, _SIDE = 20.0, 256
 _AROUND_S = 1.5  # the publisher streams alone, before the attack and after it
