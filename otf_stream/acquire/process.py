@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-import sys
 import threading
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -14,6 +13,7 @@ from typing import Any
 
 from otf_stream.acquire.keys import KeyFolder
 from otf_stream.acquire.listener import Listener, ListenError
+from otf_stream.handles import allow_many_files
 
 
 def run_listener(
@@ -31,7 +31,8 @@ def run_listener(
     data_folder, address
         As for `Listener`.
     ready
-        Where to send the address, with the real port, once it listens, as bytes; closed after.
+        Where to send the address, with the real port, once it listens, as bytes, or why it does not after a ``!``;
+        closed after.
     keys
         Folder of the keys that microscopes must have; where not given, whoever reaches the address may write planes.
     settings
@@ -51,26 +52,20 @@ def run_listener(
         signal.signal(number, end)
     if parent := multiprocessing.parent_process():
         threading.Thread(target=_stop_after, args=(parent, stop), name="parent", daemon=True).start()
-    _allow_many_files()
+    allow_many_files()
     try:
         known = None if keys is None else KeyFolder(keys)
         listener = Listener(data_folder, address, keys=known, **settings)
     except (ListenError, OSError) as error:
+        if ready is not None:
+            ready.send_bytes(f"!{error}".encode())
+            raise SystemExit(1) from error
         raise SystemExit(str(error)) from error
     with listener:
         if ready is not None:
             ready.send_bytes(listener.address.encode())
             ready.close()
         listener.run(stop)
-
-
-def _allow_many_files() -> None:
-    """Let this process open as many files as the system lets it: each connection takes one, each session some."""
-    if sys.platform != "win32":
-        import resource
-
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _stop_after(parent: BaseProcess, stop: threading.Event) -> None:

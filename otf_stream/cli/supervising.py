@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -101,17 +101,19 @@ def _watch(service: Service, data: Path) -> None:
         Live(console=say, auto_refresh=False, transient=True) if say.is_terminal else nullcontext() as live,
     ):
         while True:
-            for message in service.watch():
-                say.print(message, markup=False)
-            snapshot = lookout.look()
-            listener = snapshot.listener
-            if listener and listener.current and listener.holding != holding:
-                holding = listener.holding
-                say.print(_room(listener), markup=False)
-            if live is not None:
-                live.update(view(snapshot.status(MOST_SHOWN)), refresh=True)
-            else:
-                _print_changes(snapshot.sessions, seen)
+            told = service.watch()
+            with suppress(OSError):  # a log on a full disk, a folder that cannot be read now: no reason to stop
+                for message in told:
+                    say.print(message, markup=False)
+                snapshot = lookout.look()
+                listener = snapshot.listener
+                if listener and listener.current and listener.holding != holding:
+                    holding = listener.holding
+                    say.print(_room(listener), markup=False)
+                if live is not None:
+                    live.update(view(snapshot.status(MOST_SHOWN)), refresh=True)
+                else:
+                    _print_changes(snapshot.sessions, seen)
             time.sleep(_LOOK)
 
 

@@ -20,12 +20,14 @@ from types import FrameType
 
 import uvicorn
 
+from otf_stream.handles import allow_many_files
 from otf_stream.monitor.access import Access
 from otf_stream.monitor.api import create_app
 from otf_stream.monitor.dashboard import mount
 from otf_stream.monitor.monitor import Monitor
 
-_AGAIN = 10.0  # seconds
+_AGAIN = 2.0  # seconds until a port that is taken is tried again
+_ENDING = 10.0  # seconds that a look may take to end
 _NICE = 10  # a tenth of a core is left to it where all are busy
 _CLOSING = 2  # seconds that open connections have to end
 
@@ -57,6 +59,7 @@ def run_monitor(data: Path, address: str, access: Access, say: Connection | None
     # A Ctrl-C goes to the whole group; the supervisor decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, end)
+    allow_many_files()
     if parent := multiprocessing.parent_process():
         threading.Thread(target=_exit_after, args=(parent,), name="parent", daemon=True).start()
     if hasattr(os, "nice"):
@@ -90,7 +93,7 @@ def run_monitor(data: Path, address: str, access: Access, say: Connection | None
                 servers[0].run(sockets=[bound])
     finally:
         stop.set()
-        looking.join(_AGAIN)
+        looking.join(_ENDING)
         monitor.close()
 
 

@@ -7,6 +7,7 @@ a power cut, so nobody waits for the disk.
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -39,5 +40,5 @@ class Curve:
         if now - self._noted < _INTERVAL or (loss := trainer.recent_loss()) is None:
             return
         self._noted = now
-        with suppress(OSError):  # that a disk is full is no reason to learn nothing
+        with suppress(OSError, sqlite3.Error):  # that a disk is full is no reason to learn nothing
             self._note(stage=stage, steps=trainer.steps, loss=loss)

@@ -6,6 +6,7 @@ thread of its own while the next one is restored. Where the disk is full, what w
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from otf_stream.restore.turns import Turn, Work
 from otf_stream.service.costs import WRITERS
 from otf_stream.service.learning import Progress
 from otf_stream.service.source import StackSource
-from otf_stream.store.disk import is_full
+from otf_stream.store.disk import is_full, passes
 from otf_stream.store.journal import Journal
 from otf_stream.store.restored import RestoredWriter
 
@@ -105,7 +106,7 @@ class _Behind:
 
 
 def writing(journal: Journal, write: Callable[[], Written], *, patient: bool) -> Work[Written]:
-    """Write; where the disk is full and there is patience, write again when there may be room.
+    """Write; where what hinders that may pass and there is patience, write again some time later.
 
     Parameters
     ----------
@@ -114,21 +115,22 @@ def writing(journal: Journal, write: Callable[[], Written], *, patient: bool) ->
     write
         Writes, or raises.
     patient
-        Wait for room, rather than raise.
+        Wait, rather than raise, where the disk is full or the journal is locked.
 
     Raises
     ------
-    OSError
-        If the disk is full (where it is not waited for room) or fails.
+    OSError, sqlite3.Error
+        If it does not go (where that is not waited for) or never will.
     """
     while True:
         try:
             return write()
-        except OSError as error:
-            if not (patient and is_full(error)):
+        except (OSError, sqlite3.Error) as error:
+            if not (patient and passes(error)):
                 raise
-            with suppress(OSError):  # the journal lies on the same disk
-                journal.note("stage", stage="waiting for room on the disk")
+            awaited = "room on the disk" if is_full(error) else f"what passes ({error})"
+            with suppress(OSError, sqlite3.Error):  # the journal lies on the same disk
+                journal.note("stage", stage=f"waiting for {awaited}")
             again = time.monotonic() + _ROOM_POLL
             while time.monotonic() < again:
                 yield Turn.WAITING

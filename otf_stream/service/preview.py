@@ -8,6 +8,8 @@ left alone from then on: what is restored is never painted over.
 
 from __future__ import annotations
 
+import logging
+import sqlite3
 import threading
 import time
 import traceback
@@ -24,11 +26,14 @@ from otf_stream.restore.methods import Grid
 from otf_stream.service.pending import Key, PendingStack, PendingStacks
 from otf_stream.service.source import StackSource
 from otf_stream.service.whereabouts import Whereabouts
-from otf_stream.store.disk import is_full
+from otf_stream.store.disk import passes
 from otf_stream.store.pyramid import halve
 from otf_stream.store.restored import RestoredWriter, finest_level
 
+log = logging.getLogger(__name__)
+
 _POLL = 0.2
+_AGAIN = 5.0  # seconds, after what went wrong
 _POOLED = 8  # planes of a stack, before the others are looked at again
 _FIRST_VOXELS = 4 * 2**20  # of the finest level that is written at once
 _VOXELS = 48 * 2**20  # of the finest one that is written after that; a second or two, and 200 MB
@@ -66,7 +71,11 @@ class Previewer:
     def run(self, stop: Event) -> None:
         """Write previews until ``stop`` is set: the body of a thread."""
         while not stop.is_set():
-            self.write_all()
+            try:
+                self.write_all()
+            except Exception:  # of one session; the others, and what comes later, shall be seen all the same
+                log.exception("cannot write previews now")
+                stop.wait(_AGAIN)
             stop.wait(_POLL)
         self._pending.close()
 
@@ -100,8 +109,8 @@ class Previewer:
                                 since_last_plane_s=round(time.time() - arrivals.latest, 3),
                             )
                 except Exception as error:  # a preview is a courtesy: the stack will be restored whatever becomes of it
-                    if not is_full(error):  # of that the listener tells
-                        with suppress(OSError):
+                    if not passes(error):  # of a full disk the listener tells
+                        with suppress(OSError, sqlite3.Error):
                             pending.store.journal.note(
                                 "preview failed", stack=list(pending.stack), trace=traceback.format_exc()
                             )

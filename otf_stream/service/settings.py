@@ -41,6 +41,11 @@ class Settings:
     layers: LayerChoice = "all"
     silence: float | None = None
 
+    @property
+    def learns(self) -> bool:
+        """Whether a network has a part in it."""
+        return self.method in ("auto", "finetune", "pretrained")
+
     @classmethod
     def of(cls, config: ServiceConfig) -> Self:
         """Return those of a service."""

@@ -7,6 +7,7 @@ decided on the way, and the figures behind it, is noted in the journal.
 
 from __future__ import annotations
 
+import sqlite3
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -177,7 +178,7 @@ class Restoration:
         self.schedule.watch = Watch.LAST_MOMENT
         try:
             return (yield from self._through_the_stages([]))
-        except (EmptyStackError, OSError):
+        except (EmptyStackError, OSError, sqlite3.Error):
             raise
         except OutOfTimeError:
             self._decide("interpolate", "this is the last moment, or the network is too slow")
@@ -298,7 +299,7 @@ class Restoration:
         """Learn where the method asks for it and the stack allows it; otherwise add to the reasons why not."""
         source, settings, schedule, compute = self.source, self._settings, self.schedule, self._compute
         store = self._store
-        if settings.method not in ("auto", "finetune", "pretrained"):
+        if not settings.learns:
             return None
         planes = source.arrivals().received
         if planes < FEWEST_PLANES:
@@ -428,7 +429,7 @@ class Restoration:
         if self._settings.budget.steps is None:
             figures |= self.schedule.figures()
         rounded = {name: round(value, 3) for name, value in figures.items()}
-        with suppress(OSError):
+        with suppress(OSError, sqlite3.Error):
             self._note("decision", decision=what, reason=why, **rounded)
 
     def _note(self, kind: str, **detail: Any) -> None:

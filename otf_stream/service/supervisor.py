@@ -23,9 +23,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from filelock import FileLock, Timeout
+
 from otf_stream.acquire.keys import KeyFolder, KeysError, is_loopback
 from otf_stream.acquire.process import run_listener
 from otf_stream.config import ServiceConfig
+from otf_stream.handles import allow_many_files
 from otf_stream.monitor.work import tell_of_start
 from otf_stream.service.casualties import Casualties
 from otf_stream.service.monitoring import MonitorProcess
@@ -33,7 +36,8 @@ from otf_stream.service.whereabouts import Whereabouts
 
 # Forking a process that has threads (ZeroMQ's, torch's) is not safe; Windows cannot fork at all.
 _PROCESSES = multiprocessing.get_context("spawn")
-_START = 60.0  # seconds that a listener may take to bind
+_START = 600.0  # seconds that a listener may take to look at what is there, and to bind
+_LOCK = ".service.lock"  # in the data folder
 _STOP = 10.0  # seconds that a process may take to end by itself
 _LONGEST_PAUSE = 30.0
 _STEADY = 60.0  # seconds after which an earlier death is forgotten
@@ -107,13 +111,15 @@ class Service:
     ------
     ServiceError
         On entering, if the listener cannot bind its address or write its folder, or has to ask for keys and there are
-        none; or if the monitor has to ask for a token and there is none.
+        none; if the monitor has to ask for a token and there is none; or if another service has the data folder.
     """
 
     def __init__(self, config: ServiceConfig) -> None:
         self._config = config
         self.address = config.listen
         """Where microscopes connect; with the real port once the service runs."""
+        # Given back by the system if this process is killed.
+        self._folder = FileLock(config.data / _LOCK)
         self._keys: Path | None = None  # where there are any that microscopes must have
         self._listener = _Child("listener", self._start_listener)
         self._casualties = Casualties(config.data)
@@ -142,6 +148,7 @@ class Service:
                 choose_compute("cuda")
             except RuntimeError as error:
                 raise ServiceError(str(error)) from error
+        self._take_folder()
         try:
             self._listener.run()
             self._worker.run()
@@ -150,8 +157,21 @@ class Service:
         except BaseException:
             self._worker.stop()
             self._listener.stop()
+            self._folder.release()
             raise
         return self
+
+    def _take_folder(self) -> None:
+        """Keep other services away: two would close each other's sessions, and write into the same volumes."""
+        try:
+            self._folder.acquire(timeout=0)
+        except Timeout as error:
+            raise ServiceError(
+                f"another service has the data folder {self._config.data}; it takes the planes of several microscopes, "
+                "or give this one a folder of its own with --data"
+            ) from error
+        except OSError as error:
+            raise ServiceError(f"cannot write the data folder {self._config.data}: {error.strerror}") from error
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -161,6 +181,7 @@ class Service:
         self._listener.stop()
         self._monitor.stop()
         self._casualties.close()
+        self._folder.release()
 
     def watch(self) -> list[str]:
         """Restart what has died; return what is to be told of it. To be called now and then."""
@@ -195,7 +216,7 @@ class Service:
         )
         process.start()
         theirs.close()
-        self.address = _bound_address(ours, self.address, process)
+        self.address = _bound_address(ours, process)
         return process
 
     def _start_worker(self) -> SpawnProcess:
@@ -208,6 +229,7 @@ class Service:
 
 def _work(config: ServiceConfig, whereabouts: Whereabouts, faults: Path) -> None:
     """Run the worker: the body of its process."""
+    allow_many_files()
     tell_of_start(config.data)
     with suppress(OSError):  # a disk that has no room for it is no reason not to work
         faulthandler.enable(os.open(faults, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644))
@@ -236,18 +258,15 @@ def required_keys(config: ServiceConfig) -> Path | None:
     return keys.folder
 
 
-def _bound_address(ready: Connection, asked: str, process: SpawnProcess) -> str:
+def _bound_address(ready: Connection, process: SpawnProcess) -> str:
     """Wait for the listener to say where it listens."""
     with ready:
         try:
-            answered = ready.poll(_START)
-            address = ready.recv_bytes().decode() if answered else None
+            answer = ready.recv_bytes().decode() if ready.poll(_START) else f"!it did not start within {_START:g} s"
         except (EOFError, OSError):
-            address = None
-    if address is None:
+            answer = "!it ended while it started; what it wrote last tells why"
+    if answer.startswith("!"):
         process.kill()
         process.join()
-        raise ServiceError(
-            f"the listener cannot listen on {asked}: the port may be taken; choose another with --listen tcp://HOST:PORT"
-        )
-    return address
+        raise ServiceError(f"the listener does not run: {answer[1:]}")
+    return answer

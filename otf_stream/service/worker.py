@@ -44,7 +44,7 @@ from otf_stream.service.speed import at_best_size, warm_up
 from otf_stream.service.stack import Restoration, expected_demand
 from otf_stream.service.whereabouts import Whereabouts
 from otf_stream.store.controls import CANCELLED
-from otf_stream.store.disk import is_full
+from otf_stream.store.disk import passes
 from otf_stream.store.session import SessionStore
 
 _POLL = 0.2
@@ -194,11 +194,11 @@ class Worker:
             except CancelledError:
                 self._fail(key, CANCELLED, reason=CANCELLED)
             except Exception as error:  # a stack must never take the others down with it
-                if is_full(error):
+                if passes(error):
                     raise
                 self._fail(key, "failure", trace=traceback.format_exc())
         except (OSError, sqlite3.Error):
-            # Not even the journal could be written; nothing is lost by trying again.
+            # It may pass, or not even the journal could be written; nothing is lost by trying again.
             self._begun.pop(key, None)
             return Turn.WAITING
         del self._waiting[key], self._demands[key]
@@ -250,7 +250,8 @@ def run_worker(config: ServiceConfig, whereabouts: Whereabouts) -> None:
     compute = choose_compute(config.device, threads)  # first, so that all threads share their memory
     previewer = Previewer(PendingStacks(data), silence=settings.silence, whereabouts=whereabouts)
     threading.Thread(target=previewer.run, args=(stop,), name="previews", daemon=True).start()
-    warm_up(compute)
+    if settings.learns:
+        warm_up(compute)
     if compute.device.type != "cpu":  # what is best for its cores is known
         compute = at_best_size(compute, _SIZES)
     reporter = Reporter(config.reports)

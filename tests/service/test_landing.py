@@ -1,5 +1,8 @@
 """Regions land whatever stands in their way, as a disk that fails once."""
 
+import sqlite3
+from contextlib import closing
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +15,7 @@ from otf_stream.restore.methods import interpolate
 from otf_stream.restore.turns import Turn
 from otf_stream.service.landing import landing, writing
 from otf_stream.service.source import StackSource
+from otf_stream.store.journal import Journal
 from otf_stream.store.restored import RestoredWriter, read_restored
 
 CPU = choose_compute("cpu")
@@ -62,3 +66,19 @@ def test_a_region_that_could_not_be_written_is_written_again(session, monkeypatc
     assert failed
     assert (volume.reshape(21, -1).max(axis=1) > 0).all()
     assert (volume[:, -50:, -50:] > 0).any()
+
+
+def test_a_locked_journal_is_waited_for_and_costs_no_volume(session, monkeypatch):
+    store = session({(0, 0): wide_stack()})
+    monkeypatch.setattr("otf_stream.service.landing._ROOM_POLL", 0.01)
+    with closing(Journal.open(store.journal.path, patience=0.0)) as ours, closing(sqlite3.connect(ours.path)) as theirs:
+        theirs.execute("BEGIN IMMEDIATE")
+        work = writing(ours, lambda: ours.set_state((0, 0), "restoring"), patient=True)
+        assert next(work) is Turn.WAITING
+        assert next(work) is Turn.WAITING
+        theirs.rollback()
+        assert all(turn is Turn.WAITING for turn in work)
+        assert ours.state((0, 0)) == "restoring"
+        theirs.execute("BEGIN IMMEDIATE")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            next(writing(ours, lambda: ours.set_state((0, 0), "restored"), patient=False))

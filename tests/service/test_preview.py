@@ -1,11 +1,14 @@
 """Previews: there when the planes are, flagged as such, and never painted over what is restored."""
 
 import errno
+import sqlite3
+import threading
 
 import numpy as np
 import pytest
 import torch
 from stacks import small_stack, write
+from waiting import until
 
 from otf_stream.learn.compute import choose_compute
 from otf_stream.restore.methods import Grid, interpolated
@@ -146,3 +149,23 @@ def test_a_preview_that_a_full_disk_does_not_take_is_no_failure(session, preview
     store = session({(0, 0): small_stack()})
     previewer.write_all()
     assert store.journal.events() == []
+
+
+def test_a_journal_that_cannot_be_written_is_not_the_end_of_previews(session, tmp_path, monkeypatch):
+    monkeypatch.setattr(preview, "_AGAIN", 0.0)
+    monkeypatch.setattr(preview, "_POLL", 0.0)
+    store, pending, stop = session({(0, 0): small_stack()}), PendingStacks(tmp_path), threading.Event()
+    find, failed = pending.find, []
+
+    def fail_once():
+        if not failed:
+            failed.append(True)
+            raise sqlite3.OperationalError("database is locked")
+        return find()
+
+    monkeypatch.setattr(pending, "find", fail_once)
+    thread = threading.Thread(target=Previewer(pending).run, args=(stop,))
+    thread.start()
+    until(lambda: any(event.kind == "preview" for event in store.journal.events()))
+    stop.set()
+    thread.join()

@@ -64,6 +64,7 @@ def config(tmp_path):
         device="cpu",
         threads=1,
         disk_reserve_gb=0,
+        reports="none",
     )
 
 
@@ -99,6 +100,13 @@ def test_a_process_that_cannot_be_started_is_tried_again():
 def test_a_device_that_is_not_there_is_refused_at_once(tmp_path):
     with pytest.raises(ServiceError, match="--device cpu"), Service(ServiceConfig(data=tmp_path, device="cuda")):
         raise AssertionError("it started")
+
+
+def test_a_data_folder_has_one_service_and_who_comes_next_may_have_it(config):
+    with Service(config), pytest.raises(ServiceError, match="another service has the data folder"), Service(config):
+        raise AssertionError("it started")
+    with Service(config):
+        pass
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="crashes as POSIX processes do")
