@@ -156,6 +156,7 @@ class Schedule:
         self._ahead = ahead
         self._clock = clock
         self._begun = clock()
+        self._awaited = 0.0
         self._turns = 0.0
         self._turn: float | None = None
         self._latest = 0.0
@@ -220,8 +221,18 @@ class Schedule:
     @property
     def deadline(self) -> float:
         """When the stack must be restored, in UNIX seconds."""
-        arrivals = self._arrivals()
-        return self._budget.deadline(arrivals.first, arrivals.last(self._clock()))
+        return self._budget.deadline(self._arrivals().first, self._last())
+
+    def _last(self) -> float:
+        """When the last plane comes; where it never came, when it was waited for no longer.
+
+        Whoever stops a sequence, or falls silent, does so long after the last plane, and by that plane's clock there
+        might be no time left for what has been learnt meanwhile.
+        """
+        arrivals, now = self._arrivals(), self._clock()
+        if not arrivals.complete:
+            self._awaited = now
+        return max(arrivals.last(now), self._awaited)
 
     def measured(self, yz: float) -> float:
         """Seconds that restoring takes with such a share of the YZ slices, as measured, without a margin."""
@@ -351,8 +362,7 @@ class Schedule:
         left = self._restoring_left(self._costs.with_margin(self.measured(0.0)))
         if self._pass is None:
             left += max(self._costs.preparing - (self.spent - self.trained), 0.0)
-        arrived = self._arrivals().last(self._clock())
-        return Demand(self.deadline, left, self._interpolating(), self.trained, arrived)
+        return Demand(self.deadline, left, self._interpolating(), self.trained, self._last())
 
     @property
     def time_to_train(self) -> float:
@@ -368,7 +378,7 @@ class Schedule:
             # A measurement in a busy moment must not take all the time for learning away.
             restoring = min(restoring, _MOST_RESERVED * max(deadline - self._begun, 0.0))
         ending = max(_ENDING * self._step, _SHORTEST_ENDING if self._step else 0.0)
-        last = self._arrivals().last(now)
+        last = self._last()
         mine = Demand(deadline, restoring + ending, 0.0, self.trained, last - ending)
         left = time_to_learn(now, mine, self._others())
         if self._ahead() and deadline - last < restoring:
@@ -390,7 +400,7 @@ class Schedule:
         restoring = max(self._costs.with_margin(took.first), _REPEATED_MARGIN * self._costs.corrected(took.of(1.0)))
         deadline = self.deadline
         before = sum(other.restoring for other in self._others() if other.deadline <= deadline)
-        return before + restoring <= _AFFORDED * (deadline - max(now, self._arrivals().last(now)))
+        return before + restoring <= _AFFORDED * (deadline - max(now, self._last()))
 
     def worth_learning(self, voxels: int) -> bool:
         """Whether there is time to learn something of a stack of ``voxels``, and perhaps to restore with it.

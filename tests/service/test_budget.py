@@ -50,6 +50,19 @@ def test_a_stalled_stack_puts_its_deadline_off_and_closing_it_fixes_it():
     assert Arrivals(5, 30, 100.0, 104.0, True).last(200.0) == 104.0
 
 
+def test_a_stack_that_is_ended_long_after_its_last_plane_still_has_the_time_that_a_last_plane_grants():
+    arrivals, now = Arrivals(150, 160, 0.0, 200.0, False), 200.0
+    schedule = Schedule(Budget(total=300, tail=60), lambda: arrivals, interpolating=lambda: 5.0, clock=lambda: now)
+    assert schedule.deadline == 300.0
+    now = 320.0  # nobody has said a word for two minutes
+    assert not schedule.is_last_moment()
+    arrivals = Arrivals(150, 160, 0.0, 200.0, True)
+    now = 321.0
+    assert schedule.deadline == 320.0 + 60
+    assert not schedule.is_last_moment()
+    assert schedule.demand().arrived == 320.0
+
+
 @given(st.lists(st.floats(0.01, 3), min_size=1, max_size=200))
 def test_progress_runs_from_denoising_to_the_end_and_never_back(pauses):
     stack = Stack()
