@@ -12,7 +12,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -142,7 +142,7 @@ class Guard:
         rest = [(name, value) for name, value in query if name != "token"]
         if len(rest) == len(query):
             return None
-        path = "/" + str(scope["path"]).lstrip("/\\")  # "//elsewhere" would lead there
+        path = "/" + quote(str(scope["path"]).lstrip("/\\"))  # "//elsewhere" would lead there, and "/<tab>/elsewhere"
         return path + (f"?{urlencode(rest)}" if rest else "")
 
     async def _let_in(self, send: Send, leads_to: str) -> None:

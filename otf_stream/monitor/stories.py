@@ -31,6 +31,7 @@ class Story:
     deadline: float | None = None
     curves: dict[str, list[tuple[float, int, float]]] = field(default_factory=dict)
     gain_db: float | None = None
+    richardson_lucy_gain_db: float = 0.0
     method: str | None = None
     warnings: tuple[str, ...] = ()
     restored_at: float | None = None
@@ -116,6 +117,8 @@ class Stories:
                 story.method, story.warnings = detail.get("method"), tuple(map(str, detail.get("warnings", ())))
                 story.restored_at, story.in_hand_s = event.at, detail.get("in_hand_s")
                 story.deadline, story.reason = detail.get("deadline", story.deadline), None
+                if story.method == "richardson-lucy" and story.gain_db is not None:
+                    story.gain_db = story.richardson_lucy_gain_db
             case "failure":
                 story.reason = str(detail.get("trace", "")).strip().rpartition("\n")[2][:_LONGEST] or "failure"
             case "empty":
@@ -130,6 +133,7 @@ class Stories:
         detail = event.detail
         if "gain_db" in detail:
             story.gain_db = float(detail["gain_db"])
+            story.richardson_lucy_gain_db = float(detail.get("richardson_lucy_gain_db", 0.0))
         if "loss" not in detail:
             return
         points = story.curves.setdefault(str(detail.get("stage")), [])

@@ -142,7 +142,6 @@ def summarise(log: Log) -> Summary:
     for second in log.seconds:
         for name, size in second.resident_bytes.items():
             resident[name] = max(resident.get(name, 0.0), size / 1e6)
-    kinds = Counter(event.event for event in log.events)
     queues = [s.queue_bytes / 1e6 for s in log.seconds if s.queue_bytes is not None]
     return Summary(
         first=min(times),
@@ -157,12 +156,22 @@ def summarise(log: Log) -> Summary:
         refused=dict(Counter(str(e.detail.get("code")) for e in log.events if e.event == "refused")),
         sessions_ended=dict(Counter(str(event.detail.get("reason")) for event in ended.values())),
         restored=dict(Counter(str(e.detail.get("method")) for e in log.events if e.event == "restored")),
-        failed=kinds["failure"] + kinds["set aside"],
+        failed=_failed(log.events),
         late=int((left < 0).sum()),
         margins_s=_spread(left),
         resident_mb=resident,
         unreadable_lines=log.unreadable,
     )
+
+
+def _failed(events: Sequence[EventRecord]) -> int:
+    """How many stacks were given up. That learning failed is noted, too, of stacks that were interpolated then."""
+    last: dict[tuple[str, str], str] = {}
+    for event in sorted(events, key=lambda one: (one.at, one.id)):
+        given_up = event.event == "failure" or (event.event == "set aside" and event.detail.get("stage") != "preview")
+        if given_up or event.event == "restored":
+            last[event.session, str(event.detail.get("stack"))] = event.event
+    return sum(kind != "restored" for kind in last.values())
 
 
 def _spread(values: np.ndarray) -> Spread | None:

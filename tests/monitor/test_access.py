@@ -120,6 +120,8 @@ def test_a_browser_brings_the_token_once_and_keeps_a_cookie(client):
     assert cookie_of(TOKEN) in cookie
     assert browser.get("/api/v1/sessions?limit=3").status_code == 200  # with the cookie
     assert browser.get(f"{own(browser)}//evil.example/?token={TOKEN}").headers["location"] == "/evil.example/"
+    # Browsers leave tabs in addresses out.
+    assert browser.get(f"{own(browser)}/%09/evil.example/?token={TOKEN}").headers["location"] == "/%09/evil.example/"
     assert browser.post("/api/v1/pause", headers={"Origin": "http://evil.example"}).status_code == 403
 
 

@@ -169,6 +169,11 @@ def night(tmp_path):
         event(504.0, 4, "restored", method="finetune", in_hand_s=20.0),
         event(505.0, 5, "restored", method="interpolate", in_hand_s=-4.0),
         event(505.0, 5, "restored", method="interpolate", in_hand_s=-4.0),  # told twice
+        event(506.0, 6, "failure", stack=[1, 0], trace="learning failed"),
+        event(507.0, 7, "restored", stack=[1, 0], method="interpolate", in_hand_s=1.0),
+        event(508.0, 8, "failure", stack=[2, 0], trace="so did everything"),
+        event(509.0, 9, "set aside", stack=[3, 0], stage="preview"),
+        event(510.0, 10, "set aside", stack=[4, 0], stage="turn"),
     ]
     path = tmp_path / FILE
     path.write_text("\n".join(record.model_dump_json() for record in records) + "\nhalf a li")
@@ -180,7 +185,8 @@ def test_a_summary_adds_up(tmp_path):
     assert (found.planes, found.bytes, found.missing, found.late) == (1107, 1107 * 10**6, 3, 1)
     assert (found.planes_per_s.count, found.planes_per_s.mean, found.mb_per_s.percentiles["p95"]) == (10, 100.0, 100.0)
     assert (found.margins_s.least, found.margins_s.greatest) == (-4.0, 20.0)
-    assert (found.restored, found.refused) == ({"finetune": 1, "interpolate": 1}, {"bad-shape": 1})
+    assert (found.restored, found.refused) == ({"finetune": 1, "interpolate": 2}, {"bad-shape": 1})
+    assert found.failed == 2
     assert (found.sessions_ended, found.unreadable_lines) == ({"finished": 1}, 1)
 
 

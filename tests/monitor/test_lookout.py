@@ -99,6 +99,21 @@ def test_late_planes_and_damaged_ones_are_noticed_in_stacks_that_were_done(sessi
     store.journal.note("damaged", planes=[[0, 0, 2]], count=1)
     damaged = seen(lookout)
     assert (damaged.damaged, gaps(damaged)) == (1, [(0, 0, 2, 2)])
+    land(store, (0, 0, 2))  # it came again
+    assert (seen(lookout).damaged, gaps(seen(lookout))) == (0, [])
+
+
+def test_the_gain_that_is_told_is_that_of_what_was_delivered(session, lookout):
+    store = session()
+    land(store, *stack(0, range(6)))
+    gains = {"gain_db": -0.5, "richardson_lucy_gain_db": 1.2}
+    store.journal.note("training", stack=[0, 0], stage="examined", steps=9, **gains)
+    (one,) = seen(lookout).stacks
+    assert one.gain_db == -0.5
+    store.journal.note("restored", stack=[0, 0], method="richardson-lucy", in_hand_s=3.0)
+    store.journal.finish_stack((0, 0), 6)
+    (one,) = seen(lookout).stacks
+    assert one.gain_db == 1.2
 
 
 def test_planes_of_earlier_time_points_are_found_in_the_end(session, tmp_path):
