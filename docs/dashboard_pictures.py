@@ -22,10 +22,11 @@ from typing import Any
 
 from playwright.sync_api import Page, sync_playwright
 
+from otf_stream.bench.dashboard import FLAGS
+
 HERE = Path(__file__).parent / "images"
 PROGRAM = [sys.executable, "-m", "otf_stream.cli"]
 LISTEN, MONITOR = "tcp://127.0.0.1:8731", "127.0.0.1:8730"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 STACK = ["--to", LISTEN, "--planes", "24", "--side", "160", "--planes-per-second", "1"]
 _PATIENCE = 600.0  # seconds
 
@@ -41,7 +42,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         serve = ["serve", "--data", folder, "--listen", LISTEN, "--monitor", MONITOR, "--budget", options.budget]
         service = subprocess.Popen([*PROGRAM, *serve], stderr=subprocess.DEVNULL)  # noqa: S603 - our own program
-        browser = playwright.chromium.launch(executable_path=options.chromium, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=options.chromium, args=list(FLAGS))
         try:
             until(lambda: status()["worker"]["current"])
             page = browser.new_page(viewport={"width": 1920, "height": 1080}, color_scheme="light")
@@ -57,7 +58,7 @@ def take_all(page: Page, out: Path) -> None:
     """Take a picture of each state as it comes."""
 
     def take(name: str, *, whole: bool = False) -> None:
-        page.wait_for_timeout(2500)  # what the state brings is drawn within two looks
+        page.wait_for_timeout(6000)  # what the state brings is drawn within two tellings, on most machines
         page.screenshot(path=out / f"dashboard_{name}.png", full_page=whole)
         print("took", name)
 

@@ -14,13 +14,13 @@ from __future__ import annotations
 import os
 import shlex
 import statistics
+import subprocess
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -33,14 +33,27 @@ from otf_stream.bench.listening import listening
 from otf_stream.bench.results import Result
 from otf_stream.config import ServiceConfig
 from otf_stream.service.monitoring import MonitorProcess
-from otf_stream.store.session import delete_session, find_sessions
+from otf_stream.store.finding import find_sessions
+from otf_stream.store.session import delete_session
 
-_FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
+"""With which Chromium runs where nobody is, and asks for nothing of its own."""
 _START_S = 60.0
 _SEEN_S = 10.0  # that a page is looked at before planes come: it loads and draws everything once
-_PUMP_S = 1.0  # between looks at what came
-WHERE = {"elsewhere": "chrt --idle 0", "here": ""}
-"""Where browsers are, by the command that starts them so."""
+WHERE: dict[str, Sequence[str]] = {"elsewhere": ("chrt", "--idle", "0"), "here": ()}
+"""Where browsers are, by what their command begins with."""
+# Run by the page: from now on, count; and how many pictures and messages it was.
+_COUNT = """() => {
+    window.looked = {since: performance.now(), messages: 0};
+    performance.setResourceTimingBufferSize(100000);
+    window.socket.onAny(() => window.looked.messages++);
+}"""
+_COUNTED = """() => [
+    performance.getEntriesByType("resource").filter(
+        one => one.initiatorType === "img" && one.startTime > window.looked.since
+    ).length,
+    window.looked.messages,
+]"""
 
 
 def run_dashboard(
@@ -78,7 +91,7 @@ def run_dashboard(
     list of dict
         For each round: ``alone``, the rates before and after, in bytes/s; ``planes``, ``side``, ``browsers``, ``load``;
         and under each of `WHERE` the ``rate`` while browsers look that are there, the ``ratio`` to the mean of the
-        former, ``monitor_cpu`` in s, and ``answers``, what the browsers were sent meanwhile, by kind.
+        former, ``monitor_cpu`` and ``browsers_cpu`` in s, and how many ``pictures`` and ``messages`` they were sent.
 
     Raises
     ------
@@ -95,17 +108,19 @@ def run_dashboard(
     ):
         for _ in range(rounds):
             load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-            before = _rate(address, data, drawn, planes, lambda: None)
+            before = _rate(address, data, drawn, planes)
             watched: dict[str, Result] = {}
             for where in WHERE:
-                with _looking(started[where], url) as watching:
+                with _looking(started[where], url) as watched[where]:
                     used = processor_seconds(monitor)
-                    rate = _rate(address, data, drawn, planes, watching.pump)
-                    watched[where] = {"rate": rate, "monitor_cpu": processor_seconds(monitor) - used}
-                    watched[where]["answers"] = dict(watching.answers)
-                    if picture is not None:  # as it is when planes come, and not while something is measured
-                        _rate(address, data, drawn, planes, partial(watching.pages[-1].screenshot, path=picture))
-            after = _rate(address, data, drawn, planes, lambda: None)
+                    watched[where]["rate"] = _rate(address, data, drawn, planes)
+                    watched[where]["monitor_cpu"] = processor_seconds(monitor) - used
+            if picture is not None:  # as it is when planes come, and not while something is measured
+                with started["here"][0].page() as page:
+                    page.goto(url)
+                    _rate(address, data, drawn, planes, partial(page.screenshot, path=picture))
+                    page.goto("about:blank")
+            after = _rate(address, data, drawn, planes)
             found.append(
                 {
                     "planes": planes,
@@ -124,7 +139,7 @@ def run_dashboard(
     return found
 
 
-def _rate(address: str, data: Path, drawn: Planes, planes: int, look: Callable[[], object]) -> float:
+def _rate(address: str, data: Path, drawn: Planes, planes: int, look: Callable[[], object] = lambda: None) -> float:
     """Publish a stack and delete it; return the rate in bytes/s."""
     took, _ = published(address, drawn, planes, look)
     for path in find_sessions(data):
@@ -152,65 +167,89 @@ def _monitored(data: Path) -> Iterator[tuple[str, psutil.Process]]:
         process.join()
 
 
+class _Browser:
+    """A Chromium with a page, which nobody steers while it is measured: what steers it takes the processor's time too.
+
+    Parameters
+    ----------
+    chromium
+        The command that starts it.
+    folder
+        For what it keeps.
+    playwright
+        That asks it, before and after, what it was sent.
+    """
+
+    def __init__(self, chromium: Sequence[str], folder: Path, playwright: Any) -> None:
+        self._playwright = playwright
+        flags = (*FLAGS, "--headless=new", "--remote-debugging-port=0", f"--user-data-dir={folder}")
+        self._process = subprocess.Popen(  # noqa: S603 - the program that the user named
+            [*chromium, *flags, "--window-size=1920,1080", "about:blank"], stderr=subprocess.DEVNULL
+        )
+        told = folder / "DevToolsActivePort"
+        end = time.monotonic() + _START_S
+        while not (told.is_file() and (port := told.read_text(encoding="utf-8").partition("\n")[0])):
+            if time.monotonic() > end or self._process.poll() is not None:
+                self.close()
+                raise RuntimeError(f"{shlex.join(chromium)} did not start")
+            time.sleep(0.1)
+        self._address = f"http://127.0.0.1:{port}"
+
+    @contextmanager
+    def page(self) -> Iterator[Any]:
+        """Yield its page, as playwright knows it, and leave it alone afterwards."""
+        steered = self._playwright.chromium.connect_over_cdp(self._address)
+        yield steered.contexts[0].pages[0]
+        steered.close()  # lets go of it; the browser goes on
+
+    @property
+    def seconds(self) -> float:
+        """Of processor time that all of its processes have used."""
+        own = psutil.Process(self._process.pid)
+        return sum(processor_seconds(one) for one in (own, *own.children(recursive=True)))
+
+    def close(self) -> None:
+        """End it."""
+        self._process.terminate()
+        self._process.wait()
+
+
 @contextmanager
-def _browsers(chromium: str, folder: Path, count: int) -> Iterator[dict[str, list[Any]]]:
+def _browsers(chromium: str, folder: Path, count: int) -> Iterator[dict[str, list[_Browser]]]:
     """Start browsers of each kind."""
     from playwright.sync_api import sync_playwright
 
-    started: dict[str, list[Any]] = {}
-    with sync_playwright() as playwright:
-        try:
-            for where, command in WHERE.items():
-                program = folder / where
-                program.write_text(f'#!/bin/sh\nexec {command} {shlex.quote(chromium)} "$@"\n', encoding="utf-8")
-                program.chmod(0o700)
-                launch = partial(playwright.chromium.launch, executable_path=program, args=list(_FLAGS))
-                started[where] = [launch() for _ in range(count)]
-            yield started
-        finally:
-            for browser in (one for browsers in started.values() for one in browsers):
-                browser.close()
-
-
-@dataclass
-class _Watching:
-    """Pages that are open, and what they were sent."""
-
-    pages: list[Any] = field(default_factory=list)
-    answers: Counter[str] = field(default_factory=Counter)
-    pumped: float = 0.0
-
-    def pump(self) -> None:
-        """Let what came be noticed, now and then: it takes the processor's time too."""
-        if time.monotonic() > self.pumped + _PUMP_S:
-            self.pages[0].wait_for_timeout(1)
-            self.pumped = time.monotonic()
+    with sync_playwright() as playwright, ExitStack() as started:
+        browsers: dict[str, list[_Browser]] = {where: [] for where in WHERE}
+        for where, number in product(WHERE, range(count)):
+            browser = _Browser([*WHERE[where], chromium], folder / f"{where} {number}", playwright)
+            browsers[where].append(browser)
+            started.callback(browser.close)
+        yield browsers
 
 
 @contextmanager
-def _looking(browsers: Sequence[Any], url: str) -> Iterator[_Watching]:
-    """Open the dashboard in each browser, and count what is sent to them from when all is drawn."""
-    watching = _Watching()
-
-    def image(request: Any) -> None:
-        if request.resource_type == "image":
-            watching.answers["pictures"] += 1
-
-    def told(socket: Any) -> None:
-        socket.on("framereceived", lambda _: watching.answers.update(["messages"]))
-
+def _looking(browsers: Sequence[_Browser], url: str) -> Iterator[Result]:
+    """Open the dashboard in each browser; give what they took and were sent, in the end, from when all was drawn."""
+    found: Result = {}
     for browser in browsers:
-        page = browser.new_page(viewport={"width": 1920, "height": 1080})
-        page.on("requestfinished", image)
-        page.on("websocket", told)
-        page.goto(url)
-        page.wait_for_selector("[data-tile]", state="attached")
-        watching.pages.append(page)
-    watching.pages[0].wait_for_timeout(_SEEN_S * 1e3)
-    watching.answers.clear()
-    yield watching
-    for page in watching.pages:
-        page.close()
+        with browser.page() as page:
+            page.goto(url)
+            page.wait_for_selector("[data-tile]", state="attached")
+    time.sleep(_SEEN_S)
+    for browser in browsers:
+        with browser.page() as page:
+            page.evaluate(_COUNT)
+    took = sum(browser.seconds for browser in browsers)
+    yield found
+    found["browsers_cpu"] = sum(browser.seconds for browser in browsers) - took
+    found["pictures"] = found["messages"] = 0
+    for browser in browsers:
+        with browser.page() as page:
+            pictures, messages = page.evaluate(_COUNTED)
+            found["pictures"] += pictures
+            found["messages"] += messages
+            page.goto("about:blank")
 
 
 def section(results: Sequence[Result], command: str) -> str:
@@ -226,14 +265,9 @@ def section(results: Sequence[Result], command: str) -> str:
 
     looked_at = [result["elsewhere"] for result in results]
 
-    def each_second(figures: Sequence[float]) -> float:
-        took = [size / found["rate"] for found in looked_at]
-        return float(statistics.median(figure / seconds for figure, seconds in zip(figures, took, strict=True)))
+    def each_second(name: str) -> float:
+        return float(statistics.median(found[name] * found["rate"] / size for found in looked_at))
 
-    busy = each_second([found["monitor_cpu"] for found in looked_at])
-    pictures, messages = (
-        each_second([found["answers"].get(kind, 0) for found in looked_at]) for kind in ("pictures", "messages")
-    )
     loads = [result["load"] for result in results if result["load"] is not None]
     under = f" Load of the machine at the start of a round: {min(loads):.1f} to {max(loads):.1f}." if loads else ""
     return f"""Written by `{command}` on {machine()}.
@@ -248,8 +282,9 @@ what nobody else wants of its processor (`chrt --idle`). Those *here* share it a
 {table}
 
 Medians of {len(results)} rounds, and the range; the share is the median of the shares in each round, which is measured
-without, with, and without. The monitor uses {busy:.2f} of a core, and sends
-{pictures:.1f} pictures and {messages:.1f} messages a second to all browsers elsewhere together.{under}
+without, with, and without. Of a core, the monitor uses {each_second("monitor_cpu"):.2f} and all browsers elsewhere
+together {each_second("browsers_cpu"):.2f}; they are sent {each_second("pictures"):.1f} pictures and
+{each_second("messages"):.1f} messages a second.{under}
 """
 
 

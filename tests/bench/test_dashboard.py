@@ -31,7 +31,8 @@ def test_the_ingest_path_is_measured_without_and_with_a_browser_that_looks(
     for where in ("elsewhere", "here"):
         assert found[where]["ratio"] == pytest.approx(2 * found[where]["rate"] / sum(found["alone"]))
         assert found[where]["monitor_cpu"] >= 0
-        assert found[where]["answers"].keys() <= {"messages", "pictures"}  # a busy machine may have time for none
+        assert found[where]["browsers_cpu"] > 0
+        assert min(found[where]["pictures"], found[where]["messages"]) >= 0  # a busy machine may have time for none
     assert picture.stat().st_size > 10_000  # the page, not an empty window
     assert not list(folder.iterdir())
     assert "| 1 browsers elsewhere look |" in page.read_text("utf-8")

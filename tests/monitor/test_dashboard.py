@@ -26,6 +26,7 @@ from waiting import until
 
 from otf_stream.acquire.publisher import Publisher
 from otf_stream.acquisition import Acquisition
+from otf_stream.bench.dashboard import FLAGS
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
@@ -33,7 +34,6 @@ pytestmark = [
     pytest.mark.skipif(not Path(CHROMIUM).is_file(), reason="needs Chromium, Debian's package chromium"),
     pytest.mark.skipif(sys.platform == "win32", reason="stops processes with POSIX signals"),
 ]
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 TOKEN = "only-for-this-test-0123456789"  # noqa: S105 - of nothing else
 EVIL = "<img src=x onerror='window.harmed = true'>"
 PATIENCE = 60_000  # milliseconds
@@ -101,7 +101,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 @pytest.fixture(scope="module")
 def page(service: Service) -> Iterator[Any]:
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         page = browser.new_page(viewport={"width": 1920, "height": 1080}, color_scheme="light")
         page.set_default_timeout(PATIENCE)
         sync_api.expect.set_options(timeout=PATIENCE)

@@ -7,7 +7,7 @@ import time
 import pytest
 from monitor_folders import at_work, land, stack
 
-from otf_stream.monitor.dashboard import charts
+from otf_stream.monitor.dashboard import charts, pace
 from otf_stream.monitor.dashboard.answers import any_good, arriving, in_time
 from otf_stream.monitor.dashboard.board import Board
 from otf_stream.monitor.dashboard.choice import Choice, matching, neighbour, session_of, stack_of
@@ -203,3 +203,9 @@ def test_a_long_list_of_gaps_is_cut(session, monitor):
     land(session(t=2), *stack(0, range(2)))
     gaps = tuple(Gap(t=1, c=0, first=z, last=z) for z in range(9))
     assert gap_list(gaps, seen(monitor).acquisition) == "; ".join(f"t1 c0 z {z}" for z in range(6)) + " …"
+
+
+def test_a_slow_browser_is_told_less_often_but_told():
+    assert pace.pause(0.005) == 1.0
+    assert pace.pause(0.1) == pytest.approx(2.5)
+    assert pace.pause(30.0) == 10.0

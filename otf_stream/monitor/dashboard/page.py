@@ -1,4 +1,4 @@
-"""The page: put together from its parts, and shown anew each second.
+"""The page: put together from its parts, and shown anew as often as its browser can easily draw it.
 
 There is nothing to reload: every browser keeps what it has chosen, and is sent what has changed. What is chosen is in
 the address too, so that a screen on the wall can be given the address of what it is to show.
@@ -14,6 +14,7 @@ from nicegui import ui
 from nicegui.events import KeyEventArguments
 
 from otf_stream.acquisition import StackIndex
+from otf_stream.monitor.dashboard import pace
 from otf_stream.monitor.dashboard.alarms import Alarms
 from otf_stream.monitor.dashboard.board import Board, Shown
 from otf_stream.monitor.dashboard.choice import Choice, matching, neighbour
@@ -24,8 +25,7 @@ from otf_stream.monitor.dashboard.slices import Slices
 from otf_stream.monitor.dashboard.stack import Answers, Charts, Links, Planes
 from otf_stream.monitor.state import Alarm
 
-_INTERVAL = 1.0  # seconds
-_CHARTS = 2  # intervals from one drawing of the charts to the next
+_CHARTS = 2  # times that the page is shown, from one drawing of the charts to the next
 STYLE = Path(__file__).with_name("style.css")
 
 
@@ -69,20 +69,26 @@ class Page:
                             self._charts = Charts(board)
         ui.skip_link("Skip to the answers", target=main)
         ui.keyboard(self._key, repeating=False, ignore=["input", "select", "textarea"])
-        ui.timer(_INTERVAL, self.update)
         self.update()
+        self._timer = ui.timer(pace.LEAST, self._keep_up)
 
-    def update(self) -> None:
-        """Show what was seen last."""
+    async def _keep_up(self) -> None:
+        """Show what was seen last, and find out when to do so again."""
+        if self.update():
+            self._timer.interval = pace.pause(await pace.drawing())
+
+    def update(self) -> bool:
+        """Show what was seen last; return whether that is news."""
         snapshot = self._board.snapshot
         self._header.show(snapshot, time.time())
         if snapshot.at == self._seen:
-            return
+            return False
         self._seen = snapshot.at
         self._show()
         if self._looks % _CHARTS == 0:
             self._charts.show(self._shown)
         self._looks += 1
+        return True
 
     def follow(self) -> None:
         """Follow the newest planes."""
