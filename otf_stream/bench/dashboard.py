@@ -1,8 +1,9 @@
 """``otf-stream bench dashboard``: what the ingest path loses while browsers look at the dashboard.
 
-A listener and a monitor run as a service runs them. Planes are published as fast as they are acknowledged, before the
-browsers look, while they do, and after, since the disk of a shared machine changes from minute to minute; what counts
-is the ratio within a round. No worker runs: it would take whatever the others leave.
+A listener and a monitor run as a service runs them. One stack of many planes is published as fast as they are
+acknowledged, and while it flows the dashboard is opened and closed: what counts is how much lands while browsers look,
+against what landed just before and lands just after. Between stacks, or after a pause, the disk of a shared machine
+changes by more than browsers cost. No worker runs: it would take whatever the others leave.
 
 Browsers that stand for those on other desks have to run here, where they draw with the processor. They get what nobody
 else wants of it: Linux runs them only while a core is idle. What the same browsers cost that share the machine with the
@@ -16,30 +17,38 @@ import shlex
 import statistics
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from itertools import product
 from multiprocessing import get_context
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from otf_stream.bench.ceilings import Planes, draw_planes, settle_disk
-from otf_stream.bench.ingest import DISTINCT, machine, processor_seconds, published
+from otf_stream.bench.ceilings import draw_planes, settle_disk
+from otf_stream.bench.ingest import DISTINCT, flowing, forget_cached, machine, processor_seconds
 from otf_stream.bench.listening import listening
 from otf_stream.bench.results import Result
 from otf_stream.config import ServiceConfig
 from otf_stream.service.monitoring import MonitorProcess
+from otf_stream.store.chunks import chunk_file
 from otf_stream.store.finding import find_sessions
+from otf_stream.store.journal import Journal, journal_path
 from otf_stream.store.session import delete_session
 
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 """With which Chromium runs where nobody is, and asks for nothing of its own."""
 _START_S = 60.0
-_SEEN_S = 10.0  # that a page is looked at before planes come: it loads and draws everything once
+_FLOWS_S = 4.0  # that planes flow before anything is measured
+_OPENED_S = 4.0  # that a page is looked at before anything is measured: it draws everything once
+_CLOSED_S = 2.0
+_FORGET_S = 0.25
+_PLANES = 20_000  # that are announced; so many never come
 WHERE: dict[str, Sequence[str]] = {"elsewhere": ("chrt", "--idle", "0"), "here": ()}
 """Where browsers are, by what their command begins with."""
 # Run by the page: from now on, count; and how many pictures and messages it was.
@@ -48,18 +57,18 @@ _COUNT = """() => {
     performance.setResourceTimingBufferSize(100000);
     window.socket.onAny(() => window.looked.messages++);
 }"""
-_COUNTED = """() => [
-    performance.getEntriesByType("resource").filter(
+_COUNTED = """() => ({
+    pictures: performance.getEntriesByType("resource").filter(
         one => one.initiatorType === "img" && one.startTime > window.looked.since
     ).length,
-    window.looked.messages,
-]"""
+    messages: window.looked.messages,
+})"""
 
 
 def run_dashboard(
     *,
-    planes: int,
     side: int,
+    seconds: float,
     rounds: int,
     browsers: int,
     folder: Path,
@@ -71,14 +80,16 @@ def run_dashboard(
 
     Parameters
     ----------
-    planes, side
-        Size of the stack, uint16.
+    side
+        Of the planes, uint16.
+    seconds
+        That each rate is measured for.
     rounds
         How often everything is measured.
     browsers
         How many look.
     folder
-        On the disk that is written to; what is written there is deleted.
+        On the disk that is written to, which needs room for some 30 GB; what is written there is deleted.
     chromium
         The browser's program.
     picture
@@ -89,16 +100,16 @@ def run_dashboard(
     Returns
     -------
     list of dict
-        For each round: ``alone``, the rates before and after, in bytes/s; ``planes``, ``side``, ``browsers``, ``load``;
-        and under each of `WHERE` the ``rate`` while browsers look that are there, the ``ratio`` to the mean of the
-        former, ``monitor_cpu`` and ``browsers_cpu`` in s, and how many ``pictures`` and ``messages`` they were sent.
+        For each round: ``side``, ``seconds``, ``browsers``, ``load``; and under each of `WHERE` the rates in bytes/s,
+        ``before``, ``looking`` and ``after``, the ``ratio`` of the second to the mean of the others, what ``monitor``
+        and all ``browsers`` used while they looked, in cores, and the ``pictures`` and ``messages`` a second that these
+        were sent.
 
     Raises
     ------
     ModuleNotFoundError
         Where playwright, which drives the browsers, is not installed.
     """
-    drawn = draw_planes(DISTINCT, side)
     found: list[Result] = []
     with (
         tempfile.TemporaryDirectory(dir=folder, prefix="otf_stream-bench-") as scratch,
@@ -106,46 +117,75 @@ def run_dashboard(
         _monitored(data) as (url, monitor),
         _browsers(chromium, Path(scratch), browsers) as started,
     ):
-        for _ in range(rounds):
+        for number in range(rounds):
             load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-            before = _rate(address, data, drawn, planes)
-            watched: dict[str, Result] = {}
+            result: Result = {"side": side, "seconds": seconds, "browsers": browsers, "load": load}
             for where in WHERE:
-                with _looking(started[where], url) as watched[where]:
-                    used = processor_seconds(monitor)
-                    watched[where]["rate"] = _rate(address, data, drawn, planes)
-                    watched[where]["monitor_cpu"] = processor_seconds(monitor) - used
-            if picture is not None:  # as it is when planes come, and not while something is measured
-                with started["here"][0].page() as page:
-                    page.goto(url)
-                    _rate(address, data, drawn, planes, partial(page.screenshot, path=picture))
-                    page.goto("about:blank")
-            after = _rate(address, data, drawn, planes)
-            found.append(
-                {
-                    "planes": planes,
-                    "side": side,
-                    "browsers": browsers,
-                    "load": load,
-                    "alone": [before, after],
-                    **{
-                        where: {**result, "ratio": result["rate"] / statistics.mean([before, after])}
-                        for where, result in watched.items()
-                    },
-                }
-            )
-            told = ", ".join(f"{found[-1][where]['ratio']:.2f} with browsers {where}" for where in WHERE)
-            progress(f"{len(found)} of {rounds}: of the rate without browsers, {told}")
+                with _flowing(address, data, side) as landed:
+                    rate = partial(_rate, landed, side * side * 2, seconds)
+                    before = rate()
+                    with _looking(started[where], url, picture if number == 0 else None):
+                        told = _measured(rate, started[where], monitor)
+                    after = rate()
+                told |= {"before": before, "after": after, "ratio": told["looking"] / statistics.mean([before, after])}
+                result[where] = told
+            found.append(result)
+            said = ", ".join(f"{result[where]['ratio']:.2f} with browsers {where}" for where in WHERE)
+            progress(f"{len(found)} of {rounds}: of the rate without browsers, {said}")
     return found
 
 
-def _rate(address: str, data: Path, drawn: Planes, planes: int, look: Callable[[], object] = lambda: None) -> float:
-    """Publish a stack and delete it; return the rate in bytes/s."""
-    took, _ = published(address, drawn, planes, look)
+@contextmanager
+def _flowing(address: str, data: Path, side: int) -> Iterator[Callable[[], int]]:
+    """Publish planes as fast as they are acknowledged; yield what tells how many have landed. They are deleted then."""
+    processes = get_context("spawn")
+    stop = processes.Event()
+    publisher = processes.Process(target=_publish, args=(address, side, stop))
+    publisher.start()
+    try:
+        end = time.monotonic() + _START_S
+        while not (stores := find_sessions(data)):
+            if time.monotonic() > end or not publisher.is_alive():
+                raise RuntimeError("no plane came")
+            time.sleep(0.1)
+        over = threading.Event()
+        forgetting = threading.Thread(target=_forget, args=(stores[0], over))
+        with closing(Journal.open(journal_path(stores[0]))) as journal:
+            forgetting.start()
+            time.sleep(_FLOWS_S)
+            yield journal.count
+        over.set()
+        forgetting.join()
+    finally:
+        stop.set()
+        publisher.join()
     for path in find_sessions(data):
         delete_session(path)
     settle_disk()
-    return planes * drawn[0].nbytes / took
+
+
+def _forget(store: Path, over: threading.Event) -> None:
+    """Have the system forget planes that have landed: a virtual machine gets memory from its host at half the speed."""
+    z = 0
+    while not over.wait(_FORGET_S):
+        while (chunk := chunk_file(store, (0, 0, z))).is_file():
+            forget_cached(chunk)
+            z += 1
+
+
+def _publish(address: str, side: int, stop: Event) -> None:
+    """Publish planes as fast as they are acknowledged, until it is enough: the body of a process."""
+    with flowing(address, draw_planes(DISTINCT, side), _PLANES) as (_, flow):
+        for _ in flow:
+            if stop.is_set():
+                break
+
+
+def _rate(landed: Callable[[], int], size: int, seconds: float) -> float:
+    """Return the bytes/s that land from now on."""
+    before, begun = landed(), time.monotonic()
+    time.sleep(seconds)
+    return (landed() - before) * size / (time.monotonic() - begun)
 
 
 @contextmanager
@@ -229,62 +269,77 @@ def _browsers(chromium: str, folder: Path, count: int) -> Iterator[dict[str, lis
 
 
 @contextmanager
-def _looking(browsers: Sequence[_Browser], url: str) -> Iterator[Result]:
-    """Open the dashboard in each browser; give what they took and were sent, in the end, from when all was drawn."""
-    found: Result = {}
+def _looking(browsers: Sequence[_Browser], url: str, picture: Path | None) -> Iterator[None]:
+    """Have each browser show the dashboard; take a picture of the first in the end."""
     for browser in browsers:
         with browser.page() as page:
             page.goto(url)
             page.wait_for_selector("[data-tile]", state="attached")
-    time.sleep(_SEEN_S)
+    time.sleep(_OPENED_S)
+    yield
+    for browser in browsers:
+        with browser.page() as page:
+            if picture is not None and browser is browsers[0]:
+                page.screenshot(path=picture)
+            page.goto("about:blank")
+    time.sleep(_CLOSED_S)
+
+
+def _measured(rate: Callable[[], float], browsers: Sequence[_Browser], monitor: psutil.Process) -> Result:
+    """Measure the rate, and what monitor and browsers use and do meanwhile."""
+
+    def used() -> tuple[float, float]:
+        return processor_seconds(monitor), sum(browser.seconds for browser in browsers)
+
     for browser in browsers:
         with browser.page() as page:
             page.evaluate(_COUNT)
-    took = sum(browser.seconds for browser in browsers)
-    yield found
-    found["browsers_cpu"] = sum(browser.seconds for browser in browsers) - took
-    found["pictures"] = found["messages"] = 0
+    (monitors, seen), begun = used(), time.monotonic()
+    found: Result = {"looking": rate()}
+    took, (monitors_after, seen_after) = time.monotonic() - begun, used()
+    found |= {"monitor": (monitors_after - monitors) / took, "browsers": (seen_after - seen) / took}
+    found |= {"pictures": 0.0, "messages": 0.0}
     for browser in browsers:
         with browser.page() as page:
-            pictures, messages = page.evaluate(_COUNTED)
-            found["pictures"] += pictures
-            found["messages"] += messages
-            page.goto("about:blank")
+            for name, count in page.evaluate(_COUNTED).items():
+                found[name] += count / took
+    return found
 
 
 def section(results: Sequence[Result], command: str) -> str:
     """Write the section of the documentation from the results."""
     first = results[0]
-    size = first["planes"] * first["side"] ** 2 * 2
-    rows = [_row("nobody looks", [rate for result in results for rate in result["alone"]], None)]
+    alone = [result[where][when] for result in results for where in WHERE for when in ("before", "after")]
+    rows = [_row("nobody looks", alone, None)]
     for where in WHERE:
         said = f"{first['browsers']} browsers {where} look"
-        rates = [result[where]["rate"] for result in results]
+        rates = [result[where]["looking"] for result in results]
         rows.append(_row(said, rates, [result[where]["ratio"] for result in results]))
     table = "\n".join(rows)
 
-    looked_at = [result["elsewhere"] for result in results]
-
-    def each_second(name: str) -> float:
-        return float(statistics.median(found[name] * found["rate"] / size for found in looked_at))
+    def usual(name: str) -> float:
+        return float(statistics.median(result["elsewhere"][name] for result in results))
 
     loads = [result["load"] for result in results if result["load"] is not None]
     under = f" Load of the machine at the start of a round: {min(loads):.1f} to {max(loads):.1f}." if loads else ""
+    side, seconds, browsers = first["side"], f"{first['seconds']:g}", first["browsers"]
     return f"""Written by `{command}` on {machine()}.
 
-{first["planes"]} planes of {first["side"]} × {first["side"]} pixels of 16 bits, published as fast as they are
-acknowledged, to a listener beside which the monitor runs; no worker. {first["browsers"]} Chromium show the dashboard
-with the stack that is coming in. Those *elsewhere* stand for browsers on other desks: they run on the same machine, on
-what nobody else wants of its processor (`chrt --idle`). Those *here* share it as any program does.
+Planes of {side} × {side} pixels of 16 bits, published as fast as they are acknowledged, to a listener beside which the
+monitor runs; no worker. {browsers} Chromium show the dashboard with the stack that is coming in. Those *elsewhere*
+stand for browsers on other desks: they run on the same machine, on what nobody else wants of its processor
+(`chrt --idle`). Those *here* share it as any program does.
 
 | | GB/s | of that without |
 |---|---|---|
 {table}
 
-Medians of {len(results)} rounds, and the range; the share is the median of the shares in each round, which is measured
-without, with, and without. Of a core, the monitor uses {each_second("monitor_cpu"):.2f} and all browsers elsewhere
-together {each_second("browsers_cpu"):.2f}; they are sent {each_second("pictures"):.1f} pictures and
-{each_second("messages"):.1f} messages a second.{under}
+Medians of {len(results)} rounds, and the range. In each, {seconds} s without browsers, {seconds} s with them, and
+{seconds} s without, of one stack that flows all the time; the share is the median of the shares of the second in the
+mean of the others. Of a core, the monitor uses {usual("monitor"):.2f} and all browsers elsewhere together
+{usual("browsers"):.2f}. They are sent {usual("pictures"):.1f} pictures and {usual("messages"):.1f} messages a second:
+a browser that is slow to draw is told of news less often. The system forgets planes that have landed: a virtual machine
+gets new memory from its host at half the speed of this.{under}
 """
 
 

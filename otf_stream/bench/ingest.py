@@ -14,8 +14,8 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -113,7 +113,7 @@ def ingest(folder: Path, drawn: Planes, count: int) -> Result:
     with listening(folder, folder / "listener.log") as (address, process):
         listener = psutil.Process(process.pid)
         rss, used = [0], processor_seconds(listener)
-        took, publisher_cpu = published(address, drawn, count, lambda: rss.append(listener.memory_info().rss))
+        took, publisher_cpu = _published(address, drawn, count, lambda: rss.append(listener.memory_info().rss))
         listener_cpu = processor_seconds(listener) - used
     (store,) = folder.glob("*.ome.zarr")
     lost, altered = _compare(store, drawn, count)
@@ -127,22 +127,10 @@ def ingest(folder: Path, drawn: Planes, count: int) -> Result:
     }
 
 
-def published(address: str, drawn: Planes, count: int, look: Callable[[], object]) -> tuple[float, float]:
-    """Publish planes from a process of its own, as fast as they are acknowledged.
+def _published(address: str, drawn: Planes, count: int, look: Callable[[], object]) -> tuple[float, float]:
+    """Publish planes from a process of its own; return the seconds that took, and of the processor.
 
-    Parameters
-    ----------
-    address
-        Of a listener.
-    drawn, count
-        As for `ingest`.
-    look
-        Is called now and then meanwhile.
-
-    Returns
-    -------
-    tuple of float
-        Seconds from the first plane to the last acknowledgement, and seconds of the processor.
+    ``look`` is called now and then meanwhile.
     """
     processes = multiprocessing.get_context("spawn")
     ours, theirs = processes.Pipe(duplex=False)
@@ -161,18 +149,31 @@ def published(address: str, drawn: Planes, count: int, look: Callable[[], object
 def _publish(address: str, distinct: int, side: int, count: int, done: Connection) -> None:
     """Publish planes as fast as they are acknowledged; tell the seconds that took, and of the processor."""
     drawn = draw_planes(distinct, side)
-    # What waits here beyond that goes to files, on the disk that is being measured.
-    window = _MEMORY * 5 // 8 // drawn[0].nbytes
-    with done, Publisher(address, stack_of(drawn, count), memory=_MEMORY) as publisher:
+    with done, flowing(address, drawn, count) as (publisher, flow):
         while not publisher.connected:
             time.sleep(_PAUSE_S)
         used, begun = time.process_time(), time.perf_counter()
-        for z in range(count):
-            while publisher.pending >= window:
-                time.sleep(_PAUSE_S)
-            publisher.publish(numbered(drawn, z), z=z)
+        for _ in flow:
+            pass
         publisher.drain()
         done.send((time.perf_counter() - begun, time.process_time() - used))
+
+
+@contextmanager
+def flowing(address: str, drawn: Planes, count: int) -> Iterator[tuple[Publisher, Iterator[int]]]:
+    """Yield a publisher of a stack, and what publishes a plane at each step, no sooner than it has room for it."""
+    # What waits in it beyond that goes to files, on the disk that is being measured.
+    window = _MEMORY * 5 // 8 // drawn[0].nbytes
+    with Publisher(address, stack_of(drawn, count), memory=_MEMORY) as publisher:
+
+        def flow() -> Iterator[int]:
+            for z in range(count):
+                while publisher.pending >= window:
+                    time.sleep(_PAUSE_S)
+                publisher.publish(numbered(drawn, z), z=z)
+                yield z
+
+        yield publisher, flow()
 
 
 def _compare(path: Path, drawn: Planes, count: int) -> tuple[int, int]:
@@ -184,12 +185,12 @@ def _compare(path: Path, drawn: Planes, count: int) -> tuple[int, int]:
             if (0, 0, z) not in durable:
                 lost += 1
                 continue
-            _forget_cached(chunk_file(path, (0, 0, z)))
+            forget_cached(chunk_file(path, (0, 0, z)))
             altered += not np.array_equal(store.read_plane((0, 0, z)), numbered(drawn, z))
     return lost, altered
 
 
-def _forget_cached(file: Path) -> None:
+def forget_cached(file: Path) -> None:
     """Let the system drop what it has of a file in memory, where it can be asked to."""
     if hasattr(os, "posix_fadvise"):
         with file.open("rb") as opened:

@@ -18,21 +18,22 @@ CHROMIUM = shutil.which("chromium")
 def test_the_ingest_path_is_measured_without_and_with_a_browser_that_looks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("otf_stream.bench.dashboard._SEEN_S", 1.0)
+    for name in ("_FLOWS_S", "_OPENED_S", "_CLOSED_S"):
+        monkeypatch.setattr(f"otf_stream.bench.dashboard.{name}", 0.5)
     pytest.importorskip("playwright", reason="playwright drives the browser")
     folder, page, picture = tmp_path / "disk", tmp_path / "performance.md", tmp_path / "picture.png"
     folder.mkdir()
-    command = ["dashboard", "--planes", "60", "--side", "256", "--rounds", "1", "--browsers", "1"]
+    command = ["dashboard", "--side", "256", "--seconds", "1", "--rounds", "1", "--browsers", "1"]
     done = CliRunner().invoke(
         app, [*command, "--folder", str(folder), "--out", str(page), "--picture", str(picture), "--json"]
     )
     assert done.exit_code == 0, done.output
     (found,) = json.loads(done.stdout)
     for where in ("elsewhere", "here"):
-        assert found[where]["ratio"] == pytest.approx(2 * found[where]["rate"] / sum(found["alone"]))
-        assert found[where]["monitor_cpu"] >= 0
-        assert found[where]["browsers_cpu"] > 0
-        assert min(found[where]["pictures"], found[where]["messages"]) >= 0  # a busy machine may have time for none
+        told = found[where]
+        assert told["ratio"] == pytest.approx(2 * told["looking"] / (told["before"] + told["after"]))
+        assert min(told["before"], told["looking"], told["after"], told["browsers"]) > 0
+        assert min(told["monitor"], told["pictures"], told["messages"]) >= 0  # a busy machine may have time for none
     assert picture.stat().st_size > 10_000  # the page, not an empty window
     assert not list(folder.iterdir())
     assert "| 1 browsers elsewhere look |" in page.read_text("utf-8")

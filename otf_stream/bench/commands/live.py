@@ -64,8 +64,8 @@ def ingest(
 
 
 def dashboard(
-    planes: Annotated[int, typer.Option(help="To stream in each round, three times.", min=2)] = 128,
     side: Annotated[int, typer.Option(help="Of a plane, in pixels.", min=16)] = 2048,
+    seconds: Annotated[float, typer.Option(help="To measure each rate for.", min=0.1)] = 8.0,
     rounds: Annotated[int, typer.Option(help="How often to measure.", min=1)] = 7,
     browsers: Annotated[int, typer.Option(help="That look at the dashboard.", min=1)] = 3,
     folder: Annotated[Path, typer.Option(help="On the disk to write to; what is written there is deleted.")] = Path(),
@@ -82,12 +82,12 @@ def dashboard(
         raise typer.BadParameter(f"there is no program {chromium!r}; install Chromium", param_hint="--chromium")
     try:
         found = run_dashboard(
-            planes=planes, side=side, rounds=rounds, browsers=browsers, folder=folder, chromium=program,
+            side=side, seconds=seconds, rounds=rounds, browsers=browsers, folder=folder, chromium=program,
             picture=picture, progress=tell,
         )  # fmt: skip
     except ModuleNotFoundError as error:
         raise typer.BadParameter(f"{error.name} is not installed; pip install playwright") from error
-    command = f"otf-stream bench dashboard --planes {planes} --side {side} --rounds {rounds} --browsers {browsers}"
+    command = f"otf-stream bench dashboard --side {side} --seconds {seconds:g} --rounds {rounds} --browsers {browsers}"
     section_written(out, "Dashboard", section(found, command), found, json)
 
 
