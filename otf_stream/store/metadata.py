@@ -18,9 +18,20 @@ from otf_stream.store.disk import fsync_folder
 
 def amend(node: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """Let ``change`` alter the metadata of the group or array in folder ``node``, and put it on the disk."""
-    file = node / "zarr.json"
-    metadata = json.loads(file.read_bytes())
+    metadata = json.loads((node / "zarr.json").read_bytes())
     change(metadata)
+    _write(node, metadata)
+
+
+def put_group(node: Path, attributes: dict[str, Any]) -> None:
+    """Make ``node`` a group with these attributes, whatever it was before; its parent is a group."""
+    node.mkdir(exist_ok=True)
+    _write(node, {"zarr_format": 3, "node_type": "group", "attributes": attributes})
+    fsync_folder(node.parent)
+
+
+def _write(node: Path, metadata: dict[str, Any]) -> None:
+    file = node / "zarr.json"
     partial = file.with_name(f"{file.name}.{uuid4().hex}.partial")  # nobody else writes this one
     try:
         write_file(partial, memoryview(json.dumps(metadata, indent=2).encode()))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import json
 import math
 import os
 import shutil
@@ -29,6 +30,7 @@ from otf_stream.acquisition import Acquisition, PixelType, StackIndex, isotropic
 from otf_stream.store import ome
 from otf_stream.store.contrast import everything, show_raw
 from otf_stream.store.disk import fsync_file, fsync_folder, fsync_tree
+from otf_stream.store.metadata import put_group
 from otf_stream.store.pyramid import Shape, halve, level_places, level_shapes
 from otf_stream.store.session import ATTRIBUTES, SessionStore
 
@@ -39,6 +41,8 @@ BLOCK = 256
 Region = tuple[slice, slice]
 Place = tuple[slice, slice, slice]
 Level = zarr.Array[Any]
+
+_PROVENANCE = "provenance"  # the group, in that of the image, that has a group for each stack
 
 _ATTRIBUTES = threading.RLock()
 """Held while attributes are read, changed and written back: stacks of one image may be written by several threads."""
@@ -234,14 +238,13 @@ class RestoredWriter:
         self._fsync_attributes()
 
     def write_provenance(self, stack: StackIndex, provenance: dict[str, Any]) -> None:
-        """Keep with the image how ``stack`` was restored, as JSON; replaces what was said of it before."""
+        """Keep with the image how ``stack`` was restored, as JSON; replaces what was said of it before.
+
+        Each stack's is in the attributes of a group of its own: there may be ten thousand, and one file of all of them
+        would be written anew with each.
+        """
         self._check_stack(stack)
-        with _ATTRIBUTES:
-            group = zarr.open_group(self.path / "restored", mode="r+")
-            own: Any = group.attrs.get(ATTRIBUTES, {})
-            told = {**own.get("provenance", {}), "t{}c{}".format(*stack): provenance}
-            group.attrs.put({**group.attrs.asdict(), ATTRIBUTES: {**own, "provenance": told}})
-            self._fsync_attributes()
+        put_group(self.path / "restored" / _PROVENANCE / "t{}c{}".format(*stack), {ATTRIBUTES: provenance})
 
     def _show(self, channel: int, overview: np.ndarray) -> None:
         """Let viewers open the channel at a contrast that suits its latest stack."""
@@ -312,8 +315,12 @@ def read_provenance(path: Path) -> dict[str, Any]:
     FileNotFoundError
         If the store has no restored image.
     """
-    own: Any = _open_restored(path).attrs.get(ATTRIBUTES, {})
-    return cast("dict[str, Any]", own.get("provenance", {}))
+    _open_restored(path)
+    found = {}
+    for file in (path / "restored" / _PROVENANCE).glob("t*c*/zarr.json"):
+        t, c = file.parent.name[1:].split("c")
+        found[int(t), int(c)] = json.loads(file.read_bytes())["attributes"][ATTRIBUTES]
+    return {f"t{t}c{c}": found[t, c] for t, c in sorted(found)}
 
 
 def _create_or_check(store: SessionStore, dtype: PixelType) -> None:
@@ -326,6 +333,8 @@ def _create_or_check(store: SessionStore, dtype: PixelType) -> None:
         fsync_tree(partial)
         partial.replace(folder)
         fsync_folder(store.path)
+    if not (folder / _PROVENANCE).is_dir():
+        put_group(folder / _PROVENANCE, {})
     series = zarr.open_group(store.path / "OME", mode="r+")
     if series.attrs["ome"] != ome.series(["raw", "restored"]):
         series.attrs.put({"ome": ome.series(["raw", "restored"])})

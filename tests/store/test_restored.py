@@ -197,6 +197,9 @@ def test_provenance_is_merged_by_stack(store: SessionStore) -> None:
     writer.write_provenance((0, 0), {"method": "finetune"})
     writer.finish((0, 0))
     assert read_provenance(store.path) == {"t0c0": {"method": "finetune"}, "t0c1": {"method": "finetune", "steps": 400}}
+    groups = dict(zarr.open_group(store.path / "restored" / "provenance", mode="r").groups())
+    assert groups["t0c1"].attrs["otf_stream"] == {"method": "finetune", "steps": 400}
+    yaozarrs.validate_zarr_store(str(store.path))
 
 
 def test_finishing_never_holds_the_volume(tmp_path: Path) -> None:
