@@ -60,7 +60,7 @@ def all_of(commands: dict[str, tuple[object, ...]]) -> dict[str, Done]:
 
 def invoke(*arguments: object) -> Result:
     """Run a command in this process, to its end: starting another takes longer than what is refused or explained."""
-    done = CliRunner().invoke(app, [*map(str, arguments)])
+    done = CliRunner(env={"COLUMNS": ENVIRONMENT["COLUMNS"]}).invoke(app, [*map(str, arguments)])
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     return done
 
@@ -81,8 +81,8 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     truth = phantom((29, 48, 48), seed=0)
     save(folder / "truth.tif", truth)
     save(folder / "stack.tif", image(truth, anisotropy=4, seed=0))
-    done = otf_stream("restore", folder / "stack.tif", folder / "restored.ome.zarr", *INTERPOLATE)
-    assert done.returncode == 0, done.stderr
+    done = invoke("restore", folder / "stack.tif", folder / "restored.ome.zarr", *INTERPOLATE)
+    assert done.exit_code == 0, done.stderr
     assert str(folder / "restored.ome.zarr" / "restored") in done.stdout
     return folder
 
@@ -141,9 +141,9 @@ def test_a_fixed_number_of_steps_gives_the_same_volume_bit_for_bit(tmp_path: Pat
 
 @pytest.mark.skipif(not GOLGI.is_file(), reason=f"needs the recorded stack {GOLGI}, absent here")
 def test_a_real_stack_gets_its_isotropic_grid(tmp_path: Path) -> None:
-    done = otf_stream("restore", GOLGI, tmp_path / "golgi.ome.zarr", "--steps", 3,
-                      "--voxel-size", 0.3876, 0.3514, 0.3514)  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    done = invoke("restore", GOLGI, tmp_path / "golgi.ome.zarr", "--steps", 3,
+                  "--voxel-size", 0.3876, 0.3514, 0.3514)  # fmt: skip
+    assert done.exit_code == 0, done.stderr
     assert read_restored(tmp_path / "golgi.ome.zarr", (0, 0)).shape == (27, 137, 147)
 
 
@@ -245,8 +245,8 @@ def test_odd_stacks_end_in_a_volume_and_a_warning(tmp_path: Path) -> None:
 
 def test_evaluate_compares_a_store_with_the_truth(phantoms: Path) -> None:
     arguments = ("evaluate", phantoms / "restored.ome.zarr", "--reference", phantoms / "truth.tif")
-    told = otf_stream(*arguments)
-    assert told.returncode == 0, told.stderr
+    told = invoke(*arguments)
+    assert told.exit_code == 0, told.stderr
     for word in ("PSNR", "SSIM", "resolution", "axial", "lateral"):
         assert word in told.stdout
     values: dict[str, Any] = json.loads(invoke(*arguments, "--json").stdout)
@@ -270,8 +270,8 @@ def published(path: Path, **changes: object) -> Path:
 
 def test_published_weights_come_in_and_are_shown(tmp_path: Path) -> None:
     checkpoint, out = published(tmp_path / "NAFNet.pth"), tmp_path / "mine.safetensors"
-    done = otf_stream("weights", "import", checkpoint, out)
-    assert done.returncode == 0, done.stderr
+    done = invoke("weights", "import", checkpoint, out)
+    assert done.exit_code == 0, done.stderr
     assert str(out) in done.stdout
     network, card = load_weights(out)
     image = torch.rand(1, 1, 32, 32)
@@ -285,8 +285,8 @@ def test_published_weights_come_in_and_are_shown(tmp_path: Path) -> None:
     assert again.exit_code == 1
     assert "--overwrite" in again.stderr
     assert out.read_bytes() == before
-    shown = otf_stream("weights", "show", out)
-    assert shown.returncode == 0
+    shown = invoke("weights", "show", out)
+    assert shown.exit_code == 0
     for words in ("parameters", "levels", "image_channels", "imported_from", "NAFNet.pth", card["sha256"]):
         assert words in shown.stdout
     told = json.loads(invoke("weights", "show", out, "--json").stdout)

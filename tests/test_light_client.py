@@ -7,9 +7,9 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import pytest
 import tifffile
 import zarr
 from ndstorage import NDTiffDataset
@@ -34,6 +34,25 @@ sys.meta_path.insert(0, NotInstalled())
 """
 CLI = WITHOUT + "from otf_stream.cli import main; sys.argv[0] = 'otf-stream'; main()"
 
+# The same for several commands, one after the other: most of the time of each would be its start.
+EACH = (
+    WITHOUT
+    + """
+import contextlib, io, json
+from otf_stream.cli import main
+
+told = []
+for command in json.loads(sys.argv[1]):
+    sys.argv, out, errors = ["otf-stream", *command], io.StringIO(), io.StringIO()
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+            main()
+    except SystemExit as end:
+        told.append([end.code, out.getvalue(), errors.getvalue()])
+print(json.dumps(told))
+"""
+)
+
 
 def extras() -> set[str]:
     """What only an extra brings, as it is imported."""
@@ -55,6 +74,14 @@ def plain(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-c", code, ",".join(extras()), *map(str, arguments)],
         capture_output=True, text=True, encoding="utf-8", timeout=120, check=False,
     )  # fmt: skip
+
+
+def each(commands: Iterable[Sequence[str]]) -> list[tuple[Sequence[str], tuple[int, str, str]]]:
+    """Each command with its exit code, and what it printed as results and for people."""
+    asked = list(commands)
+    done = plain(EACH, json.dumps(asked))
+    assert done.returncode == 0, done.stderr
+    return list(zip(asked, json.loads(done.stdout), strict=True))
 
 
 def test_what_an_extra_brings_is_known() -> None:
@@ -86,32 +113,27 @@ def test_what_hands_planes_over_imports_no_reader_of_files() -> None:
     assert not heavy & {*json.loads(done.stdout)}
 
 
-@pytest.mark.parametrize(
-    "command", [(), ("replay",), ("demo",), ("restore",), ("keys",), ("doctor",), ("bench",), ("bench", "publish")]
-)
-def test_every_command_explains_itself(command: tuple[str, ...]) -> None:
-    done = plain(CLI, *command, "--help")
-    assert done.returncode == 0, done.stderr
-    assert "Usage" in done.stdout
+def test_every_command_explains_itself() -> None:
+    commands = ((), ("replay",), ("demo",), ("restore",), ("keys",), ("doctor",), ("bench",), ("bench", "publish"))
+    for command, (code, said, errors) in each([*command, "--help"] for command in commands):
+        assert code == 0, (command, errors)
+        assert "Usage" in said, command
 
 
-@pytest.mark.parametrize(
-    ("command", "extra"),
-    [
-        (("demo",), "simulate"),
-        (("serve", "--data", "data"), "service"),
-        (("restore", "a.tif", "b.ome.zarr"), "service"),
-        (("evaluate", "a.tif", "--reference", "b.tif"), "service"),
-        (("bench", "layers", "--out", "a.md"), "service"),
-        (("weights", "show", "a"), "service"),
-    ],
-)
-def test_a_command_that_needs_more_says_what_to_install(command: tuple[str, ...], extra: str) -> None:
-    done = plain(CLI, *command)
-    assert done.returncode == 1
-    assert done.stdout == ""
-    (line,) = done.stderr.splitlines()
-    assert re.fullmatch(rf'error: this needs \w+, which is .*; pip install "otf-stream\[{extra}\]" brings it', line)
+def test_a_command_that_needs_more_says_what_to_install() -> None:
+    extra = {
+        ("demo",): "simulate",
+        ("serve", "--data", "data"): "service",
+        ("restore", "a.tif", "b.ome.zarr"): "service",
+        ("evaluate", "a.tif", "--reference", "b.tif"): "service",
+        ("bench", "layers", "--out", "a.md"): "service",
+        ("weights", "show", "a"): "service",
+    }
+    for command, (code, said, errors) in each(extra):
+        assert (code, said) == (1, ""), command
+        (line,) = errors.splitlines()
+        brings = rf'pip install "otf-stream\[{extra[command]}\]" brings it'
+        assert re.fullmatch(rf"error: this needs \w+, which is .*; {brings}", line), command
 
 
 def test_a_fault_of_our_own_is_not_taken_for_a_missing_package() -> None:

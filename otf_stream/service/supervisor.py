@@ -268,5 +268,5 @@ def _bound_address(ready: Connection, process: SpawnProcess) -> str:
     if answer.startswith("!"):
         process.kill()
         process.join()
-        raise ServiceError(f"the listener does not run: {answer[1:]}")
+        raise ServiceError(f"the listener does not run: {answer[1:]} (--listen sets the address, --data the folder)")
     return answer

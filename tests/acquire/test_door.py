@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import zmq
 
+from otf_stream.acquire import dealer
 from otf_stream.acquire.keys import KeyFolder, KeysError
 from otf_stream.acquire.listener import Listener, ListenError
 from otf_stream.acquire.protocol import Hello, encode
@@ -24,6 +25,12 @@ from otf_stream.store.session import SessionStore
 Pixels = Callable[[PlaneIndex], np.ndarray]
 Listening = Callable[..., Any]
 Until = Callable[[Callable[[], object]], None]
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Publishers that are refused soon try again."""
+    monkeypatch.setattr(dealer, "_AGAIN", 0.3)
 
 
 @pytest.fixture
@@ -111,7 +118,7 @@ def test_without_a_key_nobody_gets_in(
         publisher.publish(pixels((0, 0, 0)), z=0)
         until(lambda: secured.counters.refused["no-handshake"] >= 2)
         with pytest.raises(TimeoutError, match=r"asks for keys.*`otf-stream keys trust 127\.0\.0\.1"):
-            publisher.drain(1)
+            publisher.drain(0.5)
         assert not publisher.connected
     told = [record for record in caplog.records if record.name == "otf_stream.acquire.dealer"]
     assert len(told) == 1
@@ -157,7 +164,7 @@ def test_a_listener_with_another_key_gets_nothing(
         publisher.publish(pixels((0, 0, 0)), z=0)
         until(lambda: secured.counters.refused["no-handshake"] >= 2)
         with pytest.raises(TimeoutError, match="has not the key that is trusted there"):
-            publisher.drain(1)
+            publisher.drain(0.5)
         check_nothing_came(secured, tmp_path / "data")
         # What is mended while the planes wait counts, too.
         keys.forget("127.0.0.1")
@@ -174,7 +181,7 @@ def test_who_trusts_a_listener_sends_nothing_in_the_open(
             publisher.publish(pixels((0, 0, 0)), z=0)
             until(lambda: publisher._delivery.refusal)
             with pytest.raises(TimeoutError, match=r"or takes none.*`otf-stream keys forget 127"):
-                publisher.drain(1)
+                publisher.drain(0.5)
         check_nothing_came(listener, tmp_path / "data")
 
 

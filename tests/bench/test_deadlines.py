@@ -1,5 +1,6 @@
 """Acquisitions are drawn by a seed, and all of them land."""
 
+from otf_stream.bench import deadlines
 from otf_stream.bench.deadlines import _draw, run_deadlines, section
 from otf_stream.learn.compute import choose_compute
 
@@ -11,7 +12,10 @@ def test_what_is_drawn_depends_on_the_seed_alone():
     assert [a.shape for a in first] != [a.shape for a in other]
 
 
-def test_every_stack_is_told_of():
+def test_every_stack_is_told_of(monkeypatch):
+    small = {"_PLANES": (6, 8), "_SIDES": (64, 80), "_RATES": (10.0, 20.0), "_LOADS": (0, 1)}
+    for name, bounds in small.items():
+        monkeypatch.setattr(deadlines, name, bounds)
     found = run_deadlines(
         choose_compute("cpu"), stacks=2, minutes=0.02, budget_s=6, tail_s=5, seed=3, threads=1
     )  # fmt: skip

@@ -12,8 +12,8 @@ from otf_stream.learn.compute import choose_compute
 def test_both_tasks_are_done_and_told():
     found = run_gpu(
         choose_compute("cpu"),
-        seconds=8,
-        tail_s=5,
+        seconds=4,
+        tail_s=3,
         planes_per_second=20,
         recorded_shape=(6, 70, 80),
         live_shape=(6, 64, 64),

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from otf_stream.bench import contenders
 from otf_stream.bench.cases import HELD_OUT, Case, all_cases, few_cases, few_held_out_cases
 from otf_stream.bench.contenders import interpolated, richardson_lucy
 from otf_stream.bench.quality import draw, page
@@ -39,7 +40,8 @@ def test_a_case_is_what_it_says(drawn) -> None:
     assert planes.dtype == np.uint16
 
 
-def test_rivals_restore_on_the_exact_grid(drawn) -> None:
+def test_rivals_restore_on_the_exact_grid(drawn, monkeypatch) -> None:
+    monkeypatch.setattr(contenders, "_MOST_ITERATIONS", 40)
     truth, planes = drawn
     linear = interpolated(CASE, planes, order=1)
     assert np.allclose(linear[::4], planes)

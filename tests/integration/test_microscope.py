@@ -30,7 +30,13 @@ def test_what_the_camera_sees_is_on_disk_and_restored(tmp_path: Path) -> None:
     seen: list[np.ndarray] = []
     core.mda.events.frameReady.connect(lambda frame, event: seen.append(frame.copy()))
     config = ServiceConfig(
-        data=tmp_path, listen="tcp://127.0.0.1:*", monitor="", method="interpolate", threads=1, disk_reserve_gb=0
+        data=tmp_path,
+        listen="tcp://127.0.0.1:*",
+        monitor="",
+        method="interpolate",
+        reports="none",
+        threads=1,
+        disk_reserve_gb=0,
     )
     with Service(config) as service:
         with streaming(core, service.address, name="phantom", modality="confocal") as stream:

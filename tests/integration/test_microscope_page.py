@@ -64,7 +64,9 @@ def config(tmp_path: Path) -> Iterator[ServiceConfig]:
     with socket.socket() as taken:
         if taken.connect_ex(("127.0.0.1", PORT)) == 0:
             pytest.skip(f"something listens at port {PORT}, which the page names")
-    config = ServiceConfig(data=tmp_path / "service", monitor="", method="interpolate", threads=1, disk_reserve_gb=0)
+    config = ServiceConfig(
+        data=tmp_path / "service", monitor="", method="interpolate", reports="none", threads=1, disk_reserve_gb=0
+    )
     with Service(config):
         yield config
 
@@ -84,7 +86,7 @@ def run_python(script: str, folder: Path) -> str:
 def test_a_script_of_the_page(title: str, name: str, tmp_path: Path, config: ServiceConfig) -> None:
     told = run_python(blocks("python")[title], tmp_path)
     assert "80 planes are on the restoration machine's disk, 0 were lost" in told
-    until(lambda: all(session.done for session in overview(config.data)))
+    until(lambda: all(session.closed for session in overview(config.data)))
     for position in range(2):
         with closing(SessionStore.open(config.data / f"{name}_p{position}.ome.zarr")) as store:
             assert store.acquisition.channels == ("DAPI", "FITC")

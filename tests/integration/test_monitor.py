@@ -28,8 +28,8 @@ from otf_stream.monitor.summary import Log, read_log
 from otf_stream.monitor.token import TokenFile
 from otf_stream.service.monitoring import required_token
 from otf_stream.service.supervisor import Service, ServiceError
+from otf_stream.store.finding import find_sessions
 from otf_stream.store.journal import Journal, journal_path
-from otf_stream.store.session import find_sessions
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="ends processes with POSIX signals")
 
@@ -45,6 +45,7 @@ def configured(tmp_path: Path, **more: object) -> ServiceConfig:
         "device": "cpu",
         "threads": 1,
         "disk_reserve_gb": 0,
+        "reports": "none",
         "keys": tmp_path / "keys",
     }
     return ServiceConfig.model_validate(settings | more)

@@ -43,10 +43,11 @@ def config(tmp_path: Path) -> ServiceConfig:
         method="interpolate",
         threads=1,
         disk_reserve_gb=0,
+        reports="none",
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def planes() -> np.ndarray:
     return image(phantom((77, 64, 64), seed=0), anisotropy=4, seed=0)
 

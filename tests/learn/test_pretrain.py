@@ -1,5 +1,6 @@
 """Pre-training: it learns, it can be repeated, and it says how well it did on what it never saw."""
 
+from functools import cache
 from itertools import islice
 
 import numpy as np
@@ -24,6 +25,14 @@ def new():
     """A denoising network that is smaller than the one that ships."""
     torch.manual_seed(0)
     return NAFNet(guide_channels=2 * NEIGHBOURS + 1, width=12, enc_blk_nums=(1, 1), dec_blk_nums=(1, 1))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def drawn_once():
+    """Draw a scene once: that takes a second, and it depends on its seed and number alone, as another process shows."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(pretraining, "_scene", cache(pretraining._scene))
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,11 @@ def truth():
     return phantom((121, 128, 128), seed=3)
 
 
+@pytest.fixture(scope="module")
+def tissue():
+    return torch.from_numpy(foam((121, 128, 128), seed=4))
+
+
 @pytest.mark.parametrize("sigma", [2.0, 3.0, 4.0])
 @pytest.mark.parametrize("anisotropy", [3, 4])
 def test_a_gaussian_blur_is_found_within_its_bar(truth, sigma, anisotropy):
@@ -47,11 +52,10 @@ def test_a_gaussian_blur_is_found_within_its_bar(truth, sigma, anisotropy):
     ],
     ids=lambda microscope: microscope.modality,
 )
-def test_width_and_haze_of_physical_microscopes_are_found(microscope):
+def test_width_and_haze_of_physical_microscopes_are_found(tissue, microscope):
     pixel = focus_width(microscope) / 2.3548
     whole = torch.from_numpy(point_spread(microscope, (97, 49), z_um=pixel, pixel_um=pixel))
-    sample = torch.from_numpy(foam((121, 128, 128), seed=4))
-    stack, noise = noisy(convolved(sample, whole)[::4].numpy())
+    stack, noise = noisy(convolved(tissue, whole)[::4].numpy())
     psf, found = estimate_psf(stack, 4.0, likely_psfs(microscope.modality, Optics(), pixel), noise_variance=noise)
     true = split_psf(whole, 1.0)
     assert found

@@ -1,5 +1,7 @@
 """A session store with one stack that has been restored, and a few events as the worker notes them."""
 
+import shutil
+
 import pytest
 from stacks import small_stack, write
 
@@ -21,17 +23,25 @@ def learn(store, stack=(0, 0)):
     store.journal.note("training", stack=list(stack), stage="examined", steps=9, gain_db=2.5)
 
 
-@pytest.fixture
-def restored(tmp_path):
-    """Path of a store whose channel has a name that would be markup, restored by interpolation."""
+@pytest.fixture(scope="session")
+def restored_once(tmp_path_factory):
+    """A folder with a store whose channel has a name that would be markup, restored by interpolation."""
     acquisition = Acquisition(
         name="cells", sizes=Sizes(z=10, y=72, x=72), dtype="uint16", voxel_size=VoxelSize(z=0.8, y=0.2, x=0.2),
         channels=(NAME,),
     )  # fmt: skip
-    store = SessionStore.create(tmp_path / "cells.ome.zarr", acquisition, session="s")
+    folder = tmp_path_factory.mktemp("restored")
+    store = SessionStore.create(folder / "cells.ome.zarr", acquisition, session="s")
     write(store, [((0, 0, z), plane) for z, plane in enumerate(small_stack()) if z != 4])
     store.journal.close_arrivals("finished")
     learn(store)
     restore_stack(store, (0, 0), Settings(method="interpolate"), choose_compute("cpu"))
     store.close()
-    return store.path
+    return folder
+
+
+@pytest.fixture
+def restored(restored_once, tmp_path):
+    """Path of a store of one's own, restored."""
+    shutil.copytree(restored_once, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "cells.ome.zarr"

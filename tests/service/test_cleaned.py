@@ -51,7 +51,7 @@ def test_planes_that_never_come_are_bridged_in_the_haze_and_some_are_held_out(se
     assert clean.seen == 16
     grid = source.grid()
     field = clean.haze(usual_psf(source), grid.planes)
-    assert field.coarse.shape == (16, 36, 36)
+    assert field.coarse.shape == (16, 18, 18)
     assert torch.isfinite(field.coarse).all()
     assert 0 < field.core_share <= 1.2
     found = usual_psf(source)

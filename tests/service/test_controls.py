@@ -3,12 +3,9 @@
 import time
 
 import pytest
-import torch
 from stacks import small_stack, write
 
-from otf_stream.learn.checkpoints import save_weights
 from otf_stream.learn.compute import choose_compute
-from otf_stream.learn.nafnet import NAFNet
 from otf_stream.restore.turns import Turn
 from otf_stream.service.budget import Budget
 from otf_stream.service.settings import Settings
@@ -20,12 +17,9 @@ CPU = choose_compute("cpu")
 
 
 @pytest.fixture
-def settings(tmp_path_factory):
+def settings(weights):
     """A budget that no test waits for, and a network that is small."""
-    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    torch.manual_seed(0)
-    save_weights(NAFNet(width=8, enc_blk_nums=(1,), middle_blk_num=1, dec_blk_nums=(1,)), path, {})
-    return Settings(budget=Budget(total=600, tail=600), weights=path)
+    return Settings(budget=Budget(total=600, tail=600), weights=weights)
 
 
 @pytest.fixture

@@ -6,14 +6,12 @@ import uuid
 
 import numpy as np
 import pytest
-import torch
 from stacks import small_stack, write
 
 from otf_stream.acquisition import Acquisition
-from otf_stream.learn.checkpoints import save_weights
 from otf_stream.learn.compute import choose_compute
-from otf_stream.learn.nafnet import NAFNet
 from otf_stream.monitor.lookout import overview
+from otf_stream.restore.trust import Trust
 from otf_stream.restore.turns import Turn
 from otf_stream.service.budget import Budget
 from otf_stream.service.settings import Settings
@@ -34,15 +32,6 @@ def settle(worker, done=lambda: False):
     while not done() and (turn := worker.work()) is not None:
         if turn is Turn.WAITING:
             time.sleep(0.05)
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """A network that is small: what a worker does is the same with any."""
-    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    torch.manual_seed(0)
-    save_weights(NAFNet(width=8, enc_blk_nums=(1,), middle_blk_num=1, dec_blk_nums=(1,)), path, {})
-    return path
 
 
 @pytest.fixture
@@ -66,16 +55,16 @@ def test_every_stack_of_every_session_is_restored(session, worker):
 
 
 def test_a_stack_that_was_being_restored_when_the_worker_died_is_restored_again(session, worker):
-    store = session({(0, 0): small_stack()})
+    store = session({(0, 0): small_stack(side=48)})
     store.journal.set_state((0, 0), "restoring")
     settle(worker)
     assert store.journal.state((0, 0)) == "restored"
 
 
 def test_a_stack_that_cannot_be_restored_is_set_aside_with_its_reason(session, worker):
-    broken = session({(0, 0): small_stack()}, name="broken")
+    broken = session({(0, 0): small_stack(side=48)}, name="broken")
     (broken.path / "raw/0/c/0/0/3/0/0").write_bytes(b"torn")
-    sound = session({(0, 0): small_stack()}, name="sound")
+    sound = session({(0, 0): small_stack(side=48)}, name="sound")
     settle(worker)
     assert broken.journal.state((0, 0)) == "failed"
     failures = [event.detail["trace"] for event in broken.journal.events() if event.kind == "failure"]
@@ -95,7 +84,7 @@ def test_a_stack_that_cannot_even_be_begun_stops_nobody(session, worker, monkeyp
 
 
 def test_a_stack_that_never_came_is_set_aside(session, worker):
-    store = session({(0, 0): small_stack(), (0, 1): small_stack()[:0]})
+    store = session({(0, 0): small_stack(side=48), (0, 1): small_stack(side=48)[:0]})
     settle(worker)
     assert store.journal.state((0, 0)) == "restored"
     assert store.journal.state((0, 1)) == "failed"
@@ -106,37 +95,37 @@ def test_an_idle_worker_has_nothing_to_do(worker):
 
 
 def test_channels_do_not_mix(session, worker):
-    store = session({(0, 0): small_stack(), (0, 1): np.full((10, 72, 72), 1000, np.uint16)})
+    store = session({(0, 0): small_stack(side=48), (0, 1): np.full((10, 48, 48), 1000, np.uint16)})
     settle(worker)
     assert (read_restored(store.path, (0, 1)) == 1000).all()
     assert read_restored(store.path, (0, 0)).mean() < 500
 
 
 def test_a_time_point_whose_planes_were_dropped_is_left_behind_while_others_arrive(session, worker):
-    store = session({(0, 0): small_stack(), (1, 0): small_stack(seed=1)}, skip=(4,), close=False)
+    store = session({(0, 0): small_stack(side=48), (1, 0): small_stack(seed=1, side=48)}, skip=(4,), close=False)
     settle(worker, restored(store, (0, 0)))
     assert store.journal.state((0, 0)) == "restored"
     assert read_provenance(store.path)["t0c0"]["missing_planes"] == [4]
 
 
 def test_a_new_session_may_take_the_name_of_a_deleted_one(session, worker):
-    first = session({(0, 0): small_stack()})
+    first = session({(0, 0): small_stack(side=48)})
     settle(worker)
     first.close()
     shutil.rmtree(first.path)
     remove_journal(journal_path(first.path))
-    second = session({(0, 0): small_stack(seed=1)})
+    second = session({(0, 0): small_stack(seed=1, side=48)})
     settle(worker)
     assert second.journal.state((0, 0)) == "restored"
 
 
 def test_a_damaged_journal_stops_nobody(session, worker, tmp_path):
-    damaged = session({(0, 0): small_stack()}, name="damaged")
+    damaged = session({(0, 0): small_stack(side=48)}, name="damaged")
     damaged.close()
     journal = journal_path(damaged.path)
     remove_journal(journal)
     journal.write_bytes(b"this is no database" * 100)
-    sound = session({(0, 0): small_stack()}, name="sound")
+    sound = session({(0, 0): small_stack(side=48)}, name="sound")
     assert [seen.store for seen in overview(tmp_path)] == [sound.path]
     settle(worker)
     assert sound.journal.state((0, 0)) == "restored"
@@ -176,10 +165,10 @@ def test_stacks_that_wait_for_their_planes_make_no_other_late(session, tmp_path,
     monkeypatch.setattr("otf_stream.service.worker._LAST_MOMENT", 2.0)  # too short for the network, however fast
     slow = growing_session(tmp_path)
     write(slow, [((0, 0, z), plane) for z, plane in enumerate(small_stack(side=72)[:3])])
-    worker = Worker(tmp_path, Settings(budget=Budget(total=12, tail=0), weights=weights), CPU)
+    worker = Worker(tmp_path, Settings(budget=Budget(total=8, tail=0), weights=weights), CPU)
     assert worker.work() is Turn.WAITING
     quick = session({(0, 0): small_stack(seed=2, side=48)}, name="quick")
-    until = time.time() + 15
+    until = time.time() + 11
     settle(worker, lambda: restored(quick, (0, 0))() or time.time() > until)
     told = read_provenance(quick.path)["t0c0"]
     assert not told["timing"]["late"]
@@ -247,12 +236,11 @@ def test_a_channel_has_zeros_where_it_has_no_planes(tmp_path):
     worker.close()
 
 
-def test_a_time_point_starts_from_the_networks_of_the_one_before(session, tmp_path):
-    worker = Worker(tmp_path, Settings(budget=Budget(steps=4)), CPU)
-    store = session({(t, 0): small_stack(seed=t) for t in range(2)})
+def test_a_time_point_starts_from_the_networks_of_the_one_before(session, worker, monkeypatch):
+    monkeypatch.setattr(Trust, "best", "network")
+    store = session({(t, 0): small_stack(seed=t, side=48) for t in range(2)})
     settle(worker)
     first, second = (read_provenance(store.path)[f"t{t}c0"] for t in range(2))
     assert first["method"] == second["method"] == "finetune"
     assert (first["training"]["started_from"], second["training"]["started_from"]) == (None, "t0c0")
     assert first["training"]["weights_sha256"] == second["training"]["weights_sha256"]
-    worker.close()

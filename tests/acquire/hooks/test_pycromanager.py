@@ -21,7 +21,8 @@ from pycromanager import Acquisition, Core, multi_d_acquisition_events, start_he
 from otf_stream.acquire.hooks.pycromanager import AcquisitionStream, streaming
 from otf_stream.acquire.leftovers import find_leftovers
 from otf_stream.acquire.listener import Listener
-from otf_stream.store.session import SessionStore, find_sessions
+from otf_stream.store.finding import find_sessions
+from otf_stream.store.session import SessionStore
 
 # ndstorage leaves the closing of the file that it wrote to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")

@@ -17,7 +17,8 @@ from pymmcore_plus.experimental.unicore import UniMMCore
 from otf_stream.acquire.hooks.pymmcore_plus import streaming
 from otf_stream.acquire.hooks.pymmcore_plus_events import describe
 from otf_stream.acquire.listener import Listener
-from otf_stream.store.session import SessionStore, find_sessions
+from otf_stream.store.finding import find_sessions
+from otf_stream.store.session import SessionStore
 from simulators.core import acquire_stack, virtual_microscope
 from simulators.scenes import Stack, View
 

@@ -16,7 +16,8 @@ from otf_stream.acquire.listener import Listener
 from otf_stream.acquire.watch.folder import FolderWatch
 from otf_stream.acquire.watch.recording import Given
 from otf_stream.acquisition import Acquisition, PlaneIndex, VoxelSize
-from otf_stream.store.session import SessionStore, find_sessions
+from otf_stream.store.finding import find_sessions
+from otf_stream.store.session import SessionStore
 
 GIVEN = Given(voxel_size=VoxelSize(z=0.8, y=0.2, x=0.2))
 
