@@ -26,9 +26,8 @@ from otf_stream.service.stack import Restoration
 from otf_stream.store.restored import read_restored
 
 CPU = choose_compute("cpu")
-EXACT = replace(
-    CPU, dtype=torch.float32
-)  # elsewhere rounding alone, which is another in slabs, is as large as the bound
+# What short floats round off is another in slabs, and as large as the bound.
+EXACT = replace(CPU, dtype=torch.float32)
 PLANES, DEPTH = 80, 317
 
 
