@@ -18,6 +18,7 @@ LONG = (
     "integration/test_service.py",
     "service/test_worker.py",
     "bench/test_chaos.py",
+    "bench/test_dashboard.py",
     "learn/test_pretrain.py",
     "integration/test_microscope_page.py",
     "monitor/test_dashboard.py",
