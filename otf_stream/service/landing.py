@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from otf_stream.acquisition import StackIndex
 from otf_stream.learn.compute import Compute
 from otf_stream.restore.fidelity import Fidelity
 from otf_stream.restore.methods import Grid
@@ -91,6 +92,17 @@ def _rounded(volume: Tensor, dtype: np.dtype[Any]) -> Tensor:
     if volume.device.type == "cpu" or kind is None or not volume.isfinite().all():
         return volume
     return volume.round_().clamp_(0, np.iinfo(dtype).max).to(kind)
+
+
+def scaled(writer: RestoredWriter, stack: StackIndex, grid: Grid, background: float, factor: float) -> Method:
+    """Return what gives the volume that has landed, with its light, above the background, times ``factor``."""
+
+    def restore(raw: Tensor, region: Region) -> Work[Tensor]:
+        yield Turn.READY
+        landed = writer.read(stack, region)[grid.start : grid.start + grid.depth]
+        return torch.from_numpy(landed).to(raw.device).sub_(background).mul_(factor).add_(background)
+
+    return Method("scaled", restore)
 
 
 class _Behind:

@@ -37,7 +37,7 @@ from otf_stream.service.character import Character, FoundPsf, characterise, find
 from otf_stream.service.costs import WRITERS, Costs
 from otf_stream.service.curve import Curve
 from otf_stream.service.demand import Demand
-from otf_stream.service.landing import landing, writing
+from otf_stream.service.landing import landing, scaled, writing
 from otf_stream.service.learning import FEWEST_PLANES, Learned, Progress, learn, tidy_up
 from otf_stream.service.memory import Lesson, Memory
 from otf_stream.service.network import Land, NetworkPath
@@ -234,13 +234,21 @@ class Restoration:
                 reasons.append("time for XZ slices alone: YZ slices did not go through the network")
             # What is left of planes without haze is divided by the core's share of the light, and so are errors in it.
             bearable = min(LIGHT_LOST / (field.core_share if field else 1.0), _MOST_LIGHT_LOST)
-            if learned and settings.budget.steps is None and abs(fidelity.flux_ratio - 1) > bearable:
-                # Light must not be lost: no sharpness is worth it.
-                reasons.append(
-                    f"the network made {fidelity.flux_ratio:.2f} times the light of the planes: interpolated"
-                )
-                method, learned = interpolate(grid), None
-                fidelity = yield from land(method, None)
+            ratio = fidelity.flux_ratio
+            told_ratio = f"the network made {ratio:.2f} times the light of the planes"
+            if learned and abs(ratio - 1) > bearable:
+                if abs(ratio - 1) <= _MOST_LIGHT_LOST:  # brightness as a whole is what slices tell it least of
+                    reasons.append(f"{told_ratio}: all of the volume was scaled to theirs")
+                    background = character.noise.offset
+                    fidelity = yield from land(scaled(writer, source.stack, grid, background, 1 / ratio), field)
+                elif settings.budget.steps is None:
+                    # Light must not be lost: no sharpness is worth it.
+                    reasons.append(
+                        f"{told_ratio}, more than {_MOST_LIGHT_LOST:.0%} off, though it gained "
+                        f"{learned.trust.network:+.1f} dB on held-out planes: interpolated; a longer budget may help"
+                    )
+                    method, learned = interpolate(grid), None
+                    fidelity = yield from land(method, None)
         with self._timed("pyramid"):
             yield from self._writing(lambda: writer.finish(source.stack, threads=WRITERS))
         self._learn_costs(learned, method)

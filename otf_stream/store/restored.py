@@ -160,6 +160,11 @@ class RestoredWriter:
                 halved.voxels[z // 2 : z // 2 + len(slab), y, x] = slab
             halved.places.add((y.start, x.start))
 
+    def read(self, stack: StackIndex, region: Region) -> np.ndarray:
+        """Read back one region of a stack, over its whole depth: ``(z', y, x)``, float32."""
+        self._check_stack(stack)
+        return np.asarray(self._levels[0][(*stack, slice(0, self.shape[0]), *region)], np.float32)
+
     def _halved_of(self, stack: StackIndex) -> _Halved:
         with self._halving:
             if stack not in self._halved:

@@ -87,6 +87,32 @@ def test_a_network_that_wins_light_is_not_used(session, tmp_path):
     )
 
 
+def test_a_network_that_is_a_little_too_bright_is_scaled_to_the_light_of_the_planes(session, tmp_path, monkeypatch):
+    monkeypatch.setattr(Trust, "best", "network")
+    torch.manual_seed(0)
+    network = deblurring_network()  # as it comes it changes nothing
+    with torch.no_grad():
+        network.ending.bias.fill_(0.008)
+    save_weights(network, tmp_path / "bright.safetensors", {})
+    volumes = {}
+    for scales in (True, False):
+        if not scales:
+            monkeypatch.setattr("otf_stream.service.stack.LIGHT_LOST", 1.0)
+            monkeypatch.setattr("otf_stream.service.stack._MOST_LIGHT_LOST", 1.0)
+        store = session({(0, 0): small_stack()}, name=f"scales {scales}")
+        settings = Settings(method="pretrained", budget=Budget(steps=1), weights=tmp_path / "bright.safetensors")
+        told = restore_stack(store, (0, 0), settings, CPU)
+        assert told["method"] == "pretrained"
+        volumes[scales] = told, read_restored(store.path, (0, 0)).astype(float)
+    (told, found), (before, brighter) = volumes[True], volumes[False]
+    assert 1.03 < before["flux_ratio"] < 1.25
+    assert told["flux_ratio"] == pytest.approx(1.0, abs=0.005)
+    assert any("scaled to theirs" in warning for warning in told["warnings"])
+    background = told["noise"]["offset"]
+    expected = (brighter - background) / before["flux_ratio"] + background
+    np.testing.assert_allclose(found, np.clip(expected, 0, None), atol=1.5)
+
+
 def test_the_network_is_fine_tuned_or_used_as_it_is_and_the_provenance_tells_how(session):
     stages = []
     for method in ("pretrained", "finetune"):
