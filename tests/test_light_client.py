@@ -132,7 +132,7 @@ def test_a_command_that_needs_more_says_what_to_install() -> None:
     for command, (code, said, errors) in each(extra):
         assert (code, said) == (1, ""), command
         (line,) = errors.splitlines()
-        brings = rf'pip install "otf-stream\[{extra[command]}\]" brings it'
+        brings = rf'in a checkout, pip install "\.\[{extra[command]}\]" brings it'
         assert re.fullmatch(rf"error: this needs \w+, which is .*; {brings}", line), command
 
 
@@ -170,4 +170,6 @@ def test_recordings_are_read_but_for_zarr(tmp_path: Path) -> None:
         assert json.loads(done.stdout) == [int(pixels.sum()) for pixels in stack]
     done = plain(CLI, "replay", tmp_path / "stack.zarr")
     assert done.returncode == 1
-    assert 'this needs zarr, which is not installed here; pip install "otf-stream[service]" brings it' in done.stderr
+    assert (
+        'this needs zarr, which is not installed here; in a checkout, pip install ".[service]" brings it' in done.stderr
+    )

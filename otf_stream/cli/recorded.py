@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from otf_stream.acquisition import VoxelSize
+from otf_stream.acquisition import Acquisition, VoxelSize
 from otf_stream.cli.options import (
     LAYERS_HELP,
     ApertureOption,
@@ -25,7 +25,7 @@ from otf_stream.cli.options import (
     WeightsOption,
     voxel_size_of,
 )
-from otf_stream.cli.terminal import errors_told, fail, print_json, progress_bar
+from otf_stream.cli.terminal import errors_told, fail, print_json, progress_bar, say
 from otf_stream.config import LayerChoice, MethodName
 
 
@@ -71,6 +71,7 @@ def restore(
             check_optics(recording.acquisition, psf)
             if weights:
                 network_to_deblur(weights)
+            say.print(described(recording.acquisition), markup=False)
             with progress_bar() as bar:
                 stages: dict[str, Any] = {}
 
@@ -102,6 +103,16 @@ def restore(
     typer.echo(f"restored volume: {out / 'restored'}")
     for page in pages:
         typer.echo(f"report: {page}")
+
+
+def described(acquisition: Acquisition) -> str:
+    """Say what a recording was taken to be: whoever gave the voxel size in another order sees it at once."""
+    sizes, voxel, modality = acquisition.sizes, acquisition.voxel_size, acquisition.modality
+    stacks = "" if sizes.t * sizes.c == 1 else f"{sizes.t} time points and {sizes.c} channels of "
+    return (
+        f"{stacks}{sizes.z} planes of {sizes.y} × {sizes.x}, voxels of {voxel.z:g} × {voxel.y:g} × {voxel.x:g} µm "
+        f"(z, y, x), modality {modality}"
+    )
 
 
 def evaluate(

@@ -29,7 +29,7 @@ def installed_with(extra: str) -> Iterator[None]:
         package = (error.name or "").partition(".")[0]
         if not package or package in ("otf_stream", "simulators"):
             raise
-        fail(f'this needs {package}, which is not installed here; pip install "otf-stream[{extra}]" brings it')
+        fail(f'this needs {package}, which is not installed here; in a checkout, pip install ".[{extra}]" brings it')
         raise SystemExit(1) from None
 
 

@@ -71,7 +71,7 @@ def judge_versions(versions: Mapping[str, str | None]) -> Finding:
             "versions",
             "problem",
             f"{here}; a service needs {', '.join(missing)}, which {'are' if len(missing) > 1 else 'is'} not installed",
-            'pip install "otf-stream[service]"; on a microscope\'s PC: otf-stream doctor --to tcp://HOST:8421',
+            'in a checkout, pip install ".[service]"; on a microscope\'s PC: otf-stream doctor --to tcp://HOST:8421',
             figures,
         )
     return Finding(

@@ -56,7 +56,8 @@ def judge_port(setting: str, address: str, error: OSError | None, *, serving: bo
         return Finding(check, "ok", f"{address} is taken by the service, which is at work", "", figures)
     level: Level = "problem" if vital else "warning"
     why = "is taken by another program" if taken else f"cannot be had: {error.strerror or error}"
-    remedy = f"end that program, or give another address with --{setting}" if taken else f"correct --{setting}"
+    own = f"if that is your own service, give its folder with --data; else end it, or choose another --{setting}"
+    remedy = own if taken else f"correct --{setting}"
     return Finding(check, level, f"{address} {why}", remedy, figures)
 
 

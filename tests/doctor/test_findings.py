@@ -35,7 +35,7 @@ def test_missing_packages_are_named_with_what_brings_them() -> None:
     assert installation.judge_versions(installation.installed(installation.EVERYWHERE)).level == "ok"
     found = installation.judge_versions({"numpy": "2.0", "torch": None, "zarr": None})
     assert (found.level, "torch, zarr, which are not installed" in found.found) == ("problem", True)
-    assert 'pip install "otf-stream[service]"' in found.remedy
+    assert 'pip install ".[service]"' in found.remedy
     assert "--to tcp://" in found.remedy
 
 

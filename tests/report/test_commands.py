@@ -34,4 +34,4 @@ def test_view_says_what_is_no_store_and_what_is_not_installed(restored, tmp_path
     monkeypatch.setitem(sys.modules, "napari", None)
     result = RUN.invoke(app, ["view", str(restored)])
     assert result.exit_code == 1
-    assert "otf-stream[napari]" in " ".join(capsys.readouterr().err.split()) + result.output + result.stderr
+    assert ".[napari]" in " ".join(capsys.readouterr().err.split()) + result.output + result.stderr

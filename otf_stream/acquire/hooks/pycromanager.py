@@ -26,7 +26,7 @@ import numpy as np
 from otf_stream.acquire.hooks.growing import GrowingPlace, Plane
 from otf_stream.acquire.hooks.pycromanager_events import Axes, Event, Places, Plan, pixel_um, plans, seen
 from otf_stream.acquire.hooks.pycromanager_saved import read_saved
-from otf_stream.acquire.hooks.stream import Place, Stream, place_name
+from otf_stream.acquire.hooks.stream import Place, Stream, in_words, place_name
 from otf_stream.acquire.hooks.unplanned import Unplanned, unplanned_name
 from otf_stream.acquire.hooks.voxels import known_pixel_size
 from otf_stream.acquisition import Acquisition, Modality, Optics, PixelType, PlaneIndex, Sizes, VoxelSize
@@ -215,7 +215,7 @@ class AcquisitionStream(Stream):
                     self._last = place, self._plans[place].index(event["axes"])
                     break
         except Exception as error:
-            self.fail(f"{self._name} is not streamed: {error}")
+            self.fail(f"{self._name} is not streamed: {in_words(error)}")
 
     def _take(self, pixels: np.ndarray, axes: Axes, metadata: Mapping[str, Any]) -> None:
         with self._lock:
@@ -248,7 +248,7 @@ class AcquisitionStream(Stream):
                 described = self._described_as(name, plan.announced(), pixels.shape, pixels.dtype, pixel_um(metadata))
                 self.open(place, described, places=len(self._visited))
             except Exception as error:
-                self._refused[place] = f"{self._name} is not streamed: {error}"
+                self._refused[place] = f"{self._name} is not streamed: {in_words(error)}"
         if place in self._refused:
             self.lose(self._refused[place])
         else:

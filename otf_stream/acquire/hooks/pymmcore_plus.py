@@ -28,7 +28,7 @@ from otf_stream.acquire.hooks.pymmcore_plus_events import (
     is_planned,
     planned_index,
 )
-from otf_stream.acquire.hooks.stream import Stream
+from otf_stream.acquire.hooks.stream import Stream, in_words
 from otf_stream.acquire.hooks.unplanned import Unplanned, unplanned_name
 from otf_stream.acquire.hooks.voxels import known_pixel_size
 from otf_stream.acquisition import Acquisition, Modality, Optics, Sizes, VoxelSize
@@ -175,7 +175,7 @@ class _Connection:
             for place, acquisition in places.items():
                 self._stream.open(place, acquisition, places=len(places))
         except Exception as error:
-            self._stream.fail(f"a sequence is not streamed: {error}")
+            self._stream.fail(f"a sequence is not streamed: {in_words(error)}")
 
     def _event(self, event: MDAEvent) -> None:
         self._end_burst()

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from pydantic import ValidationError
 
 from otf_stream.acquire.publisher import OutboxFullError, Publisher, RepeatedPlaneError
 from otf_stream.acquisition import Acquisition
@@ -30,6 +31,15 @@ _ADDRESS = re.compile(r"tcp://[^\s/:]+:\d{1,5}")
 _EXAMPLE = "tcp://127.0.0.1:8421"
 _PATIENCE = 2.0  # seconds that the camera's thread waits for memory, at the most, before planes are given up
 _ABORT_S = 5.0  # seconds for the planes that are left of an acquisition that was aborted
+
+
+def in_words(error: Exception) -> str:
+    """Say what is wrong as people would, where a description does not hold."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    return "; ".join(
+        f"{'.'.join(map(str, one['loc']))}: {one['msg']} (it is {one['input']!r})" for one in error.errors()
+    )
 
 
 class Stream:

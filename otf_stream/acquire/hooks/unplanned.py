@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable
 
 from otf_stream.acquire.hooks.growing import GrowingPlace, Plane
-from otf_stream.acquire.hooks.stream import Place, Stream, place_name
+from otf_stream.acquire.hooks.stream import Place, Stream, in_words, place_name
 from otf_stream.acquisition import Acquisition
 
 _HELD_BYTES = 256 << 20  # of planes in memory that wait for the z step
@@ -122,7 +122,7 @@ class Unplanned:
             share = _PLACES if self._in_memory and not first.alone else 1
             self._stream.open(place, acquisition, places=share)
         except Exception as error:
-            self._refuse(place, growing, f"{self._name} is not streamed: {error}")
+            self._refuse(place, growing, f"{self._name} is not streamed: {in_words(error)}")
             return []
         growing.names = list(acquisition.channels)
         held, growing.held = growing.held, []

@@ -18,6 +18,7 @@ from otf_stream.monitor.dashboard.parts import box, heading, look, put
 from otf_stream.monitor.dashboard.words import STATE, clock, stack_name
 from otf_stream.monitor.state import Session, Snapshot, Stack
 from otf_stream.store.journal import StackState
+from otf_stream.store.session import SUFFIX
 
 _ORDER: tuple[StackState, ...] = ("restoring", "arriving", "arrived", "failed", "restored")
 
@@ -185,7 +186,8 @@ def session_row(session: Session) -> Row:
         sign, told = ("▸", "arriving") if session.closed is None else ("⟳", session.stage or "waiting")
     left = "" if session.seconds_left is None or session.done else clock(session.seconds_left)
     paused = " · paused" if session.paused and not session.done else ""
-    return Row(sign, session.name, left, f"{session.durable}/{session.expected} planes · {told}{paused}")
+    name = session.store.name.removesuffix(SUFFIX)  # of its store, since several sessions may have one name
+    return Row(sign, name, left, f"{session.durable}/{session.expected} planes · {told}{paused}")
 
 
 def stack_row(session: Session, stack: Stack) -> Row:
