@@ -290,8 +290,11 @@ class Schedule:
     def _fits(self, step: int) -> bool:
         # The fewest need no margin: if they take longer they are given up. Of more, fewer would have fitted.
         left = (1.0 if step == YZ_STEPS[-1] else _REPEATED_MARGIN) * self._restoring_left(0.0, 1 / step)
-        mine = Demand(self.deadline, left + _WRITING * self._interpolating(), 0.0, self.trained)
-        return time_to_learn(self._clock(), mine, self._others()) >= 0
+        return self._leaves_time_for_others(left + _WRITING * self._interpolating())
+
+    def _leaves_time_for_others(self, restoring: float) -> bool:
+        """Whether all stacks can be restored if this one takes so long; what it has learnt more than others is past."""
+        return time_to_learn(self._clock(), Demand(self.deadline, restoring, 0.0), self._others()) >= 0
 
     def spares(self, seconds: float) -> bool:
         """Whether there is time for something, in seconds, that makes learning better but is none itself."""
@@ -305,7 +308,7 @@ class Schedule:
     def begin_anew(self) -> bool:
         """Decide whether what was restored before the last plane is restored once more; then it is yet to be done."""
         restoring = self._costs.with_margin(self.measured(self.yz)) + self._interpolating()
-        anew = time_to_learn(self._clock(), Demand(self.deadline, restoring, 0.0, self.trained), self._others()) >= 0
+        anew = self._leaves_time_for_others(restoring)
         if anew:
             self._pass = self._direction = None
         return anew
@@ -426,6 +429,14 @@ class Schedule:
             "others": len(others),
             "others_restoring_s": sum(other.restoring for other in others),
         }
+
+    @property
+    def why_no_longer(self) -> str:
+        """Why learning ends, in words."""
+        if self.finishing:
+            return "somebody asked to finish now"
+        waiting = len(self._others())
+        return f"its share of the time is over, beside {waiting} others" if waiting else "the time for it is over"
 
     def denoising(self, steps: int) -> float:
         """Progress of the denoiser after ``steps`` steps, from 0 to 1."""

@@ -230,8 +230,6 @@ class Restoration:
             land = partial(self._landing, grid, found, character, writer)
             ahead = self._network.ahead
             method, field, fidelity = yield from self._restored(grid, learned, found, character, land)
-            if learned and learned.trust.best == "network" and schedule.yz_through == 0:
-                reasons.append("time for XZ slices alone: YZ slices did not go through the network")
             # What is left of planes without haze is divided by the core's share of the light, and so are errors in it.
             bearable = min(LIGHT_LOST / (field.core_share if field else 1.0), _MOST_LIGHT_LOST)
             ratio = fidelity.flux_ratio
@@ -249,6 +247,8 @@ class Restoration:
                     )
                     method, learned = interpolate(grid), None
                     fidelity = yield from land(method, None)
+            if learned and learned.trust.best == "network" and schedule.yz_through == 0:
+                reasons.append("time for XZ slices alone: YZ slices did not go through the network")
         with self._timed("pyramid"):
             yield from self._writing(lambda: writer.finish(source.stack, threads=WRITERS))
         self._learn_costs(learned, method)
@@ -344,8 +344,7 @@ class Restoration:
             curve=Curve(partial(store.journal.note_in_passing, "training", stack=list(source.stack))),
             room=self._writing,
         )
-        why = "somebody asked to finish now" if schedule.finishing else "the time for it is over"
-        self._decide("stop learning", why, steps=learned.steps)
+        self._decide("stop learning", schedule.why_no_longer, steps=learned.steps)
         self._note(
             "training",
             stage="examined",

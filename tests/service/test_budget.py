@@ -336,6 +336,18 @@ def test_as_many_yz_slices_follow_as_there_is_time_for_after_the_xz_slices(spare
         assert schedule.yz == (1 / step if step else 0)
 
 
+def test_whoever_has_learnt_for_longer_than_others_restores_no_worse_for_it():
+    stack = Stack(expected=5, interval=0.1)
+    stack.now = 198.0
+    others = [Demand(600.0, 5.0, 1.0) for _ in range(8)]  # that came later, and have learnt nothing
+    schedule = stack.schedule(Budget(total=300, tail=0), interpolating=lambda: 3.0, others=lambda: others)
+    schedule.trained = 80.0
+    with xz_slices_through(schedule, stack, seconds=10):
+        assert schedule.time_to_train < 0
+        assert schedule.why_no_longer == "its share of the time is over, beside 8 others"
+        assert schedule.decide_yz_step() == 1
+
+
 def test_what_is_done_between_two_slabs_does_not_make_them_slower():
     stack = Stack()
     schedule = stack.schedule(Budget(total=100, tail=0))
