@@ -17,6 +17,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import sqlite3
 import threading
 import time
@@ -34,6 +35,7 @@ StackState = Literal["arriving", "arrived", "restoring", "restored", "failed"]
 
 SCHEMA_VERSION = 2
 BUSY_TIMEOUT_S = 30.0
+_FULL_BYTES = 2**20  # free, below which a disk is full
 
 _SCHEMA = f"""
 CREATE TABLE session (
@@ -584,7 +586,10 @@ def _full_disk_as_oserror(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+        code = getattr(error, "sqlite_errorcode", 0)
+        # Of its log and its shared memory SQLite only says that they cannot be written.
+        failed = code & 0xFF == sqlite3.SQLITE_IOERR and shutil.disk_usage(path.parent).free < _FULL_BYTES
+        if code == sqlite3.SQLITE_FULL or failed:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         raise
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import multiprocessing
+import shutil
 import sqlite3
 import threading
 from collections import Counter
@@ -373,3 +374,12 @@ def test_events_of_some_kinds_are_left_out(journal: Journal) -> None:
         journal.note(kind)
     assert [event.kind for event in journal.events(without=("training",))] == ["opened", "restored"]
     assert [event.id for event in journal.events(2, kinds=("training",))] == [4]
+
+
+def test_an_error_of_a_full_disk_is_told_as_such(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for free, expected in ((0, OSError), (2**30, sqlite3.OperationalError)):
+        monkeypatch.setattr(journals.shutil, "disk_usage", lambda _, free=free: shutil._ntuple_diskusage(1, 1, free))
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR_WRITE
+        with pytest.raises(expected), journals._full_disk_as_oserror(path):
+            raise error
