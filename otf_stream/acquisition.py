@@ -11,7 +11,7 @@ import math
 from typing import Annotated, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 Modality = Literal["unknown", "confocal", "multiphoton", "light-sheet", "widefield"]
 PixelType = Literal["uint8", "uint16", "int16", "float32"]
@@ -284,3 +284,8 @@ def isotropic_depth(planes: int, voxel_size: VoxelSize) -> int:
     """
     # The small term forgives 0.3 / 0.1 = 2.9999999999999996.
     return math.floor((planes - 1) * voxel_size.anisotropy + 1e-6) + 1
+
+
+def faults(error: ValidationError) -> list[str]:
+    """Say what is wrong with a description, for each value that does not hold: its name, why, and what it is."""
+    return [f"{'.'.join(map(str, one['loc']))}: {one['msg']} (it is {one['input']!r})" for one in error.errors()]

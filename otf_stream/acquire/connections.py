@@ -174,7 +174,7 @@ class Connections:
                     connection.read = self._early.pop(descriptor, 0)
                     before = self._connections.pop(descriptor, None)
                     self._connections[descriptor] = connection
-                if before is not None:  # ZeroMQ drops news when there is too much, such as that this one ended
+                if before is not None:  # the news that it ended did not come
                     before.link.close()
                 if len(self._connections) > self._most:
                     self._cut(descriptor, TOO_MANY, f"there are {self._most} connections already")

@@ -17,6 +17,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from otf_stream.acquisition import faults
+
 say = Console(stderr=True)  # for people; standard output is for results
 
 
@@ -39,8 +41,8 @@ def errors_told() -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        for detail in error.errors():
-            fail(f"{'.'.join(map(str, detail['loc']))}: {detail['msg']} (it is {detail['input']!r})")
+        for fault in faults(error):
+            fail(fault)
         raise typer.Exit(1) from None
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""

@@ -39,7 +39,7 @@ from otf_stream.acquire.protocol import (
     encode,
 )
 from otf_stream.acquisition import Acquisition, PlaneIndex
-from otf_stream.store.session import SessionStore
+from otf_stream.store.session import SessionStore, delete_session
 
 Pixels = Callable[[PlaneIndex], np.ndarray]
 
@@ -360,8 +360,7 @@ def test_a_session_whose_store_was_deleted_gets_nothing_of_another_that_has_its_
 ) -> None:
     client.greet(acquisition)
     client.end()
-    shutil.rmtree(tmp_path / "data" / "cells.ome.zarr")
-    (tmp_path / "data" / "cells.journal.sqlite").unlink()
+    delete_session(tmp_path / "data" / "cells.ome.zarr")
     second = connect(listener.address)
     assert isinstance(second.greet(acquisition), Welcome)
     for answer in (client.plane((0, 0, 1), pixels((0, 0, 1))), client.end(1)):
@@ -387,8 +386,7 @@ def test_planes_for_a_store_that_was_deleted_while_it_was_open_are_not_acknowled
 ) -> None:
     client.greet(acquisition)
     client.plane((0, 0, 2), pixels((0, 0, 2)))
-    shutil.rmtree(tmp_path / "data" / "cells.ome.zarr")
-    (tmp_path / "data" / "cells.journal.sqlite").unlink()
+    delete_session(tmp_path / "data" / "cells.ome.zarr")
     if taken:
         second = connect(listener.address)
         assert isinstance(second.greet(acquisition), Welcome)

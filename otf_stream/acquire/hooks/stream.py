@@ -20,7 +20,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from otf_stream.acquire.publisher import OutboxFullError, Publisher, RepeatedPlaneError
-from otf_stream.acquisition import Acquisition
+from otf_stream.acquisition import Acquisition, faults
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +35,7 @@ _ABORT_S = 5.0  # seconds for the planes that are left of an acquisition that wa
 
 def in_words(error: Exception) -> str:
     """Say what is wrong as people would, where a description does not hold."""
-    if not isinstance(error, ValidationError):
-        return str(error)
-    return "; ".join(
-        f"{'.'.join(map(str, one['loc']))}: {one['msg']} (it is {one['input']!r})" for one in error.errors()
-    )
+    return "; ".join(faults(error)) if isinstance(error, ValidationError) else str(error)
 
 
 class Stream:
