@@ -20,8 +20,9 @@ Key = TypeVar("Key", bound=Hashable)
 
 def machine(compute: Compute) -> str:
     """Say on what figures were taken."""
+    card = f"{torch.cuda.get_device_name(compute.device)}, " if compute.device.type == "cuda" else ""
     return (
-        f"{os.cpu_count()} cores {platform.machine()}, {torch.get_num_threads()} in use, {compute}, "
+        f"{card}{os.cpu_count()} cores {platform.machine()}, {torch.get_num_threads()} in use, {compute}, "
         f"torch {torch.__version__}"
     )
 

@@ -170,6 +170,9 @@ class Trainer:
             return made
 
     def _record(self, degraded: Tensor) -> Callable[..., Any]:
+        # What is recorded here is repeated on another stream, of which newer torch warns once a process.
+        if hasattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch"):
+            torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
         try:
             with self._compute.alone():
                 recorded: Callable[..., Any] = torch.cuda.make_graphed_callables(_Forward(self._network), (degraded,))
@@ -284,7 +287,7 @@ def with_statistics(network: NAFNet, batches: Iterable[Tensor], compute: Compute
         idle.put(replica)
         return found
 
-    found = zip(*compute.map(statistics, batches), strict=True)
+    found = zip(*compute.map_resident(statistics, batches), strict=True)
     for attention, pooled in zip(_attentions(network), found, strict=False):
         attention.settle(torch.stack(pooled).mean(dim=0))
     return network.eval()

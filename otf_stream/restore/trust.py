@@ -71,6 +71,7 @@ def examine(network: NAFNet, pairs: AxialPairs, compute: Compute, *, planes: int
         # The network's first guess is Richardson–Lucy, and its guide is interpolation.
         return [float((volume - clean).square().mean()) for volume in (slices[:, 1:], restored, slices[:, :1])]
 
-    missed = torch.tensor(list(compute.map(misses, (pairs() for _ in range(_BATCHES)))), dtype=torch.float64).sum(dim=0)
+    batches = (pairs() for _ in range(_BATCHES))
+    missed = torch.tensor(list(compute.map_resident(misses, batches)), dtype=torch.float64).sum(dim=0)
     gain = 10 * torch.log10(missed[0].clamp(min=_FAINTEST) / missed[1:].clamp(min=_FAINTEST))
     return Trust(float(gain[0]), float(gain[1]), planes)

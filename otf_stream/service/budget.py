@@ -176,6 +176,8 @@ class Schedule:
         """Whether learning waits, as somebody asked; the deadline stands."""
         self.finishing = False
         """Whether learning is over, as somebody asked."""
+        self.ending = _SHORTEST_ENDING
+        """Seconds that measuring a network's statistics and examining it take at least, once it has been trained."""
         self._yz: float | None = None
         self._pass: _Pass | None = None
         self._direction: float | None = None
@@ -334,10 +336,10 @@ class Schedule:
             return False
         left = self._restoring_left(self._costs.corrected(min((time.first for time in self._measures), default=0.0)))
         spare = self._spare()
-        over = spare < min(_LONGEST_TURN, _REPEATED_MARGIN * left) or left > _HOPELESS * spare
-        # What was measured beforehand includes writing.
-        all_but = _FINISHED + (_WRITING if self._pass is None or self._direction is None else 0.0)
-        return over and left > all_but * self._interpolating()
+        # What was measured beforehand includes writing, which interpolating does as well.
+        writing = _WRITING * self._interpolating() if self._pass is None or self._direction is None else 0.0
+        over = spare < min(_LONGEST_TURN, _REPEATED_MARGIN * left) or left - writing > _HOPELESS * spare
+        return over and left - writing > _FINISHED * self._interpolating()
 
     def _spare(self) -> float:
         # Interpolating was measured when perhaps nothing else was to be done. If YZ slices are given up, there is a
@@ -380,10 +382,13 @@ class Schedule:
         if len(self._measures) < _TRUSTED:
             # A measurement in a busy moment must not take all the time for learning away.
             restoring = min(restoring, _MOST_RESERVED * max(deadline - self._begun, 0.0))
-        ending = max(_ENDING * self._step, _SHORTEST_ENDING if self._step else 0.0)
+        ending = max(_ENDING * self._step, self.ending if self._step else 0.0)
         last = self._last()
         mine = Demand(deadline, restoring + ending, 0.0, self.trained, last - ending)
         left = time_to_learn(now, mine, self._others())
+        if self._measures:
+            # A graphics card restores as fast as it interpolates: the last moment is sooner than when it has to begin.
+            left = min(left, self._spare() - _LONGEST_TURN - ending)
         if self._ahead() and deadline - last < restoring:
             slabs = replace(mine, restoring=_SLABS * restoring + ending, arrived=0.0)
             return min(left, time_to_learn(now, slabs, self._others()))

@@ -160,9 +160,24 @@ def learn(
     pairs = AxialPairs(lessons.clean, lessons.errors, found.blur, anisotropy, generator, batch=compute.patches)
     selected = select_layers(network, pairs(), compute) if finetune and layers == "zest" else None
     trainer = Trainer(network, pairs, compute, learning_rate=_LEARNING_RATE, layers=selected, parts=PARTS)
+
+    def examined() -> Work[tuple[Trust, NAFNet]]:
+        exam = AxialPairs(lessons.held_out, lessons.errors, found.blur, anisotropy, generator)
+        ready = trainer.network()
+        yield Turn.READY
+        trust = examine(ready, exam, compute, planes=lessons.held_out_planes)
+        yield Turn.READY
+        # Of pairs, it is fair to examine the network by their statistics; of axial slices, it is to have theirs.
+        return trust, with_statistics(ready, _axial_slices(stack, found, lessons.scale, compute), compute)
+
     if finetune:
         trainer.prepare()
         yield Turn.READY
+        if compute.device.type != "cpu":
+            # What comes after training is tried before it: kernels for it are found, and how long it takes.
+            begun = schedule.spent
+            yield from examined()
+            schedule.ending = schedule.spent - begun
     known = stack.seen
     schedule.reserve(lambda: time_left(speed, stack), anew=True)
     while finetune and (done := schedule.deblurring(trainer.steps)) < 1:
@@ -186,17 +201,11 @@ def learn(
             lessons = yield from stack.lessons(stack.haze(found))
             tidy_up(source)
             pairs.clean, pairs.errors, pairs.blur = lessons.clean, lessons.errors, found.blur
-    exam = AxialPairs(lessons.held_out, lessons.errors, found.blur, anisotropy, generator)
-    ready = trainer.network()
     trainer.forget()
-    yield Turn.READY
-    trust = examine(ready, exam, compute, planes=lessons.held_out_planes)
-    # Of pairs, it is fair to examine the network by their statistics; of axial slices, it is to have theirs.
-    yield Turn.READY
-    slices = _axial_slices(stack, found, lessons.scale, compute)
+    trust, ready = yield from examined()
     return Learned(
         denoiser,
-        with_statistics(ready, slices, compute),
+        ready,
         stack,
         character,
         found,

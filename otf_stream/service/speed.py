@@ -23,6 +23,7 @@ from otf_stream.learn.compute import Compute, is_out_of_memory
 from otf_stream.learn.denoise import NEIGHBOURS
 from otf_stream.learn.folding import folded
 from otf_stream.learn.nafnet import NAFNet
+from otf_stream.learn.pairs import PATCH
 from otf_stream.learn.slices import CHANNELS, shown
 from otf_stream.learn.training import PARTS, Trainer, apply_network, padded_pixels, with_statistics
 from otf_stream.restore.deblurring import pixels_through
@@ -41,7 +42,7 @@ def warm_up(compute: Compute) -> None:
     if compute.device.type != "cpu":
         inputs["deblur-large"] = CHANNELS
     for name, channels in inputs.items():
-        images = torch.zeros(compute.patches, channels, 64, 64, device=compute.device)
+        images = torch.zeros(compute.patches, channels, PATCH, PATCH, device=compute.device)
         pairs = partial(tuple[Tensor, Tensor], (images, images[:, :1]))
         trainer = Trainer(shipped_network(name), pairs, compute, learning_rate=0.0, parts=PARTS)
         trainer.step(0.0)
@@ -122,8 +123,8 @@ class Speedometer:
         planes = torch.zeros(many, 2 * NEIGHBOURS + 2, _SIDE, _SIDE, device=device)
         compute = self._compute
         slices, noisy = (partial(shown, *matrices, lines)), planes.clone
-        self._of_slices = _seconds_of_pixel(_ready(self._network, slices(), compute), slices, compute)
-        self._of_planes = _seconds_of_pixel(_ready(self._denoising, noisy(), compute), noisy, compute)
+        self._of_slices = _seconds_of_pixel(_ready(self._network, CHANNELS, compute), slices, compute)
+        self._of_planes = _seconds_of_pixel(_ready(self._denoising, planes.shape[1], compute), noisy, compute)
         self._measured = time.monotonic()
         return self
 
@@ -146,8 +147,10 @@ class Speedometer:
         return RestoringTime(across + denoised + depth * sizes.y * sizes.x / WRITTEN_PER_SECOND, along)
 
 
-def _ready(network: NAFNet, images: Tensor, compute: Compute) -> NAFNet:
-    return folded(with_statistics(network, [images[:1]], compute), compute)
+def _ready(network: NAFNet, channels: int, compute: Compute) -> NAFNet:
+    # Whatever its statistics are, it is as fast; those of patches need no kernels that training does not.
+    patches = torch.zeros(compute.patches, channels, PATCH, PATCH, device=compute.device)
+    return folded(with_statistics(network, [patches], compute), compute)
 
 
 def _seconds_of_pixel(ready: NAFNet, images: Callable[[], Tensor], compute: Compute) -> float:

@@ -319,7 +319,7 @@ class Restoration:
         torch.manual_seed(settings.seed)
         start = networks_to_start_from(source, settings, earlier, schedule, compute)
         speed = start.speed
-        schedule.reserve(lambda: speed.measure().restoring_time(len(source.extent)))
+        schedule.reserve(lambda: speed.measured_lately().restoring_time(len(source.extent)))
         while character.scale <= 0 and not source.arrivals().complete:
             yield Turn.WAITING  # the first planes lie outside the sample
             character = characterise(source)

@@ -245,6 +245,28 @@ def test_a_network_that_is_as_fast_as_interpolating_is_not_given_up_for_it():
         assert schedule.is_last_moment() == given_up
 
 
+def test_learning_leaves_a_device_that_restores_quickly_the_time_to_begin():
+    stack = Stack(expected=1)
+    schedule = stack.schedule(Budget(total=20, tail=0), interpolating=lambda: 1.9)
+    schedule.reserve(lambda: RestoringTime(1.6, 0.0))
+    schedule.stepped(0.02)
+    schedule.ending = 1.5
+    stack.now += schedule.time_to_train + schedule.ending
+    assert not schedule.is_last_moment()
+    assert stack.now < schedule.deadline - 1.6 * MARGIN
+    stack.now += 0.1
+    assert schedule.is_last_moment()
+
+
+def test_that_a_volume_takes_long_to_write_is_no_reason_to_interpolate_it():
+    for restoring, given_up in ((24.0, False), (37.0, True)):  # of which 12 s are for writing
+        stack = Stack(expected=1)
+        schedule = stack.schedule(Budget(total=100, tail=0), interpolating=lambda: 20.0)
+        schedule.reserve(lambda restoring=restoring: RestoringTime(restoring, 0.0))
+        stack.now = 200.0 - 36
+        assert schedule.is_out_of_time() == given_up
+
+
 def test_what_other_stacks_need_is_kept_free():
     stack = Stack()
     with restoring(stack, others=lambda: [Demand(145.0, 50.0, 3.0), Demand(300.0, 50.0, 3.0)]) as schedule:
