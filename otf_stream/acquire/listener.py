@@ -34,6 +34,7 @@ from otf_stream.acquire.protocol import (
     MAX_ITEMS,
     MAX_MISSING,
     MAX_RUNS,
+    NOBODY,
     Ack,
     End,
     Ended,
@@ -236,6 +237,9 @@ class Listener:
                     self._take(peer, message, frames[1].buffer)
                 case Hello():
                     self._greet(peer, message)
+                case Ping() if message.session == NOBODY:
+                    unknown = ProtocolError(ErrorCode.UNKNOWN_SESSION, "no session has this name; the listener is here")
+                    self._send(peer, error_message(unknown, session=message.session, plane=None))
                 case Ping():
                     session = self._sessions.find(message.session)
                     self._send(peer, Pong(session=message.session, credit=self._credit(session)))

@@ -84,6 +84,9 @@ class ProtocolError(Exception):
 
 
 Session = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+NOBODY: Session = "0" * 32
+"""A session that is never opened: whoever asks for it wants to know whether a listener is there."""
+
 _Index = Annotated[int, Field(ge=0, lt=1 << 32)]
 _UnixTime = Annotated[float, Field(ge=0, lt=1e11, allow_inf_nan=False)]
 _Count = Annotated[int, Field(ge=0, lt=1 << 63)]

@@ -1,8 +1,7 @@
 """The microscope's end: whether a listener can be reached from here, lets this machine in and speaks its language.
 
-A listener is asked for a sign of life of a session that it cannot know. It answers that it does not know it, which is
-all there is to see: no session is opened, and nothing is written there. (It counts one message as refused,
-`unknown-session`.)
+A listener is asked for a sign of life of nobody's session. It answers that it does not know it, which is all there is
+to see: no session is opened, nothing is written there, and nothing is counted as refused.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import http.client
 import logging
 import socket
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +20,7 @@ import zmq
 
 from otf_stream.acquire.dealer import Dealer
 from otf_stream.acquire.keys import KeyFolder, KeysError, host_of, is_loopback
-from otf_stream.acquire.protocol import Error, ErrorCode, Message, Ping, ProtocolError, decode, encode
+from otf_stream.acquire.protocol import NOBODY, Error, ErrorCode, Message, Ping, ProtocolError, decode, encode
 from otf_stream.doctor.findings import Finding
 
 _PATIENCE = 6.0  # seconds, longer than a handshake that is refused
@@ -84,7 +82,7 @@ def _asked(dealer: Dealer, deadline: float) -> Answer:
         dealer.look()
         if dealer.refusal:
             return Answer(refusal=dealer.refusal)
-        if begun is None and dealer.send([encode(Ping(session=uuid.uuid4().hex))]):
+        if begun is None and dealer.send([encode(Ping(session=NOBODY))]):
             begun = time.monotonic()
         if begun is not None and (frames := dealer.receive()):
             try:

@@ -28,6 +28,7 @@ def test_a_listener_is_reached_and_nothing_is_left_there(tmp_path: Path) -> None
         found = judge_answer(listener.address, ask_listener(listener.address, tmp_path / "keys"))
         report = examine_microscope(listener.address, tmp_path / "keys", tmp_path)
     assert (found.level, "answers after" in found.found) == ("ok", True)
+    assert listener.counters.as_dict()["refused"] == {}
     assert not list(data.glob("*.ome.zarr"))
     assert report.ok, report
     assert report.verdict == f"This machine can send planes to {listener.address}"
