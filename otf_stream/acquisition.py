@@ -26,6 +26,11 @@ _Place = Annotated[float, Field(gt=-1e7, lt=1e7, allow_inf_nan=False)]
 
 _MOST_ANISOTROPIC = 100
 
+NAMES = (
+    "names are of at most 100 letters without accents, digits, spaces and _ . + -, and begin with one of the first two"
+)
+"""What an acquisition may be called, in words."""
+
 MAX_PLANES = 10_000_000
 """The most planes that one acquisition may have."""
 
@@ -288,4 +293,8 @@ def isotropic_depth(planes: int, voxel_size: VoxelSize) -> int:
 
 def faults(error: ValidationError) -> list[str]:
     """Say what is wrong with a description, for each value that does not hold: its name, why, and what it is."""
-    return [f"{'.'.join(map(str, one['loc']))}: {one['msg']} (it is {one['input']!r})" for one in error.errors()]
+    return [
+        f"{'.'.join(map(str, one['loc']))}: {NAMES if one['type'] == 'string_pattern_mismatch' else one['msg']} "
+        f"(it is {one['input']!r})"
+        for one in error.errors()
+    ]

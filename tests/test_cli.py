@@ -258,6 +258,11 @@ def test_evaluate_compares_a_store_with_the_truth(phantoms: Path) -> None:
     # The phantom's planes are 4 voxels apart: finer periods than theirs cannot agree along z as they do across.
     assert 2 <= values["fsc_lateral_resolution_voxels"] < values["fsc_axial_resolution_voxels"]
     assert f"down to: axial {values['fsc_axial_resolution_voxels']:.2f}" in told.stdout
+    assert "stack t0 c0 of restored.ome.zarr" in told.stdout
+    assert "hardly of the same sample" not in told.stdout
+    assert values["explained_variance"] > 0.5
+    other = invoke(*arguments, "--stack", 1, 0)
+    assert (other.exit_code, "has no stack t=1, c=0" in other.stderr) == (1, True)
 
 
 def published(path: Path, **changes: object) -> Path:

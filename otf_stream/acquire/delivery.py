@@ -46,6 +46,7 @@ _CONNECTING = 0.1  # seconds between looks whether the connection is up
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 10.0  # seconds between greetings that nobody answers
 _STALL = 3.0  # seconds without an acknowledgement before greeting again
 _PING = 1.0  # seconds of silence before a sign of life
+_SILENT = 3.0  # seconds without any answer after which whoever waits is told
 _GONE = 5.0  # seconds without an answer after which nobody counts as connected
 _ATTEMPTS = 5  # how often a plane may arrive altered before there is a pause
 _ALTERED = {ErrorCode.BAD_CHECKSUM, ErrorCode.BAD_SHAPE}  # on the way, since the camera's planes have the right shape
@@ -124,6 +125,7 @@ class Delivery:
         self._pause = _FIRST_PAUSE
         self._greet_at = self._end_at = self._sent_at = self._progress_at = 0.0
         self._heard_at = float("-inf")
+        self._tell_silence_at = time.monotonic() + _SILENT
         self._dealer = Dealer(address, keys)
         # ZeroMQ's sockets belong to one thread; a pair of plain ones wakes it from another, under Windows too. Who
         # sends lets the interpreter's lock go, and may wait 5 ms for it: not the camera's thread, but one of its own.
@@ -202,6 +204,8 @@ class Delivery:
         if not self._welcomed:
             if now >= self._greet_at:
                 self._greet(now)
+            if now >= self._tell_silence_at:
+                self._tell_silence()
             return 0.0 if busy else max(0.0, self._greet_at - now)
         if self._outbox.in_flight and now - self._progress_at > _STALL:
             self._greet_again(0.0)
@@ -216,6 +220,11 @@ class Delivery:
             self._send(Ping(session=self._session))
             self._sent_at = now  # A connection that is down must not be asked without pause.
         return 0.0 if busy else _PING / 4
+
+    def _tell_silence(self) -> None:
+        self._tell_silence_at = float("inf")
+        if self._heard_at < 0 and not self._dealer.refusal:
+            log.warning("nothing answers at %s yet; planes are kept until `otf-stream serve` does", self._address)
 
     def _greet(self, now: float) -> None:
         if self._send(self._hello):

@@ -13,26 +13,34 @@ from rich.text import Text
 from otf_stream.monitor.state import Alarm, SessionSummary, Status
 
 MOST_SHOWN = 15
-"""Sessions in the table, the latest."""
+"""Sessions in the table: those at work, and the latest."""
 _MOST_ALARMS = 6
+_AROUND = 8  # lines of the table's frame, and below it
 _COLOURS = {"critical": "bold red", "warning": "yellow", "info": "blue"}
 
 
-def view(status: Status) -> RenderableType:
-    """Return what is to be seen.
+def view(status: Status, lines: int = 1000) -> RenderableType:
+    """Return what is to be seen, the newest first: what does not fit is what is over and done.
 
     Parameters
     ----------
     status
         Of a service.
+    lines
+        Of the terminal.
     """
-    table = Table("session", "planes", "missing", "MB/s", "stacks", "doing", "time left", caption=_caption(status))
-    for session in status.sessions[-MOST_SHOWN:]:
+    table = Table("session", "planes", "missing", "MB/s", "stacks", "doing", "time left")
+    newest = sorted(reversed(status.sessions), key=lambda session: session.done)
+    shown = newest[: max(min(MOST_SHOWN, lines - _AROUND - len(status.alarms[:_MOST_ALARMS])), 1)]
+    for session in shown:
         table.add_row(*_row(session))
+    below = [Text(_caption(status), style="dim")]
+    if left_out := status.totals.sessions - len(shown):
+        below.insert(0, Text(f"and {left_out} sessions more", style="dim"))
     alarms = [Text.from_markup(_alarm(alarm, status.at)) for alarm in status.alarms[:_MOST_ALARMS]]
     if more := len(status.alarms) - len(alarms):
         alarms.append(Text(f"and {more} alarms more"))
-    return Group(table, *alarms)
+    return Group(table, *below, *alarms)
 
 
 def gone(error: str, since: float) -> RenderableType:

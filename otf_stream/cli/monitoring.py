@@ -88,11 +88,11 @@ def _views(look: Callable[[], Status]) -> Iterator[RenderableType]:
     """Yield what is to be seen, again and again; once there was something, a monitor that goes away may come back."""
     from otf_stream.cli.live import gone, view
 
-    last, since = view(look()), None
+    last, since = view(look(), say.height), None
     yield last
     while True:
         try:
-            last, since = view(look()), None
+            last, since = view(look(), say.height), None
             yield last
         except NoMonitorError as error:
             since = since or time.time()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from otf_stream.acquisition import Modality, VoxelSize
+from otf_stream.acquisition import Modality, VoxelSize, faults
 from otf_stream.config import DeviceName
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -43,5 +43,8 @@ def voxel_size_of(given: tuple[float, float, float] | None) -> VoxelSize | None:
     try:
         return VoxelSize(z=given[0], y=given[1], x=given[2])
     except ValidationError as error:
-        reason = "; ".join(str(e["msg"]) for e in error.errors())
-        raise ValueError(f"--voxel-size {given[0]:g} {given[1]:g} {given[2]:g} µm: {reason}") from None
+        reason = "; ".join(faults(error))
+        raise ValueError(
+            f"--voxel-size {given[0]:g} {given[1]:g} {given[2]:g}: {reason}; give the distance between planes, then "
+            "the height and the width of a pixel, in µm"
+        ) from None

@@ -38,7 +38,9 @@ def restore(
     psf: PsfOption = None,
     weights: WeightsOption = None,
     layers: Annotated[LayerChoice, typer.Option(help=LAYERS_HELP)] = "all",
-    budget: Annotated[float, typer.Option(help="Seconds that all of it may take.", min=0.1)] = 300.0,
+    budget: Annotated[
+        float | None, typer.Option(help="Seconds that all of it may take; 300, if not given.", min=0.1)
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Train so many steps instead: reproducible.", min=1)] = None,
     method: Annotated[MethodName, typer.Option(help="How to restore.")] = "auto",
     device: Device = "auto",
@@ -64,7 +66,7 @@ def restore(
             stack, voxel_size=voxel_size_of(voxel_size), modality=modality, numerical_aperture=numerical_aperture
         )
         settings = Settings(
-            method=method, budget=Budget(total=budget, tail=0.0, steps=steps), seed=seed,
+            method=method, budget=Budget(total=budget or 300.0, tail=0.0, steps=steps), seed=seed,
             psf=psf, weights=weights, layers=layers,
         )  # fmt: skip
         try:
@@ -72,6 +74,8 @@ def restore(
             if weights:
                 network_to_deblur(weights)
             say.print(described(recording.acquisition), markup=False)
+            if steps is not None and budget is not None:
+                say.print(f"--steps {steps} is what learning ends by; --budget {budget:g} is not asked")
             with progress_bar() as bar:
                 stages: dict[str, Any] = {}
 
@@ -79,6 +83,8 @@ def restore(
                     label = f"t{which[0]} c{which[1]} {stage}"
                     if label not in stages:
                         stages[label] = bar.add_task(label, total=100)
+                        if not say.is_terminal:  # where a bar leaves no trace
+                            say.print(f"{label} …")
                         for earlier in list(stages.values())[:-1]:
                             bar.update(earlier, completed=100)
                     bar.update(stages[label], completed=round(100 * done))
@@ -117,7 +123,12 @@ def described(acquisition: Acquisition) -> str:
 
 def evaluate(
     restored: Annotated[Path, typer.Argument(help="A session store, or a volume as TIFF or OME-Zarr.")],
-    reference: Annotated[Path, typer.Option(help="The truth, on the same grid.")],
+    reference: Annotated[
+        Path, typer.Option(help="The truth on the same grid: plane 0 where the first plane of the raw stack is.")
+    ],
+    stack: Annotated[
+        tuple[int, int] | None, typer.Option(metavar="T C", help="Which stack of a store; 0 0, if not given.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Compare a restored volume with a reference: PSNR, SSIM, resolution; and, of a store, with its raw planes."""
@@ -125,12 +136,20 @@ def evaluate(
     from otf_stream.store.restored import read_provenance
 
     with errors_told():
-        result = compare(_volume(restored), _volume(reference))
-        said = read_provenance(restored).get("t0c0") if (restored / "restored").is_dir() else None
+        is_store = (restored / "restored").is_dir()
+        if stack and not is_store:
+            raise ValueError(
+                f"--stack {stack[0]} {stack[1]} is for session stores, and {restored} is none; leave it out"
+            )
+        t, c = stack or (0, 0)
+        result = compare(_volume(restored, (t, c)), _volume(reference, (t, c)))
+        said = read_provenance(restored).get(f"t{t}c{c}") if is_store else None
     if json:
         own = {"residual_sigma": said["residual"], "flux_ratio": said["flux_ratio"]} if said else {}
         print_json(result.as_dict() | own)
         return
+    if is_store:
+        typer.echo(f"stack t{t} c{c} of {restored.name}, against {reference.name}")
     typer.echo(result.as_text())
     if said:
         typer.echo(
@@ -154,15 +173,15 @@ def _reports(store: Path, stacks: list[tuple[int, int]]) -> list[Path]:
     return pages
 
 
-def _volume(path: Path) -> Any:
-    """Read a volume: the first restored stack of a session store, or all planes of a recording."""
+def _volume(path: Path, stack: tuple[int, int]) -> Any:
+    """Read a volume: a restored stack of a session store, or all planes of a recording."""
     import numpy as np
 
     from otf_stream.store.recordings import open_recording
     from otf_stream.store.restored import read_restored
 
     if (path / "restored").is_dir():
-        return read_restored(path, (0, 0))
+        return read_restored(path, stack)
     # Only the voxels are compared, so their size need not be known.
     recording = open_recording(path, voxel_size=VoxelSize(z=1, y=1, x=1))
     try:

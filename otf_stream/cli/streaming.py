@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 from rich.progress import Progress, TaskID
 
-from otf_stream.acquisition import Modality
+from otf_stream.acquisition import NAMES, Modality
 from otf_stream.cli.options import ApertureOption, Json, ModalityOption, VoxelSizeOption, voxel_size_of
 from otf_stream.cli.terminal import errors_told, fail, print_json, progress_bar, say, until_stopped
 
@@ -41,6 +41,9 @@ def replay(
             modality=modality, numerical_aperture=numerical_aperture,
         )  # fmt: skip
         try:
+            called = recording.acquisition.name
+            if called not in stack.name and name is None:
+                say.print(f"its session is called {called}: {NAMES}", markup=False)
             with progress_bar() as bar:
                 task = bar.add_task(f"planes of {recording.acquisition.name}", total=recording.acquisition.sizes.planes)
                 summary = stream(

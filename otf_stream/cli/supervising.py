@@ -111,7 +111,7 @@ def _watch(service: Service, data: Path) -> None:
                     holding = listener.holding
                     say.print(_room(listener), markup=False)
                 if live is not None:
-                    live.update(view(snapshot.status(MOST_SHOWN)), refresh=True)
+                    live.update(view(snapshot.status(MOST_SHOWN), say.height), refresh=True)
                 else:
                     _print_changes(snapshot.sessions, seen)
             time.sleep(_LOOK)

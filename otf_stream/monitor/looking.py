@@ -134,7 +134,7 @@ class SessionLook:
             silent_s=opened.silent_s if opened else None,
             closed=self._closed,
             states=states,
-            stage=stories.stage,
+            stage="waiting" if stories.stage == "restored" else stories.stage,  # others of it are not
             seconds_left=min(left, default=None),
             paused=stories.controls.paused,
             done=self._closed is not None and not states.keys() - {"restored", "failed"},

@@ -236,8 +236,10 @@ class Snapshot(_Model):
         return next((session for session in self.sessions if session.id == name), None)
 
     def status(self, most: int) -> Status:
-        """Return it with at most so many sessions, the latest, and without their stacks."""
-        sessions = tuple(session.summary() for session in self.sessions[-most:])
+        """Return it with at most so many sessions, those at work before the latest others, and without their stacks."""
+        first = sorted(reversed(self.sessions), key=lambda session: session.done)[:most]
+        names = {session.id for session in first}
+        sessions = tuple(session.summary() for session in self.sessions if session.id in names)
         return Status(
             at=self.at,
             data=self.data,

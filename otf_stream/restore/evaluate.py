@@ -19,6 +19,7 @@ from otf_stream.restore.correlation import ShellCorrelation, correlate
 _SSIM_WINDOW = 7
 _SHORTEST_AXIS = 8
 _PEAK_VOXELS = 2**26
+_ANOTHER_SAMPLE = 0.05  # of the reference's variance
 _FWHM = 2 * math.sqrt(2 * math.log(2))
 
 Volume = NDArray[Any]
@@ -56,6 +57,8 @@ class Evaluation:
         Widths of what blurs the volume, and of what blurs the reference, in voxels.
     correlation
         To what detail the two agree: low contrast does not count against a volume here, made-up structure does.
+    explained
+        Share of the reference's variance that the volume explains, from 0 to 1; of another sample, about none.
     """
 
     gain: float
@@ -65,6 +68,7 @@ class Evaluation:
     resolution: Resolution
     reference_resolution: Resolution
     correlation: ShellCorrelation
+    explained: float
 
     def as_dict(self) -> dict[str, float | None]:
         """Return it for JSON; what is not finite becomes None."""
@@ -77,6 +81,7 @@ class Evaluation:
             "reference_lateral_resolution_voxels": self.reference_resolution.lateral,
             "fsc_axial_resolution_voxels": self.correlation.axial_resolution,
             "fsc_lateral_resolution_voxels": self.correlation.lateral_resolution,
+            "explained_variance": self.explained,
             "gain": self.gain,
             "offset": self.offset,
         }
@@ -85,13 +90,19 @@ class Evaluation:
     def as_text(self) -> str:
         """Return it for a human."""
         one, two, both = self.resolution, self.reference_resolution, self.correlation
-        return (
+        text = (
             f"PSNR {self.psnr:.2f} dB, SSIM {self.ssim:.4f} (fitted: gain {self.gain:.4g}, offset {self.offset:.4g})\n"
-            f"resolution: axial {one.axial:.2f}, lateral {one.lateral:.2f} voxels "
-            f"(reference: axial {two.axial:.2f}, lateral {two.lateral:.2f})\n"
-            f"agrees with the reference down to: axial {both.axial_resolution:.2f}, lateral "
-            f"{both.lateral_resolution:.2f} voxels (Fourier shell correlation above {both.threshold:.3f})"
+            f"resolution: axial {_voxels(one.axial)}, lateral {_voxels(one.lateral)} voxels "
+            f"(reference: axial {_voxels(two.axial)}, lateral {_voxels(two.lateral)})\n"
+            f"agrees with the reference down to: axial {_voxels(both.axial_resolution)}, lateral "
+            f"{_voxels(both.lateral_resolution)} voxels (Fourier shell correlation above {both.threshold:.3f})"
         )
+        if self.explained < _ANOTHER_SAMPLE:
+            text += (
+                f"\nthe volume explains {max(self.explained, 0):.1%} of what the reference shows: they are hardly of "
+                "the same sample, or not on the same grid; voxel 0 of both must be the same place"
+            )
+        return text
 
 
 def evaluate(volume: Volume, reference: Volume) -> Evaluation:
@@ -112,10 +123,12 @@ def evaluate(volume: Volume, reference: Volume) -> Evaluation:
         If the shapes differ, an axis is shorter than 8 voxels, voxels are not finite, or the reference is constant.
     """
     fit = fit_gain_offset(volume, reference)
+    missed = _mean_square(volume, reference, *fit)
     return Evaluation(
         gain=fit[0],
         offset=fit[1],
-        psnr=_psnr(volume, reference, *fit),
+        psnr=_decibels(missed, reference),
+        explained=1 - missed / _mean_square(reference, reference, 0.0, float(np.mean(reference, dtype=np.float64))),
         ssim=_ssim(volume, reference, *fit),
         resolution=resolution(volume),
         reference_resolution=resolution(reference),
@@ -175,7 +188,7 @@ def psnr(volume: Volume, reference: Volume) -> float:
     ValueError
         If the shapes differ, voxels are not finite, or the reference is constant.
     """
-    return _psnr(volume, reference, *fit_gain_offset(volume, reference))
+    return _decibels(_mean_square(volume, reference, *fit_gain_offset(volume, reference)), reference)
 
 
 def ssim(volume: Volume, reference: Volume) -> float:
@@ -231,12 +244,20 @@ def resolution(volume: Volume) -> Resolution:
     return Resolution(axial=axial, lateral=(along_y + along_x) / 2)
 
 
-def _psnr(volume: Volume, reference: Volume, gain: float, offset: float) -> float:
+def _voxels(width: float) -> str:
+    return f"{width:.2f}" if math.isfinite(width) else "unknown"
+
+
+def _mean_square(volume: Volume, reference: Volume, gain: float, offset: float) -> float:
+    """Return the mean squared difference of the fitted volume and the reference."""
     squares = sum(
         float(np.sum((gain * v.astype(np.float64) + offset - r.astype(np.float64)) ** 2))
         for v, r in zip(volume, reference, strict=True)
     )
-    mean_square = squares / reference.size
+    return squares / reference.size
+
+
+def _decibels(mean_square: float, reference: Volume) -> float:
     peak = _range(reference)
     return math.inf if mean_square == 0 else 10 * math.log10(peak**2 / mean_square)
 

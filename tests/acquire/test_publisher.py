@@ -134,6 +134,7 @@ def test_planes_published_before_the_listener_is_there_wait_in_files(
     indices: list[PlaneIndex],
     pixels: Pixels,
     until: Until,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     address = free_address()
     with Publisher(address, acquisition, memory=1, spill=tmp_path / "spill") as publisher:
@@ -144,6 +145,7 @@ def test_planes_published_before_the_listener_is_there_wait_in_files(
         assert len(list(folder.glob("*.plane"))) == publisher.spilled
         with pytest.raises(TimeoutError, match="20 planes of session"):
             publisher.drain(0.2)
+        until(lambda: f"nothing answers at {address} yet" in caplog.text)
         with listening(tmp_path / "data", address):
             publisher.close()
     check(tmp_path / "data", indices, pixels)

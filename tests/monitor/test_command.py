@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from otf_stream.acquire.keys import KeyFolder
 from otf_stream.cli import app
+from otf_stream.cli.live import view
 from otf_stream.cli.monitoring import _folder, _service, _token, _views
 from otf_stream.monitor.token import TokenFile
 
@@ -28,6 +29,24 @@ def test_a_folder_is_looked_at_without_a_monitor(session, tmp_path):
     shown = " ".join(run("monitor", "--data", tmp_path).output.split())
     for said in ("cells.ome.zarr", "3/6", "9.0 GB free", "2 of 6 planes of cells are missing", "otf-stream deliver"):
         assert said in shown
+
+
+def test_a_small_terminal_shows_what_is_at_work_and_the_newest(session, tmp_path):
+    stores = [session(name=f"cells{number}") for number in range(6)]
+    for store in stores[1:]:
+        land(store, *stack(0, range(6)))
+        store.journal.close_arrivals("finished")
+        store.journal.set_state((0, 0), "restored")
+    at_work(tmp_path)
+    console = Console(width=120, height=12)
+    with console.capture() as captured:
+        console.print(view(_folder(tmp_path)(), console.height))
+    shown = captured.get()
+    assert shown.index("cells0") < shown.index("cells5")
+    assert "cells1" not in shown
+    assert "sessions more" in shown
+    assert "9.0 GB free" in shown
+    assert len(shown.splitlines()) < console.height
 
 
 def test_what_cannot_be_looked_at_is_told(tmp_path):

@@ -193,6 +193,13 @@ def test_a_look_reads_only_new_events(session, lookout, monkeypatch):
     assert asked == [10]
 
 
+def test_a_session_of_which_one_stack_is_restored_waits_with_the_others(session, lookout):
+    store = session()
+    land(store, *stack(0, range(6)))
+    store.journal.note("stage", stack=[0, 0], stage="restored")
+    assert seen(lookout).stage == "waiting"
+
+
 def test_what_is_told_is_bounded(session, lookout, monkeypatch):
     monkeypatch.setattr(looking, "MOST_PENDING", 3)
     monkeypatch.setattr(looking, "MOST_DONE", 2)

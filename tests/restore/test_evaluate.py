@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.ndimage import gaussian_filter1d
+from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from otf_stream.restore.evaluate import evaluate, fit_gain_offset, psnr, resolution, ssim
 from simulators.microscope import image
@@ -138,3 +138,13 @@ def test_bad_input_is_named() -> None:
         evaluate(SAMPLE[:7], SAMPLE[:7])
     with pytest.raises(ValueError, match="at least 7"):
         ssim(SAMPLE[:6], SAMPLE[:6])
+
+
+def test_another_sample_is_told_from_a_poor_volume() -> None:
+    other = evaluate(np.random.default_rng(0).normal(size=SAMPLE.shape), SAMPLE)
+    assert other.explained < 0.01
+    assert "hardly of the same sample" in other.as_text()
+    assert "nan" not in other.as_text()
+    poor = evaluate(gaussian_filter(SAMPLE.astype(np.float32), 4), SAMPLE)
+    assert poor.explained > 0.05
+    assert "hardly" not in poor.as_text()

@@ -26,7 +26,7 @@ import numpy as np
 from otf_stream.acquire.hooks.growing import GrowingPlace, Plane
 from otf_stream.acquire.hooks.pycromanager_events import Axes, Event, Places, Plan, pixel_um, plans, seen
 from otf_stream.acquire.hooks.pycromanager_saved import read_saved
-from otf_stream.acquire.hooks.stream import Place, Stream, in_words, place_name
+from otf_stream.acquire.hooks.stream import Place, Stream, check_description, in_words, place_name
 from otf_stream.acquire.hooks.unplanned import Unplanned, unplanned_name
 from otf_stream.acquire.hooks.voxels import known_pixel_size
 from otf_stream.acquisition import Acquisition, Modality, Optics, PixelType, PlaneIndex, Sizes, VoxelSize
@@ -77,7 +77,7 @@ def streaming(
     Raises
     ------
     ValueError
-        If the address is not of that form.
+        If the address is not of that form, or no acquisition can be called or described so.
 
     Examples
     --------
@@ -85,6 +85,7 @@ def streaming(
     ...     with Acquisition(directory="D:/data", name="embryo", image_process_fn=stream.process) as acq:
     ...         acq.acquire(events)
     """
+    check_description(name, modality=modality, optics=optics)
     stream = AcquisitionStream(
         address,
         name=name,

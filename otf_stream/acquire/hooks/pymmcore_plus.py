@@ -28,7 +28,7 @@ from otf_stream.acquire.hooks.pymmcore_plus_events import (
     is_planned,
     planned_index,
 )
-from otf_stream.acquire.hooks.stream import Stream, in_words
+from otf_stream.acquire.hooks.stream import Stream, check_description, in_words
 from otf_stream.acquire.hooks.unplanned import Unplanned, unplanned_name
 from otf_stream.acquire.hooks.voxels import known_pixel_size
 from otf_stream.acquisition import Acquisition, Modality, Optics, Sizes, VoxelSize
@@ -87,13 +87,14 @@ def streaming(
     Raises
     ------
     ValueError
-        If the address or ``frame_counter`` cannot be used.
+        If the address or ``frame_counter`` cannot be used, or no acquisition can be called or described so.
 
     Examples
     --------
     >>> with streaming(core, "tcp://restoration-pc:8421", name="embryo"):  # doctest: +SKIP
     ...     core.mda.run(useq.MDASequence(z_plan={"range": 40, "step": 1.2}))
     """
+    check_description(name, modality=modality, optics=optics)
     stream = Stream(address, wait_s=wait_s)
     connection = _Connection(
         core,
@@ -134,6 +135,7 @@ class _Connection:
         self._bursts = bursts
         self._described = described
         self._running = self._cancelled = False
+        self._refused: str | None = None  # why the sequence that runs is not streamed
         self._begun = 0.0
         self._unplanned: tuple[Unplanned, Seen] | None = None
         self._lock = threading.Lock()  # frames come in the engine's thread, and the block may be left in another
@@ -159,7 +161,7 @@ class _Connection:
 
     def _started(self, sequence: MDASequence, metadata: object = None) -> None:
         self._end_unfinished()
-        self._running, self._cancelled, self._begun = True, False, time.time()
+        self._running, self._cancelled, self._refused, self._begun = True, False, None, time.time()
         try:
             if not is_planned(sequence):
                 self._unplanned = Unplanned(self._stream, self._name, self._grown, remedy=_REMEDY), Seen()
@@ -175,7 +177,8 @@ class _Connection:
             for place, acquisition in places.items():
                 self._stream.open(place, acquisition, places=len(places))
         except Exception as error:
-            self._stream.fail(f"a sequence is not streamed: {in_words(error)}")
+            self._refused = f"a sequence is not streamed: {in_words(error)}"
+            self._stream.fail(self._refused)
 
     def _event(self, event: MDAEvent) -> None:
         self._end_burst()
@@ -198,6 +201,9 @@ class _Connection:
             if self._unplanned is not None:
                 self._unplanned_frame(*self._unplanned, image, event, taken)
                 return
+        if self._refused:
+            self._stream.lose(self._refused)
+            return
         place, t, c, z = planned_index(event)
         if self._stream.is_open(place):  # otherwise no stack is taken there, or another thread has disconnected
             self._stream.frame(place, image, t=t, c=c, z=z, taken=taken)

@@ -15,12 +15,13 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
 
 from otf_stream.acquire.publisher import OutboxFullError, Publisher, RepeatedPlaneError
-from otf_stream.acquisition import Acquisition, faults
+from otf_stream.acquisition import Acquisition, Sizes, VoxelSize, faults
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,28 @@ _ABORT_S = 5.0  # seconds for the planes that are left of an acquisition that wa
 def in_words(error: Exception) -> str:
     """Say what is wrong as people would, where a description does not hold."""
     return "; ".join(faults(error)) if isinstance(error, ValidationError) else str(error)
+
+
+def check_description(name: str, **described: Any) -> None:
+    """Check what a script says of its acquisitions: the time to hear of it is before the experiment.
+
+    Parameters
+    ----------
+    name
+        Of the acquisitions.
+    described
+        Fields of an :class:`~otf_stream.acquisition.Acquisition`.
+
+    Raises
+    ------
+    ValueError
+        If no acquisition can be called or described so.
+    """
+    voxel = VoxelSize(z=1, y=1, x=1)
+    try:
+        Acquisition(name=name, sizes=Sizes(z=1, y=1, x=1), dtype="uint8", voxel_size=voxel, **described)
+    except ValidationError as error:
+        raise ValueError(in_words(error)) from None
 
 
 class Stream:

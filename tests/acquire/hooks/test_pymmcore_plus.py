@@ -202,6 +202,15 @@ def test_what_cannot_be_streamed_is_acquired_all_the_same(core: UniMMCore, liste
     assert not list(tmp_path.glob("*.ome.zarr"))
     (failure,) = stream.failures
     assert "give it a z_plan" in failure
+    assert stream.lost == 3
+
+
+@pytest.mark.parametrize(("wrong", "said"), [({"name": "Größe"}, "without accents"), ({"modality": "MRI"}, "confocal")])
+def test_what_acquisitions_cannot_be_is_told_before_the_experiment(
+    core: UniMMCore, wrong: dict[str, str], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said), streaming(core, "tcp://127.0.0.1:8421", **({"name": "x"} | wrong)):  # type: ignore[arg-type]
+        pass
 
 
 def test_an_address_that_is_none(core: UniMMCore) -> None:
