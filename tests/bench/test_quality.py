@@ -3,11 +3,12 @@ import json
 import numpy as np
 import pytest
 
-from otf_stream.bench import contenders
+from otf_stream.bench import contenders, quality
 from otf_stream.bench.cases import HELD_OUT, Case, all_cases, few_cases, few_held_out_cases
 from otf_stream.bench.contenders import interpolated, richardson_lucy
-from otf_stream.bench.quality import draw, page
+from otf_stream.bench.quality import draw, page, run_cases
 from otf_stream.bench.results import read_results
+from otf_stream.learn.compute import choose_compute
 from otf_stream.restore.evaluate import psnr
 from simulators.instruments import PHOTONS
 
@@ -74,3 +75,19 @@ def test_a_picture_is_drawn(tmp_path, drawn) -> None:
     truth, planes = drawn
     draw(tmp_path / "a" / "case.png", {"linear": interpolated(CASE, planes, order=1)}, truth)
     assert (tmp_path / "a" / "case.png").stat().st_size > 10_000
+
+
+def test_with_other_weights_rivals_are_not_run_again(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(contenders, "_MOST_ITERATIONS", 5)
+
+    def run() -> list[dict]:
+        return run_cases([CASE], tmp_path / "results.jsonl", choose_compute("cpu"), seconds=1.0, care_python=None)
+
+    (first,) = run()
+    assert run() == [first]
+    monkeypatch.setattr(quality, "shipped_weights", lambda: "others")
+    monkeypatch.setattr(quality, "richardson_lucy", None)
+    (again,) = run()
+    assert again["psnr"]["richardson-lucy"] == first["psnr"]["richardson-lucy"]
+    assert again["weights"] == "others" != first["weights"]
+    assert len(read_results(tmp_path / "results.jsonl")) == 2
