@@ -69,6 +69,11 @@ def pretrain(
             )
         make_pairs = noisy_pairs if network == "denoise" else axial_pairs(shipped_network("denoise"), compute)
         reports = []
+        command = (
+            f"otf-stream pretrain {network} {out.name} --steps {steps} --scenes {scenes} --together {together} "
+            f"--renewals {renewals} --learning-rate {learning_rate:g} --seed {seed} --device {compute.device.type} "
+            f"--threads {torch.get_num_threads()}" + (f" --start {start.name}" if start else "")
+        )
         with progress_bar() as bar:
             task = bar.add_task("steps", total=steps)
             for report, trained in train(
@@ -82,13 +87,8 @@ def pretrain(
                     before=before,
                 )  # fmt: skip
                 save_weights(trained, out, card)
+                out.with_suffix(".md").write_text(card_text(network, card, command), encoding="utf-8")
                 say.print(f"step {report.steps}: {report.gain_db:+.2f} dB over the input on unseen scenes")
-        command = (
-            f"otf-stream pretrain {network} {out.name} --steps {steps} --scenes {scenes} --together {together} "
-            f"--renewals {renewals} --learning-rate {learning_rate:g} --seed {seed} --device {compute.device.type} "
-            f"--threads {torch.get_num_threads()}" + (f" --start {start.name}" if start else "")
-        )
-        out.with_suffix(".md").write_text(card_text(network, card, command), encoding="utf-8")
     typer.echo(f"weights: {out}\ncard:    {out.with_suffix('.md')}")
 
 

@@ -60,6 +60,8 @@ def card_text(name: Shipped, card: dict[str, Any], command: str) -> str:
     rows = "\n".join(f"| {r['steps']} | {r['seconds']:.0f} | {r['gain_db']:+.2f} |" for r in card["validation"])
     device = f" ({card['device']})" if card.get("device") else ""
     began = f"\n- **Before**: {_begun(card['before'])}" if card.get("before") else ""
+    taken, most = card["validation"][-1]["steps"], card["steps"]
+    steps = f"{most} steps" if taken == most else f"{taken} of {most} steps (it was ended then)"
     return f"""# The pre-trained network: {name}
 
 A NAFNet of {card["parameters"]:,} parameters that {_PURPOSE[name]}
@@ -68,7 +70,7 @@ A NAFNet of {card["parameters"]:,} parameters that {_PURPOSE[name]}
   membranes and cells; seen through the physical point spread functions of confocal, multiphoton, light-sheet and
   widefield microscopes with random apertures, aberrations, z steps and noise (`otf_stream/learn/scenes.py`). No
   recording, no download.
-- **Schedule**: {card["steps"]} steps of 8 patches of 64 × 64 pixels from each of {card["together"]} of
+- **Schedule**: {steps}, each of 8 patches of 64 × 64 pixels from each of {card["together"]} of
   {card["scenes"]} scenes at a time, AdamW, cosine; running mean of the weights.{began}
 - **Seed**: {card["seed"]}. **Reproduce**: `{command}`
 - **Hardware**: {card["machine"]}, {card["threads"]} thread(s), {card["compute"]}{device};
