@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 Modality = Literal["unknown", "confocal", "multiphoton", "light-sheet", "widefield"]
 PixelType = Literal["uint8", "uint16", "int16", "float32"]
@@ -30,6 +31,15 @@ NAMES = (
     "names are of at most 100 letters without accents, digits, spaces and _ . + -, and begin with one of the first two"
 )
 """What an acquisition may be called, in words."""
+
+_LIMITS = {
+    "greater_than": ("above", "gt"),
+    "greater_than_equal": ("at least", "ge"),
+    "less_than": ("below", "lt"),
+    "less_than_equal": ("at most", "le"),
+    "literal_error": ("one of", "expected"),
+}
+"""Words for a limit, and where the parser tells it."""
 
 MAX_PLANES = 10_000_000
 """The most planes that one acquisition may have."""
@@ -293,8 +303,24 @@ def isotropic_depth(planes: int, voxel_size: VoxelSize) -> int:
 
 def faults(error: ValidationError) -> list[str]:
     """Say what is wrong with a description, for each value that does not hold: its name, why, and what it is."""
-    return [
-        f"{'.'.join(map(str, one['loc']))}: {NAMES if one['type'] == 'string_pattern_mismatch' else one['msg']} "
-        f"(it is {one['input']!r})"
-        for one in error.errors()
-    ]
+    return [_in_words(one) for one in error.errors()]
+
+
+def _in_words(one: ErrorDetails) -> str:
+    """Say what is wrong with a value as people would, where the parser's words are a program's."""
+    kind, limits = one["type"], one.get("ctx", {})
+    name = ".".join(map(str, one["loc"]))
+    if kind == "extra_forbidden":
+        return f"there is no {name} here"
+    if kind == "missing":
+        return f"{name} is missing"
+    if kind in _LIMITS:
+        words, key = _LIMITS[kind]
+        limit = limits[key]
+        why = f"has to be {words} {limit if isinstance(limit, str) else format(limit, 'g')}"
+    elif kind == "string_pattern_mismatch" and name == "name":
+        why = NAMES
+    else:
+        why = one["msg"].removeprefix("Value error, ")
+    # What concerns all values together names those that matter.
+    return f"{name}: {why} (it is {one['input']!r})" if name else why

@@ -6,13 +6,14 @@ defined here, below the modules that implement them, so that reading settings co
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from otf_stream.acquisition import MAX_PLANES
+from otf_stream.acquisition import MAX_PLANES, faults
 
 MethodName = Literal["auto", "finetune", "pretrained", "richardson-lucy", "interpolate"]
 DeviceName = Literal["auto", "cpu", "cuda"]
@@ -20,6 +21,18 @@ LayerChoice = Literal["all", "zest"]
 Sync = Literal["plane", "group", "interval"]
 ReportChoice = Literal["ends", "each", "none"]
 Security = Literal["auto", "curve", "none"]
+
+
+def _listening(address: str) -> str:
+    if not re.fullmatch(r"tcp://[^:]+:(\d{1,5}|\*)", address):
+        raise ValueError("give tcp://HOST:PORT, such as tcp://127.0.0.1:8421; * for the port takes a free one")
+    return _port(address)
+
+
+def _monitoring(address: str) -> str:
+    if not re.fullmatch(r"|[^:/]+:(\d{1,5}|\*)", address):
+        raise ValueError("give HOST:PORT, such as 127.0.0.1:8420, or nothing for no monitor")
+    return _port(address)
 
 
 def _port(address: str) -> str:
@@ -94,10 +107,10 @@ class ServiceConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: Path = Path("otf-data")
-    listen: Annotated[str, Field(pattern=r"^tcp://[^:]+:(\d{1,5}|\*)$"), AfterValidator(_port)] = "tcp://127.0.0.1:8421"
+    listen: Annotated[str, AfterValidator(_listening)] = "tcp://127.0.0.1:8421"
     security: Security = "auto"
     keys: Path | None = None
-    monitor: Annotated[str, Field(pattern=r"^$|^[^:/]+:(\d{1,5}|\*)$"), AfterValidator(_port)] = "127.0.0.1:8420"
+    monitor: Annotated[str, AfterValidator(_monitoring)] = "127.0.0.1:8420"
     monitor_token_file: Path | None = None
     budget_s: Annotated[float, Field(gt=0)] = 300.0
     tail_s: Annotated[float, Field(ge=0)] = 60.0
@@ -139,5 +152,7 @@ class ServiceConfig(BaseModel):
         try:
             return cls.model_validate(settings)
         except ValidationError as error:
-            lines = [f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()]
-            raise ConfigError("; ".join(lines) + f"; the settings are {', '.join(cls.model_fields)}") from error
+            said = "; ".join(faults(error))
+            if any(one["type"] == "extra_forbidden" for one in error.errors()):
+                said += f"; the settings are {', '.join(cls.model_fields)}"
+            raise ConfigError(said) from error

@@ -45,7 +45,8 @@ _BUDGET_S = 85.0
 _TAIL_S = 30.0
 _PATIENCE_S = 300.0  # past the deadline; a worker that dies again and again would otherwise be waited for for ever
 _OWN = (
-    "demo.ome.zarr", "demo.journal.sqlite", "demo.report", "slices.png", "truth.tif", "listener.json", "worker.json"
+    "demo.ome.zarr", "demo.journal.sqlite", "demo.report", "slices.png", "truth.tif", "listener.json", "worker.json",
+    ".service.lock", ".worker",
 )  # fmt: skip
 _STACK: StackIndex = (0, 0)
 

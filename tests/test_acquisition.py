@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from otf_stream.acquisition import MAX_CHANNELS, MAX_PLANES, Acquisition, PlaneIndex, Sizes, VoxelSize
+from otf_stream.acquisition import MAX_CHANNELS, MAX_PLANES, Acquisition, PlaneIndex, Sizes, VoxelSize, faults
 
 PLANNED = Acquisition(
     name="x",
@@ -91,3 +91,23 @@ def test_what_two_descriptions_tell_together() -> None:
     assert seen.channels == ("DAPI", "GFP", "2")
     assert seen.joined(told) == told.joined(seen) == told
     assert told.joined(named("DAPI", "GFP", "Cy3")) is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"name": "Größe"}, "name: names are of at most 100 letters without accents"),
+        ({"modality": "MRI"}, "modality: has to be one of 'unknown', 'confocal'"),
+        ({"voxel_size": {"z": -1, "y": 1, "x": 1}}, "voxel_size.z: has to be above 0"),
+        ({"voxel_size": {"z": 3, "y": 1, "x": 2}}, "voxel_size: lateral pixels must be square"),
+        ({"optics": {"numerical_aperture": 3}}, "optics.numerical_aperture: has to be at most 1.7"),
+        ({"colour": "red"}, "there is no colour here"),
+        ({"sizes": {"z": 2, "y": 3}}, "sizes.x is missing"),
+    ],
+)
+def test_what_is_wrong_is_told_in_words(wrong, said):
+    right = {"name": "x", "sizes": {"z": 2, "y": 3, "x": 4}, "dtype": "uint8", "voxel_size": {"z": 1, "y": 1, "x": 1}}
+    with pytest.raises(ValidationError) as raised:
+        Acquisition.model_validate(right | wrong)
+    (told,) = faults(raised.value)
+    assert told.startswith(said)

@@ -23,8 +23,8 @@ def test_a_flag_wins_over_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("budget_s = 0", "budget_s = 0"),
-        ('listen = "8421"', "listen = '8421'"),
+        ("budget_s = 0", "budget_s: has to be above 0 .it is 0"),
+        ('listen = "8421"', "listen: give tcp://HOST:PORT.*it is '8421'"),
         ("bugdet_s = 10", "bugdet_s"),
         ('method = "magic"', "finetune"),
         ('security = "tls"', "'curve'"),

@@ -142,8 +142,13 @@ def evaluate(
                 f"--stack {stack[0]} {stack[1]} is for session stores, and {restored} is none; leave it out"
             )
         t, c = stack or (0, 0)
-        result = compare(_volume(restored, (t, c)), _volume(reference, (t, c)))
+        volume = _volume(restored, (t, c))
         said = read_provenance(restored).get(f"t{t}c{c}") if is_store else None
+        if is_store and (said is None or "residual" not in said):
+            raise ValueError(
+                f"stack t{t} c{c} of {restored.name} is not restored yet: what is there is a preview; evaluate it later"
+            )
+        result = compare(volume, _volume(reference, (t, c)))
     if json:
         own = {"residual_sigma": said["residual"], "flux_ratio": said["flux_ratio"]} if said else {}
         print_json(result.as_dict() | own)

@@ -40,6 +40,8 @@ def errors_told() -> Iterator[None]:
     """Turn the errors that a user can do something about into a message and exit code 1."""
     try:
         yield
+    except typer.Exit:  # that it has been told already is no error of its own
+        raise
     except ValidationError as error:
         for fault in faults(error):
             fail(fault)

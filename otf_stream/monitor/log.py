@@ -35,7 +35,7 @@ class _Record(BaseModel):
 
 
 class SecondRecord(_Record):
-    """What came since the last record of its kind, ``seconds`` ago (None where nobody knows).
+    """What came since the service was looked at before, ``seconds`` ago (None where nobody knows).
 
     ``planes`` became durable, by session in ``sessions``; fewer than none where some turned out to be damaged.
     """
@@ -147,7 +147,7 @@ class ThroughputLog:
                 last[1] = session.durable
         if came:
             records.append(self._second(snapshot, came, resident))
-            self._at = snapshot.at
+        self._at = snapshot.at
         if records:
             self._append(records)
         if records or known != self._known or self._fresh:

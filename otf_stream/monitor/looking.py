@@ -112,6 +112,7 @@ class SessionLook:
 
     def _told(self, now: float, opened: OpenStatus | None, awaited: dict[StackIndex, Awaited]) -> Session:
         stories, acquisition, states = self._stories, self._planes.acquisition, self._states
+        done = self._closed is not None and not states.keys() - {"restored", "failed"}
         stacks = tuple(self._stack(stack, now, awaited.get(stack)) for stack in self._shown)
         left = [stack.seconds_left for stack in stacks if stack.seconds_left is not None]
         (before, had), (after, has) = self._rates[0], self._rates[-1]
@@ -134,10 +135,10 @@ class SessionLook:
             silent_s=opened.silent_s if opened else None,
             closed=self._closed,
             states=states,
-            stage="waiting" if stories.stage == "restored" else stories.stage,  # others of it are not
+            stage="waiting" if stories.stage == "restored" and not done else stories.stage,
             seconds_left=min(left, default=None),
             paused=stories.controls.paused,
-            done=self._closed is not None and not states.keys() - {"restored", "failed"},
+            done=done,
             acquisition=acquisition,
             gaps=self._gaps,
             stacks=stacks,

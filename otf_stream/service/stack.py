@@ -51,7 +51,10 @@ from otf_stream.store.session import SessionStore
 
 _POLL = 0.1
 _MOST_LIGHT_LOST = 0.25
-_NO_TIME = "no time to restore with the network before the deadline, the machine is too busy: interpolated"
+_NO_TIME = (
+    "no time to restore with the network before the deadline: interpolated; a longer budget, or a machine that has "
+    "less to do, helps"
+)
 
 
 class EmptyStackError(RuntimeError):

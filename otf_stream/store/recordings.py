@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from otf_stream.acquisition import Acquisition, Modality, Optics, PlaneIndex, VoxelSize
+from otf_stream.acquisition import Acquisition, Modality, Optics, PlaneIndex, VoxelSize, faults
 from otf_stream.store.formats.ndtiff import is_ndtiff, open_ndtiff
 from otf_stream.store.formats.source import RecordingError, Source, name_after, pixel_type, stated_voxel_size
 from otf_stream.store.formats.tiff import SUFFIXES, open_folder, open_tiff
@@ -127,8 +127,9 @@ def open_recording(
         return Recording(path, source, Acquisition.model_validate(description))
     except ValidationError as error:
         source.close()
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise RecordingError(f"{path} does not describe an acquisition: {faults}") from error
+        said = "; ".join(faults(error))
+        ours = all(one["loc"][:1] and one["loc"][0] in given for one in error.errors())
+        raise RecordingError(said if ours else f"{path} does not describe an acquisition: {said}") from error
     except BaseException:
         source.close()
         raise

@@ -307,7 +307,8 @@ def read_restored(path: Path, stack: StackIndex, level: int = 0) -> np.ndarray:
         raise ValueError(f"{path.name} has no restored level {level}; it has 0 to {levels - 1}")
     array = _array(group, level)
     if not all(0 <= index < length for index, length in zip(stack, array.shape, strict=False)):
-        raise ValueError(f"{path.name} has no stack t={stack[0]}, c={stack[1]}; its shape is {array.shape}")
+        last = ", ".join(f"{name} from 0 to {length - 1}" for name, length in zip("tc", array.shape, strict=False))
+        raise ValueError(f"{path.name} has no stack t={stack[0]}, c={stack[1]}; it has {last}")
     volume: np.ndarray = np.asarray(array[stack])
     return volume
 
