@@ -22,6 +22,15 @@ Sync = Literal["plane", "group", "interval"]
 ReportChoice = Literal["ends", "each", "none"]
 Security = Literal["auto", "curve", "none"]
 
+METHOD_WORDS = {
+    "finetune": "a network that learnt from this stack",
+    "pretrained": "the network as it ships",
+    "richardson-lucy": "Richardson–Lucy deconvolution",
+    "interpolate": "interpolation",
+    "scaled": "what was restored, made as bright as the planes",
+}
+"""How a volume was made, for people."""
+
 
 def _listening(address: str) -> str:
     if not re.fullmatch(r"tcp://[^:]+:(\d{1,5}|\*)", address):

@@ -22,7 +22,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from otf_stream.acquire.hooks.pymmcore_plus import streaming
 from otf_stream.acquire.hooks.stream import Stream
 from otf_stream.acquisition import StackIndex
-from otf_stream.config import ServiceConfig
+from otf_stream.config import METHOD_WORDS, ServiceConfig
 from otf_stream.report.page import write_report
 from otf_stream.restore.evaluate import psnr
 from otf_stream.restore.methods import interpolated
@@ -232,7 +232,7 @@ def _summarise(path: Path, truth: np.ndarray, stream: Stream, out: Path) -> Demo
     restored = read_restored(path, _STACK)
     linear = interpolated(grid, torch.from_numpy(raw)).numpy()
     picture = out / "slices.png"
-    draw_slices(picture, linear, restored, truth)
+    draw_slices(picture, linear, restored, truth, METHOD_WORDS.get(provenance["method"], provenance["method"]))
     return DemoSummary(
         acquired=sizes.planes,
         sent=stream.sent,
@@ -255,7 +255,9 @@ def _summarise(path: Path, truth: np.ndarray, stream: Stream, out: Path) -> Demo
     )
 
 
-def draw_slices(path: Path, interpolated: np.ndarray, restored: np.ndarray, truth: np.ndarray) -> None:
+def draw_slices(
+    path: Path, interpolated: np.ndarray, restored: np.ndarray, truth: np.ndarray, method: str = ""
+) -> None:
     """Draw an XZ slice raw, restored and as it truly is, side by side, into a PNG.
 
     Parameters
@@ -264,6 +266,8 @@ def draw_slices(path: Path, interpolated: np.ndarray, restored: np.ndarray, trut
         Of the PNG.
     interpolated, restored, truth
         ``(z', y, x)`` on the isotropic grid.
+    method
+        How it was restored, for people.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -278,7 +282,8 @@ def draw_slices(path: Path, interpolated: np.ndarray, restored: np.ndarray, trut
         contrast = interpolated if title != "truth" else truth
         low, high = np.percentile(contrast[:, middle], (1, 99.8))
         axes.imshow(section, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
-        axes.set_title(f"{title}, XZ at y = {middle}")
+        by = f" by {method}" if method and title == "restored" else ""
+        axes.set_title(f"{title}{by}, XZ at y = {middle}", fontsize=10)
         axes.set_axis_off()
     figure.savefig(path, dpi=110)
 

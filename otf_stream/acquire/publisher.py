@@ -350,12 +350,16 @@ class Publisher:
             raise PublishError(f"{self._outbox.pending} planes are lost: {error}, after {failure}") from failure
         if failure is None:
             return
-        if kept is not None and isinstance(failure, TimeoutError | PublishError):
-            said = (
-                f"{failure}. {self._outbox.pending} planes are kept in {kept}; "
+        if kept is not None:
+            where = (
+                f"{self._outbox.pending} planes are kept in {kept}; "
                 f"`otf-stream deliver {kept.parent} --to {self._address}` sends them when it can be reached"
             )
-            raise TimeoutError(said) if isinstance(failure, TimeoutError) else PublishError(said, failure.code)
+            if isinstance(failure, TimeoutError):
+                raise TimeoutError(f"{failure}. {where}")
+            if isinstance(failure, PublishError):
+                raise PublishError(f"{failure}. {where}", failure.code)
+            log.warning("%s", where)  # as after Ctrl-C, which says nothing of itself
         raise failure
 
 

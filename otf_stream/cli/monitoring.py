@@ -114,6 +114,7 @@ def _service(url: str, token: str | None) -> Callable[[], Status]:
 
     from otf_stream.monitor.state import Status
 
+    url = url if "://" in url else f"http://{url}"
     client = httpx.Client(
         base_url=url, headers={"Authorization": f"Bearer {token}"} if token else {}, timeout=10, trust_env=False
     )

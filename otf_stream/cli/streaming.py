@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
 from rich.progress import Progress, TaskID
 
-from otf_stream.acquisition import NAMES, Modality
+from otf_stream.acquisition import NAMES
 from otf_stream.cli.options import ApertureOption, Json, ModalityOption, VoxelSizeOption, voxel_size_of
 from otf_stream.cli.terminal import errors_told, fail, print_json, progress_bar, say, until_stopped
 
@@ -59,7 +59,9 @@ def replay(
 
 def simulate(
     to: Annotated[str, typer.Option("--to", help="Where otf-stream serve listens.")] = "tcp://127.0.0.1:8421",
-    modality: Annotated[Modality, typer.Option(help="Kind of microscope; not unknown.")] = "confocal",
+    modality: Annotated[
+        Literal["confocal", "multiphoton", "light-sheet", "widefield"], typer.Option(help="Kind of microscope.")
+    ] = "confocal",
     planes: Annotated[int, typer.Option(help="Of each stack.", min=2)] = 32,
     side: Annotated[int, typer.Option(help="Pixels of the camera, along y and x.", min=8)] = 256,
     time_points: Annotated[int, typer.Option(help="How often the stacks are taken.", min=1)] = 1,

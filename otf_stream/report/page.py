@@ -24,6 +24,8 @@ from markupsafe import Markup
 
 from otf_stream import __version__
 from otf_stream.acquisition import StackIndex
+from otf_stream.config import METHOD_WORDS
+from otf_stream.optics.noise import NoiseModel
 from otf_stream.report.charts import loss_curves, profile, timeline
 from otf_stream.report.history import History, history
 from otf_stream.report.pictures import View, draw_profile, draw_views
@@ -100,7 +102,8 @@ def render(path: Path, stack: StackIndex) -> str:
         done = said is not None and not said.get("preview")
         extent = list(acquisition.planes_of(stack[1])) if not acquisition.growing else list(range(planes[-1] + 1))
         views = draw_views(path, acquisition, stack, planes, restored=done)
-        sharp = measure_sharpness(store, stack, planes) if done else None
+        noise = NoiseModel(**said["noise"]) if said and done else None
+        sharp = measure_sharpness(store, stack, planes, noise) if done else None
         lines = draw_profile(path, acquisition, stack, planes) if done else None
         timing = said.get("timing", {}) if said and done else {}
         deadline, restored = (timing[key] - told.began if key in timing else None for key in ("deadline", "restored"))
@@ -116,6 +119,7 @@ def render(path: Path, stack: StackIndex) -> str:
             done=done,
             preview=bool(said and not done),
             said=said if done else None,
+            methods=METHOD_WORDS,
             expected=len(extent),
             received=len(planes),
             missing=_ranges(sorted(set(extent) - set(planes))),
@@ -287,7 +291,7 @@ def _counts(value: float) -> str:
 
 
 def _um(value: float) -> str:
-    return f"{value:.3g} µm" if math.isfinite(value) else "too little structure to tell"
+    return f"{value:.3g} µm" if math.isfinite(value) else "too little structure, or too much noise, to tell"
 
 
 def _times(ratio: float) -> str:

@@ -16,12 +16,14 @@ import numpy as np
 import zarr
 
 from otf_stream.acquisition import StackIndex
+from otf_stream.optics.noise import NoiseModel
 from otf_stream.restore.evaluate import Resolution, resolution
 from otf_stream.store.session import SessionStore
 
 _VOXELS = 3 * 2**19  # which take some tenths of a second
 _NARROWEST = 64
 _SHORTEST = 8
+_HIDING = 0.25  # of the variance of planes
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,9 @@ class Sharpness:
     x: slice
 
 
-def measure_sharpness(store: SessionStore, stack: StackIndex, planes: Sequence[int]) -> Sharpness | None:
+def measure_sharpness(
+    store: SessionStore, stack: StackIndex, planes: Sequence[int], noise: NoiseModel | None = None
+) -> Sharpness | None:
     """Measure it, where the stack is large enough for that.
 
     Parameters
@@ -45,6 +49,9 @@ def measure_sharpness(store: SessionStore, stack: StackIndex, planes: Sequence[i
         Which of its stacks, ``(t, c)``.
     planes
         Which are durable, ascending; at least one.
+    noise
+        Of the planes. Where it is much of what varies in them, how sharp they are cannot be told: it is sharper than
+        any sample.
     """
     group = zarr.open_group(store.path / "restored", mode="r")
     finest = cast("zarr.Array[Any]", group["0"])
@@ -58,7 +65,8 @@ def measure_sharpness(store: SessionStore, stack: StackIndex, planes: Sequence[i
     after = np.asarray(finest[(*stack, slice(first, last + 1), y, x)]).astype(np.float32)
     raw = np.stack([store.read_plane((*stack, z), y, x) for z in planes]).astype(np.float32)
     before = interpolated(np.nan_to_num(raw), [z * anisotropy for z in planes], range(first, last + 1))
-    return Sharpness(resolution(before), resolution(after), y, x)
+    hidden = noise is not None and noise.variance(raw).mean() > _HIDING * raw.var()
+    return Sharpness(Resolution(math.nan, math.nan) if hidden else resolution(before), resolution(after), y, x)
 
 
 def interpolated(planes: np.ndarray, at: Sequence[float], voxels: range) -> np.ndarray:

@@ -1,8 +1,9 @@
 """Whether the restored volume still says what the raw planes said.
 
-Two figures that need no ground truth. *Flux*: the light in the volume against the light in the interpolated stack.
+Three figures that need no ground truth. *Flux*: the light in the volume against the light in the interpolated stack.
 *Residual*: the volume, blurred and sampled again, against the raw planes, in standard deviations of the camera's
-noise; 1 is perfect agreement, what lies above it the network has added or lost.
+noise; 1 is perfect agreement, what lies above it the network has added or lost. *Unexplained*: that surplus as a share
+of all that the planes show. Where there is next to no noise, a large residual may be a small one of these.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _NO_NOISE = 1e-12  # counts²
 
 
 class Fidelity:
-    """Adds up both figures over regions.
+    """Adds up the figures over regions.
 
     Parameters
     ----------
@@ -45,7 +46,8 @@ class Fidelity:
         self._field = field
         self._least_variance = max(step**2 / 12, _NO_NOISE)
         self._light = self._expected = 0.0
-        self._squares = 0.0
+        self._squares = self._surplus = 0.0
+        self._seen = self._seen_squared = 0.0  # counts above the background
         self._pixels = 0
 
     def add(self, raw: Tensor, restored: Tensor, region: Region) -> None:
@@ -61,7 +63,11 @@ class Fidelity:
             imaged = self._field.added(imaged.view(raw.shape), region.y, region.x).flatten(1)
         imaged = imaged + background
         variance = self._noise.variance(imaged).clamp(min=self._least_variance)
-        self._squares += float(((imaged - planes).square() / variance).mean()) * planes.numel()
+        missed, seen, pixels = (imaged - planes).square(), planes - background, planes.numel()
+        self._squares += float((missed / variance).mean()) * pixels
+        self._surplus += float((missed - variance).mean()) * pixels
+        self._seen += float(seen.mean()) * pixels
+        self._seen_squared += float(seen.square().mean()) * pixels
         self._pixels += planes.numel()
 
     @property
@@ -73,3 +79,9 @@ class Fidelity:
     def residual(self) -> float:
         """Root mean square of (imaged volume − raw planes) in standard deviations of the noise."""
         return math.sqrt(self._squares / self._pixels) if self._pixels else 0.0
+
+    @property
+    def unexplained(self) -> float:
+        """Mean square of (imaged volume − raw planes) beyond that of the noise, over the variance of the raw planes."""
+        variance = self._seen_squared - self._seen**2 / max(self._pixels, 1)
+        return max(self._surplus, 0.0) / variance if variance > _NO_NOISE * self._pixels else 0.0

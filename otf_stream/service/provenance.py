@@ -83,6 +83,7 @@ def provenance(
         "warnings": [*warnings, *_warnings(source), *(doubts(fidelity) if learned else []), *late],
         "missing_planes": sorted(set(source.extent) - set(grid.planes)),
         "flux_ratio": fidelity.flux_ratio,
+        "unexplained": fidelity.unexplained,
         "residual": fidelity.residual,
         "noise": {**asdict(character.noise), "grain": list(character.noise.grain)},
         "axial_blur": _blur(found),

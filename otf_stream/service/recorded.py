@@ -14,6 +14,7 @@ from otf_stream.acquisition import StackIndex
 from otf_stream.learn.compute import Compute
 from otf_stream.service.costs import Costs
 from otf_stream.service.demand import Demand
+from otf_stream.service.folder import is_served
 from otf_stream.service.memory import Memory
 from otf_stream.service.settings import Settings
 from otf_stream.service.source import StackSource
@@ -61,7 +62,7 @@ def restore_recording(
     Raises
     ------
     ValueError
-        If ``path`` would overwrite the recording.
+        If ``path`` would overwrite the recording, or lies in the data folder of a service.
     FileExistsError
         If ``path`` exists and ``overwrite`` is not set.
     OSError
@@ -70,6 +71,10 @@ def restore_recording(
     source, out = recording.path.resolve(), path.resolve()
     if source == out or source in out.parents or out in source.parents:
         raise ValueError(f"{path} is, holds or lies in the recording {recording.path} itself; give another output")
+    if is_served(out.parent):
+        raise ValueError(
+            f"a service is at work in {path.parent}, and would restore the stack as well; give an output elsewhere"
+        )
     store = SessionStore.create(path, recording.acquisition, session=uuid.uuid4().hex, overwrite=overwrite)
     try:
         _copy_planes(recording, store, progress)

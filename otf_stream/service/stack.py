@@ -51,6 +51,7 @@ from otf_stream.store.session import SessionStore
 
 _POLL = 0.1
 _MOST_LIGHT_LOST = 0.25
+_MOST_UNEXPLAINED = 0.25
 _NO_TIME = (
     "no time to restore with the network before the deadline: interpolated; a longer budget, or a machine that has "
     "less to do, helps"
@@ -250,6 +251,14 @@ class Restoration:
                     )
                     method, learned = interpolate(grid), None
                     fidelity = yield from land(method, None)
+            if learned and fidelity.unexplained > _MOST_UNEXPLAINED:
+                reasons.append(
+                    f"imaged again, the volume misses {fidelity.unexplained:.0%} of what the planes show, beyond "
+                    f"their noise, though the network gained {learned.trust.network:+.1f} dB on held-out planes: "
+                    "interpolated; blur and haze of this stack are other than those of a microscope"
+                )
+                method, learned = interpolate(grid), None
+                fidelity = yield from land(method, None)
             if learned and learned.trust.best == "network" and schedule.yz_through == 0:
                 reasons.append("time for XZ slices alone: YZ slices did not go through the network")
         with self._timed("pyramid"):

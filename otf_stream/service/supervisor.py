@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from otf_stream.acquire.keys import KeyFolder, KeysError, is_loopback
 from otf_stream.acquire.process import run_listener
@@ -31,13 +31,13 @@ from otf_stream.config import ServiceConfig
 from otf_stream.handles import allow_many_files
 from otf_stream.monitor.work import tell_of_start
 from otf_stream.service.casualties import Casualties
+from otf_stream.service.folder import folder_lock
 from otf_stream.service.monitoring import MonitorProcess
 from otf_stream.service.whereabouts import Whereabouts
 
 # Forking a process that has threads (ZeroMQ's, torch's) is not safe; Windows cannot fork at all.
 _PROCESSES = multiprocessing.get_context("spawn")
 _START = 600.0  # seconds that a listener may take to look at what is there, and to bind
-_LOCK = ".service.lock"  # in the data folder
 _STOP = 10.0  # seconds that a process may take to end by itself
 _LONGEST_PAUSE = 30.0
 _STEADY = 60.0  # seconds after which an earlier death is forgotten
@@ -118,8 +118,7 @@ class Service:
         self._config = config
         self.address = config.listen
         """Where microscopes connect; with the real port once the service runs."""
-        # Given back by the system if this process is killed.
-        self._folder = FileLock(config.data / _LOCK)
+        self._folder = folder_lock(config.data)
         self._keys: Path | None = None  # where there are any that microscopes must have
         self._listener = _Child("listener", self._start_listener)
         self._casualties = Casualties(config.data)
@@ -162,7 +161,7 @@ class Service:
         return self
 
     def _take_folder(self) -> None:
-        """Keep other services away: two would close each other's sessions, and write into the same volumes."""
+        """Keep other services away."""
         try:
             self._folder.acquire(timeout=0)
         except Timeout as error:

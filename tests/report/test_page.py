@@ -71,7 +71,7 @@ def test_it_tells_what_the_store_and_the_journal_do(restored):
     for told in (
         "9 of 10",
         "missing: z 4",
-        "Restored by interpolate",
+        "Restored by interpolation",
         "1 of 10 planes never came",
         "gain",
         "axial width",

@@ -38,6 +38,10 @@ def test_a_true_volume_differs_by_the_noise():
     raw = (planes + noise.draw(planes, torch.Generator().manual_seed(0)))[:, 0]
     fidelity = measured(raw, light.expand(15, 40, 40), noise)
     assert fidelity.residual == pytest.approx(1, abs=0.05)
+    assert fidelity.unexplained == pytest.approx(0, abs=1e-3)
+    other = measured(raw, columns(seed=1).expand(15, 40, 40), noise)
+    assert other.unexplained == pytest.approx(2, abs=0.2)  # as far from it as two samples are
+    assert measured(raw, raw.mean().expand(15, 40, 40), noise).unexplained == pytest.approx(1, abs=0.05)
     assert fidelity.flux_ratio == pytest.approx(1, abs=0.01)
 
 

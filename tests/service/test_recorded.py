@@ -6,6 +6,7 @@ from stacks import small_stack
 
 from otf_stream.learn.compute import choose_compute
 from otf_stream.service.budget import Budget
+from otf_stream.service.folder import folder_lock
 from otf_stream.service.recorded import restore_recording
 from otf_stream.service.settings import Settings
 from otf_stream.store.recordings import open_recording
@@ -24,6 +25,15 @@ def test_a_recording_is_never_its_own_output(session):
             restore_recording(recording, out, FAST, CPU, overwrite=True)
     recording.close()
     assert np.array_equal(store.read_plane((0, 0, 3)), before)
+
+
+def test_nothing_is_restored_by_hand_where_a_service_is_at_work(session, tmp_path):
+    recording = open_recording(session({(0, 0): small_stack(planes=5)}).path)
+    (tmp_path / "data").mkdir()
+    with folder_lock(tmp_path / "data"), pytest.raises(ValueError, match="a service is at work in"):
+        restore_recording(recording, tmp_path / "data" / "out.ome.zarr", FAST, CPU)
+    recording.close()
+    assert not (tmp_path / "data" / "out.ome.zarr").exists()
 
 
 def test_every_stack_of_a_recording_is_restored(session, tmp_path):

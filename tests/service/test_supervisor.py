@@ -10,6 +10,7 @@ from waiting import until
 
 from otf_stream.config import ServiceConfig
 from otf_stream.service.casualty_report import report_path
+from otf_stream.service.folder import is_served
 from otf_stream.service.pending import PendingStacks
 from otf_stream.service.supervisor import Service, ServiceError, _Child
 from otf_stream.store.restored import read_provenance
@@ -106,7 +107,8 @@ def test_a_data_folder_has_one_service_and_who_comes_next_may_have_it(config):
     with Service(config), pytest.raises(ServiceError, match="another service has the data folder"), Service(config):
         raise AssertionError("it started")
     with Service(config):
-        pass
+        assert is_served(config.data)
+    assert not is_served(config.data)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="crashes as POSIX processes do")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from otf_stream.monitor.dashboard.words import Mood, clock, gap_list, method_name, rate, span
+from otf_stream.monitor.dashboard.words import Mood, clock, decision_told, gap_list, method_name, rate, span
 from otf_stream.monitor.state import Listener, Session, Stack, Worker
 
 _SILENT = 30.0  # seconds, from which on silence is an alarm, too
@@ -140,6 +140,5 @@ def _decided(stack: Stack, *, paused: bool) -> tuple[str, ...]:
     if stack.restoring_s is not None and stack.restoring_s >= 1 and not over:
         lines.append(f"restoring takes about {span(stack.restoring_s)}")
     if stack.decision is not None:
-        why = f": {stack.decision.reason}" if stack.decision.reason else ""
-        lines.append(f"decided: {stack.decision.decision}{why}"[:160])
+        lines.append(f"decided: {decision_told(stack.decision.decision, stack.decision.reason)}"[:160])
     return tuple(lines)

@@ -9,6 +9,7 @@ import time
 from typing import Literal
 
 from otf_stream.acquisition import Acquisition, StackIndex
+from otf_stream.config import METHOD_WORDS
 from otf_stream.monitor.state import Gap, Severity
 from otf_stream.store.journal import StackState
 
@@ -29,11 +30,18 @@ SEVERITY: dict[Severity, tuple[str, str, Mood]] = {
     "warning": ("▲", "Warning", "watch"),
     "info": ("●", "Note", "wait"),
 }
-_METHODS = {
-    "finetune": "a network that learnt from this stack",
-    "pretrained": "the network as it ships",
-    "richardson-lucy": "Richardson–Lucy deconvolution",
-    "interpolate": "interpolation",
+_DECISIONS = {
+    "learn": "learning began",
+    "stop learning": "learning ended",
+    "slab ahead": "a slab is restored before the last plane",
+    "slabs anew": "slabs are restored once more",
+    "XZ slices": "XZ slices go through the network",
+    "no YZ slices": "YZ slices stay as they are",
+    "YZ slices, every 1": "YZ slices go through the network too",
+    "YZ slices, every 2": "every second YZ slice goes through the network too",
+    "YZ slices, every 4": "every fourth YZ slice goes through the network too",
+    "interpolate": "the stack is interpolated",
+    "land": "the volume is written",
 }
 _MOST_GAPS = 6
 
@@ -84,7 +92,14 @@ def stack_name(acquisition: Acquisition, stack: StackIndex) -> str:
 
 def method_name(method: str) -> str:
     """Return how a volume was made."""
-    return _METHODS.get(method, method)
+    return METHOD_WORDS.get(method, method)
+
+
+def decision_told(decision: str, reason: str) -> str:
+    """Return what was decided, and why."""
+    _, is_method, method = reason.partition("method ")
+    why = f"by {method_name(method)}" if is_method else reason
+    return _DECISIONS.get(decision, decision) + (f": {why}" if why else "")
 
 
 def gap_list(gaps: tuple[Gap, ...], acquisition: Acquisition) -> str:
