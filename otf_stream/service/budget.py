@@ -32,8 +32,9 @@ _WORTH = 3.0  # times as long has to be left for learning
 _FINISHED = 0.3  # of the time to interpolate, which is all but writing
 _WRITING = 0.6  # of the time to interpolate: what is left to do with XZ slices that are through
 _AFFORDED = 0.8  # of the time after the last plane
-_ENDING = 15  # steps that measuring a network's statistics, examining it and preparing to restore take as long as
-_SHORTEST_ENDING = 1.0  # seconds, however fast steps are
+# What measuring a network's statistics, examining it and preparing to restore take: some of it is as quick as training
+# is, and some is not.
+_ENDING, _ENDING_BESIDE = 15, 1.0  # steps, seconds
 _SLABS = 1.35  # times as long as the whole takes, since slabs overlap
 _REPEATED_MARGIN = 1.2  # of what was done once already
 _LONGEST_TURN = 2.0  # seconds, of other stacks', that the last moment must not fall into
@@ -176,8 +177,8 @@ class Schedule:
         """Whether learning waits, as somebody asked; the deadline stands."""
         self.finishing = False
         """Whether learning is over, as somebody asked."""
-        self.ending = _SHORTEST_ENDING
-        """Seconds that measuring a network's statistics and examining it take at least, once it has been trained."""
+        self.ending = _ENDING_BESIDE
+        """Seconds from the last step to restoring, beside what is as quick as steps are."""
         self._yz: float | None = None
         self._pass: _Pass | None = None
         self._direction: float | None = None
@@ -382,7 +383,7 @@ class Schedule:
         if len(self._measures) < _TRUSTED:
             # A measurement in a busy moment must not take all the time for learning away.
             restoring = min(restoring, _MOST_RESERVED * max(deadline - self._begun, 0.0))
-        ending = max(_ENDING * self._step, self.ending if self._step else 0.0)
+        ending = _ENDING * self._step + self.ending if self._step else 0.0
         last = self._last()
         mine = Demand(deadline, restoring + ending, 0.0, self.trained, last - ending)
         left = time_to_learn(now, mine, self._others())
