@@ -78,7 +78,7 @@ def test_what_was_decided_is_told():
     lines = in_time(a_stack(decision=decided, stage="finetune", restoring_s=9.0), WORKER, paused=True).lines
     assert "at work: finetune (learning is paused)" in lines
     assert "restoring takes about 9 s" in lines
-    assert "decided: learn: there is time" in lines
+    assert "decided: learning began: there is time" in lines
 
 
 @pytest.mark.parametrize(
