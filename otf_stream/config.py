@@ -22,14 +22,18 @@ Sync = Literal["plane", "group", "interval"]
 ReportChoice = Literal["ends", "each", "none"]
 Security = Literal["auto", "curve", "none"]
 
-METHOD_WORDS = {
+_METHODS = {
     "finetune": "a network that learnt from this stack",
     "pretrained": "the network as it ships",
     "richardson-lucy": "Richardson–Lucy deconvolution",
     "interpolate": "interpolation",
     "scaled": "what was restored, made as bright as the planes",
 }
-"""How a volume was made, for people."""
+
+
+def method_name(method: str) -> str:
+    """Return how a volume was made, for people."""
+    return _METHODS.get(method, method)
 
 
 def _listening(address: str) -> str:

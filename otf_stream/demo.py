@@ -22,10 +22,11 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from otf_stream.acquire.hooks.pymmcore_plus import streaming
 from otf_stream.acquire.hooks.stream import Stream
 from otf_stream.acquisition import StackIndex
-from otf_stream.config import METHOD_WORDS, ServiceConfig
+from otf_stream.config import ServiceConfig, method_name
 from otf_stream.report.page import write_report
 from otf_stream.restore.evaluate import psnr
 from otf_stream.restore.methods import interpolated
+from otf_stream.service.folder import LOCK
 from otf_stream.service.source import StackSource
 from otf_stream.service.supervisor import Service
 from otf_stream.store.finding import find_sessions
@@ -46,7 +47,7 @@ _TAIL_S = 30.0
 _PATIENCE_S = 300.0  # past the deadline; a worker that dies again and again would otherwise be waited for for ever
 _OWN = (
     "demo.ome.zarr", "demo.journal.sqlite", "demo.report", "slices.png", "truth.tif", "listener.json", "worker.json",
-    ".service.lock", ".worker",
+    LOCK, ".worker",
 )  # fmt: skip
 _STACK: StackIndex = (0, 0)
 
@@ -232,7 +233,7 @@ def _summarise(path: Path, truth: np.ndarray, stream: Stream, out: Path) -> Demo
     restored = read_restored(path, _STACK)
     linear = interpolated(grid, torch.from_numpy(raw)).numpy()
     picture = out / "slices.png"
-    draw_slices(picture, linear, restored, truth, METHOD_WORDS.get(provenance["method"], provenance["method"]))
+    draw_slices(picture, linear, restored, truth, method_name(provenance["method"]))
     return DemoSummary(
         acquired=sizes.planes,
         sent=stream.sent,

@@ -24,7 +24,7 @@ from markupsafe import Markup
 
 from otf_stream import __version__
 from otf_stream.acquisition import StackIndex
-from otf_stream.config import METHOD_WORDS
+from otf_stream.config import method_name
 from otf_stream.optics.noise import NoiseModel
 from otf_stream.report.charts import loss_curves, profile, timeline
 from otf_stream.report.history import History, history
@@ -119,7 +119,6 @@ def render(path: Path, stack: StackIndex) -> str:
             done=done,
             preview=bool(said and not done),
             said=said if done else None,
-            methods=METHOD_WORDS,
             expected=len(extent),
             received=len(planes),
             missing=_ranges(sorted(set(extent) - set(planes))),
@@ -154,6 +153,7 @@ def _template() -> Template:
         lstrip_blocks=True,
     )
     environment.filters["seconds"] = _seconds
+    environment.filters["method"] = method_name
     environment.filters["figure"] = _figure
     environment.filters["counts"] = _counts
     return environment.get_template("page.html.j2")

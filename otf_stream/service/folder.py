@@ -10,17 +10,18 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-_LOCK = ".service.lock"
+LOCK = ".service.lock"
+"""In the data folder."""
 
 
 def folder_lock(data: Path) -> FileLock:
     """Return the lock that a service has on its data folder, not yet taken."""
-    return FileLock(data / _LOCK)
+    return FileLock(data / LOCK)
 
 
 def is_served(data: Path) -> bool:
     """Whether a service has this folder now."""
-    if not (data / _LOCK).exists():
+    if not (data / LOCK).exists():
         return False
     try:
         with folder_lock(data).acquire(timeout=0):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from otf_stream.monitor.dashboard.words import Mood, clock, decision_told, gap_list, method_name, rate, span
+from otf_stream.config import method_name
+from otf_stream.monitor.dashboard.words import Mood, clock, decision_told, gap_list, rate, span
 from otf_stream.monitor.state import Listener, Session, Stack, Worker
 
 _SILENT = 30.0  # seconds, from which on silence is an alarm, too

@@ -9,7 +9,7 @@ import time
 from typing import Literal
 
 from otf_stream.acquisition import Acquisition, StackIndex
-from otf_stream.config import METHOD_WORDS
+from otf_stream.config import method_name
 from otf_stream.monitor.state import Gap, Severity
 from otf_stream.store.journal import StackState
 
@@ -88,11 +88,6 @@ def stack_name(acquisition: Acquisition, stack: StackIndex) -> str:
     if sizes.c > 1:
         parts.append(f"channel {names[c] if c < len(names) else c}")
     return ", ".join(parts) or "the stack"
-
-
-def method_name(method: str) -> str:
-    """Return how a volume was made."""
-    return METHOD_WORDS.get(method, method)
 
 
 def decision_told(decision: str, reason: str) -> str:
