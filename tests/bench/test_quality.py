@@ -77,7 +77,7 @@ def test_a_picture_is_drawn(tmp_path, drawn) -> None:
     assert (tmp_path / "a" / "case.png").stat().st_size > 10_000
 
 
-def test_with_other_weights_rivals_are_not_run_again(tmp_path, monkeypatch) -> None:
+def test_with_another_version_of_ours_rivals_are_not_run_again(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(contenders, "_MOST_ITERATIONS", 5)
 
     def run() -> list[dict]:
@@ -85,9 +85,9 @@ def test_with_other_weights_rivals_are_not_run_again(tmp_path, monkeypatch) -> N
 
     (first,) = run()
     assert run() == [first]
-    monkeypatch.setattr(quality, "shipped_weights", lambda: "others")
+    monkeypatch.setattr(quality, "version_of_ours", lambda: "others")
     monkeypatch.setattr(quality, "richardson_lucy", None)
     (again,) = run()
     assert again["psnr"]["richardson-lucy"] == first["psnr"]["richardson-lucy"]
-    assert again["weights"] == "others" != first["weights"]
+    assert again["ours"] == "others" != first["ours"]
     assert len(read_results(tmp_path / "results.jsonl")) == 2

@@ -63,6 +63,21 @@ def test_width_and_haze_of_physical_microscopes_are_found(tissue, microscope):
     assert psf.core_share == pytest.approx(true.core_share, abs=0.12)
 
 
+@pytest.mark.parametrize(
+    "microscope",
+    [Microscope("confocal", 1.15), Microscope("light-sheet", 1.0, sheet_um=2.0)],
+    ids=lambda microscope: microscope.modality,
+)
+def test_another_draw_of_the_noise_hardly_moves_the_width(tissue, microscope):
+    """The best of a grid of guesses jumps from one to the next, 5 % wider; what a volume is taught must not."""
+    pixel = focus_width(microscope) / 2.3548
+    whole = torch.from_numpy(point_spread(microscope, (97, 49), z_um=pixel, pixel_um=pixel))
+    light, usual = convolved(tissue, whole)[::4].numpy(), likely_psfs(microscope.modality, Optics(), pixel)
+    drawn = [noisy(light, seed) for seed in range(6)]
+    widths = [estimate_psf(stack, 4.0, usual, noise_variance=noise)[0].width for stack, noise in drawn]
+    assert max(widths) / min(widths) < 1.03
+
+
 @pytest.mark.parametrize("shape", [(7, 64, 64), (16, 30, 64)])
 def test_too_little_to_tell_gives_the_usual_one(shape):
     usual = likely_psfs("confocal", Optics(), 0.1)

@@ -26,7 +26,7 @@ def quality(
 ) -> None:
     """Compare with interpolation, Richardson–Lucy and CARE on phantoms of four modalities."""
     from otf_stream.bench.cases import all_cases, few_cases, few_held_out_cases
-    from otf_stream.bench.quality import page, run_cases, shipped_weights
+    from otf_stream.bench.quality import page, run_cases, version_of_ours
     from otf_stream.bench.results import read_results
 
     few = [*few_cases(), *few_held_out_cases()]
@@ -39,7 +39,7 @@ def quality(
     def write() -> None:
         """Write the page of what is there: all of it takes hours."""
         names = {case.name for case in wanted}
-        of_now = {"budget": budget, "weights": shipped_weights()}
+        of_now = {"budget": budget, "ours": version_of_ours()}
         there = [found for found in read_results(results) if found["case"] in names and of_now.items() <= found.items()]
         shown = [f"images/quality/{case.name}.png" for case in few if any(r["case"] == case.name for r in there)]
         if there:
