@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 _LOOK = 0.5  # seconds between two looks at the sessions
 
 
+def _or(text: str, setting: str) -> str:
+    """Tell what an option is where it is not given, which typer cannot know: the file may say otherwise."""
+    return f"{text}  [default: {ServiceConfig.model_fields[setting].default}]"
+
+
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the store and the picture.")] = Path("demo"),
     overwrite: Overwrite = False,
@@ -47,24 +52,34 @@ def demo(
 
 def serve(
     config: Annotated[Path | None, typer.Option(help="A TOML file with the settings below.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder of the session stores.")] = None,
-    listen: Annotated[str | None, typer.Option(help="Where microscopes connect, tcp://HOST:PORT.")] = None,
+    data: Annotated[Path | None, typer.Option(help=_or("Folder of the session stores.", "data"))] = None,
+    listen: Annotated[
+        str | None, typer.Option(help=_or("Where microscopes connect, tcp://HOST:PORT.", "listen"))
+    ] = None,
     security: Annotated[
-        Security | None, typer.Option(help="Whether they need keys; auto: unless from this machine only.")
+        Security | None,
+        typer.Option(help=_or("Whether they need keys; auto: unless from this machine only.", "security")),
     ] = None,
     keys: KeysOption = None,
     monitor: Annotated[
-        str | None, typer.Option(help="Where the dashboard and HTTP interface are, HOST:PORT; nowhere if empty.")
+        str | None,
+        typer.Option(help=_or("Where the dashboard and HTTP interface are, HOST:PORT; nowhere if empty.", "monitor")),
     ] = None,
-    budget: Annotated[float | None, typer.Option(help="Seconds from first plane to restored volume.")] = None,
-    tail: Annotated[float | None, typer.Option(help="Seconds granted after the last plane in any case.")] = None,
-    method: Annotated[MethodName | None, typer.Option(help="How to restore.")] = None,
-    device: Annotated[DeviceName | None, typer.Option(help="Where to compute.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of every draw.")] = None,
+    budget: Annotated[
+        float | None, typer.Option(help=_or("Seconds from first plane to restored volume.", "budget_s"))
+    ] = None,
+    tail: Annotated[
+        float | None, typer.Option(help=_or("Seconds granted after the last plane in any case.", "tail_s"))
+    ] = None,
+    method: Annotated[MethodName | None, typer.Option(help=_or("How to restore.", "method"))] = None,
+    device: Annotated[DeviceName | None, typer.Option(help=_or("Where to compute.", "device"))] = None,
+    seed: Annotated[int | None, typer.Option(help=_or("Of every draw.", "seed"))] = None,
     psf: PsfOption = None,
     weights: WeightsOption = None,
-    layers: Annotated[LayerChoice | None, typer.Option(help=LAYERS_HELP)] = None,
-    threads: Annotated[int | None, typer.Option(help="Processor cores of the worker.")] = None,
+    layers: Annotated[LayerChoice | None, typer.Option(help=_or(LAYERS_HELP, "layers"))] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Processor cores of the worker; all but one, if not given.")
+    ] = None,
 ) -> None:
     """Listen for microscopes and restore what they send, until Ctrl-C."""
     from otf_stream.acquire.keys import is_loopback
