@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 _LOOK = 0.5  # seconds between two looks at the sessions
 
 
-def _or(text: str, setting: str) -> str:
-    """Tell what an option is where it is not given, which typer cannot know: the file may say otherwise."""
+def _with_default(text: str, setting: str) -> str:
+    """Tell what a setting is where no option gives it, which typer cannot know: options are laid over the file."""
     return f"{text}  [default: {ServiceConfig.model_fields[setting].default}]"
 
 
@@ -52,31 +52,33 @@ def demo(
 
 def serve(
     config: Annotated[Path | None, typer.Option(help="A TOML file with the settings below.")] = None,
-    data: Annotated[Path | None, typer.Option(help=_or("Folder of the session stores.", "data"))] = None,
+    data: Annotated[Path | None, typer.Option(help=_with_default("Folder of the session stores.", "data"))] = None,
     listen: Annotated[
-        str | None, typer.Option(help=_or("Where microscopes connect, tcp://HOST:PORT.", "listen"))
+        str | None, typer.Option(help=_with_default("Where microscopes connect, tcp://HOST:PORT.", "listen"))
     ] = None,
     security: Annotated[
         Security | None,
-        typer.Option(help=_or("Whether they need keys; auto: unless from this machine only.", "security")),
+        typer.Option(help=_with_default("Whether they need keys; auto: unless from this machine only.", "security")),
     ] = None,
     keys: KeysOption = None,
     monitor: Annotated[
         str | None,
-        typer.Option(help=_or("Where the dashboard and HTTP interface are, HOST:PORT; nowhere if empty.", "monitor")),
+        typer.Option(
+            help=_with_default("Where the dashboard and HTTP interface are, HOST:PORT; nowhere if empty.", "monitor")
+        ),
     ] = None,
     budget: Annotated[
-        float | None, typer.Option(help=_or("Seconds from first plane to restored volume.", "budget_s"))
+        float | None, typer.Option(help=_with_default("Seconds from first plane to restored volume.", "budget_s"))
     ] = None,
     tail: Annotated[
-        float | None, typer.Option(help=_or("Seconds granted after the last plane in any case.", "tail_s"))
+        float | None, typer.Option(help=_with_default("Seconds granted after the last plane in any case.", "tail_s"))
     ] = None,
-    method: Annotated[MethodName | None, typer.Option(help=_or("How to restore.", "method"))] = None,
-    device: Annotated[DeviceName | None, typer.Option(help=_or("Where to compute.", "device"))] = None,
-    seed: Annotated[int | None, typer.Option(help=_or("Of every draw.", "seed"))] = None,
+    method: Annotated[MethodName | None, typer.Option(help=_with_default("How to restore.", "method"))] = None,
+    device: Annotated[DeviceName | None, typer.Option(help=_with_default("Where to compute.", "device"))] = None,
+    seed: Annotated[int | None, typer.Option(help=_with_default("Of every draw.", "seed"))] = None,
     psf: PsfOption = None,
     weights: WeightsOption = None,
-    layers: Annotated[LayerChoice | None, typer.Option(help=_or(LAYERS_HELP, "layers"))] = None,
+    layers: Annotated[LayerChoice | None, typer.Option(help=_with_default(LAYERS_HELP, "layers"))] = None,
     threads: Annotated[
         int | None, typer.Option(help="Processor cores of the worker; all but one, if not given.")
     ] = None,

@@ -4,9 +4,9 @@ A sample does not know where the optical axis lies: at one spatial frequency it 
 z as across. What the stack shows is that power times the squared optical transfer function, folded by the coarse
 sampling along z, plus the noise. So of all point spread functions that a microscope of this kind may have, the true
 one is that under which a power spectrum of *any radial shape* explains the whole spectrum of the stack: its axial
-width, but also the haze, which takes light from frequencies near the axis, can be read off. The fit is one of
-maximum likelihood, in which the noise has its place: where the sample is weaker than the noise, nothing is learnt
-and nothing goes wrong.
+width, but also the haze, which takes light from frequencies near the axis, can be read off. How well each explains it
+is its likelihood, in which the noise has its place: where the sample is weaker than the noise, nothing is learnt and
+nothing goes wrong. What is used is the average of those that explain it, since the best one changes with the noise.
 
 References
 ----------
@@ -29,7 +29,7 @@ from otf_stream.optics.psf import SplitPsf
 
 _STRETCHES = np.geomspace(0.25, 2.5, 24)
 _HAZES = np.linspace(0.0, 1.5, 7)
-# Found on instruments drawn at random, none of them one that results are reported of.
+# Chosen on instruments drawn at random, none of them one that results are reported of.
 _UNDECIDED = 2e-4  # of the misfit, per value
 _USUAL_STRETCH, _USUAL_HAZE = 0.3, 0.5  # standard deviations
 _KNOTS = 12
