@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from otf_stream.bench.commands import app
+from otf_stream.bench.dashboard import WHERE
 
 CHROMIUM = shutil.which("chromium")
 
@@ -20,6 +24,8 @@ def test_the_ingest_path_is_measured_without_and_with_a_browser_that_looks(
 ) -> None:
     for name in ("_FLOWS_S", "_OPENED_S", "_CLOSED_S"):
         monkeypatch.setattr(f"otf_stream.bench.dashboard.{name}", 0.5)
+    # Beside other tests no core is ever idle, and who only gets what nobody wants may get nothing in half a second.
+    monkeypatch.setitem(WHERE, "elsewhere", ("nice", "-n", "1"))
     pytest.importorskip("playwright", reason="playwright drives the browser")
     folder, page, picture = tmp_path / "disk", tmp_path / "performance.md", tmp_path / "picture.png"
     folder.mkdir()
@@ -37,6 +43,12 @@ def test_the_ingest_path_is_measured_without_and_with_a_browser_that_looks(
     assert picture.stat().st_size > 10_000  # the page, not an empty window
     assert not list(folder.iterdir())
     assert "| 1 browsers elsewhere look |" in page.read_text("utf-8")
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="a policy of Linux")
+def test_browsers_elsewhere_get_what_nobody_else_wants_of_the_processor() -> None:
+    asked = [*WHERE["elsewhere"], sys.executable, "-c", "import os; print(os.sched_getscheduler(0))"]
+    assert int(subprocess.check_output(asked)) == os.SCHED_IDLE
 
 
 def test_without_a_browser_it_says_what_is_missing(tmp_path: Path) -> None:
