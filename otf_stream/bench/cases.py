@@ -72,9 +72,14 @@ class Case:
         return Camera(photons=PHOTONS[self.noise])
 
     @property
+    def pixel_um(self) -> float:
+        """Lateral pixel size."""
+        return INSTRUMENTS[self.modality].pixel_um
+
+    @property
     def acquisition(self) -> Acquisition:
         """What the microscope announces: its modality and voxels, no optics."""
-        pixel = INSTRUMENTS[self.modality].pixel_um
+        pixel = self.pixel_um
         return Acquisition(
             name=self.name,
             sizes=Sizes(z=PLANES, y=SIDE, x=SIDE),

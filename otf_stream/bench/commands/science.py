@@ -117,3 +117,18 @@ def curves(
     picture = Path("images") / f"{out.stem}.png"
     draw(out.parent / picture, found)
     written(out, page(found, f"otf-stream bench curves --budgets {budgets}", picture.as_posix()), results)
+
+
+def estimates(
+    out: Page = Path("docs/estimates.md"),
+    drawn: Annotated[int, typer.Option(help="Instruments drawn at random, beside the 72 cases.", min=0)] = 80,
+    seed: Annotated[int, typer.Option(help="Of the instruments.", min=0)] = 0,
+    again: Again = False,
+) -> None:
+    """Compare the blur, haze and noise that are estimated with the true ones."""
+    from otf_stream.bench.cases import all_cases
+    from otf_stream.bench.estimates import drawn_cases, page, run_estimates
+
+    results, compute = prepared(out, 1, again=again)
+    found = run_estimates([*all_cases(), *drawn_cases(drawn, seed=seed)], results, compute, progress=tell)
+    written(out, page(found, f"otf-stream bench estimates --drawn {drawn} --seed {seed}"), results)

@@ -1,0 +1,50 @@
+"""Estimates are compared with a truth that the service was not told."""
+
+from dataclasses import replace
+
+import pytest
+
+from otf_stream.bench.cases import Case
+from otf_stream.bench.estimates import drawn_cases, estimate, line, page, run_estimates
+from otf_stream.learn.compute import choose_compute
+from simulators.instruments import INSTRUMENTS
+
+
+def test_instruments_are_drawn_of_every_modality_and_no_two_alike():
+    cases = drawn_cases(12, seed=0)
+    assert [case.modality for case in cases[:4]] == list(INSTRUMENTS)
+    assert len({case.microscope for case in cases}) == len({case.name for case in cases}) == 12
+    assert {case.sample for case in cases} == {"cells", "foam", "vesicles"}
+    assert cases == drawn_cases(12, seed=0)
+    assert cases != drawn_cases(12, seed=1)
+
+
+def test_a_drawn_instrument_images_with_its_own_optics():
+    one = drawn_cases(1, seed=0)[0]
+    other = replace(one, microscope=replace(one.microscope, numerical_aperture=0.6))
+    assert other.axial_width > 1.1 * one.axial_width  # in pixels of its own, which a worse objective makes larger
+    assert other.acquisition.voxel_size.x > 1.3 * one.acquisition.voxel_size.x
+
+
+def test_what_a_stack_tells_is_compared_and_told(tmp_path):
+    compute, cases = choose_compute("cpu"), [Case("confocal", "low", 3, "vesicles", 200), drawn_cases(2, seed=0)[1]]
+    results = tmp_path / "results.jsonl"
+    found = run_estimates(cases, results, compute)
+    assert run_estimates(cases, results, compute) == found  # from the file
+    assert [result["drawn"] for result in found] == [False, True]
+    for result, case in zip(found, cases, strict=True):
+        assert result["origin"] == "estimated"
+        assert result["width"]["true"] == pytest.approx(case.axial_width)
+        assert result["width"]["estimated"] == pytest.approx(result["width"]["true"], rel=0.15)
+        assert result["gain"]["estimated"] == pytest.approx(2.0, rel=0.1)
+        assert case.name in line(result)
+    told = page(found, "otf-stream bench estimates")
+    assert "## Its samples held out" in told and "## Cells" not in told
+    assert "More than 15% off in width: 0 of 1." in told
+
+
+def test_the_page_names_what_is_too_far_off():
+    compute = choose_compute("cpu")
+    found = estimate(Case("multiphoton", "middle", 4), compute)
+    found["width"]["estimated"] = 1.3 * found["width"]["true"]
+    assert "More than 15% off in width: 1 of 1: multiphoton-middle-dz4-cells-100 (+30.0%)." in page([found], "command")
