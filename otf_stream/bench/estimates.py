@@ -1,7 +1,7 @@
 """``otf-stream bench estimates``: how near to the truth blur, haze and noise are estimated from the planes alone.
 
-On every case of the benchmark of quality, and on instruments drawn at random: fine and coarse objectives, thin and thick
-sheets, aberrated or not. What the estimate of the point spread function takes for usual was chosen on other
+On every case of the benchmark of quality, and on instruments drawn at random: fine and coarse objectives, thin and
+thick sheets, aberrated or not. What the estimate of the point spread function takes for usual was chosen on other
 instruments that were drawn in the same way.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 from statistics import fmean
@@ -51,7 +51,7 @@ _FIRST_SEED = 1000  # of samples that no other benchmark has
 class DrawnCase(Case):
     """A stack of an instrument that was drawn at random."""
 
-    microscope: Microscope = Microscope()
+    microscope: Microscope = field(kw_only=True)
 
     @property
     def name(self) -> str:
@@ -91,7 +91,7 @@ def drawn_cases(count: int, *, seed: int) -> list[DrawnCase]:
         )
         noise, z_step = str(rng.choice(list(PHOTONS))), int(rng.choice(Z_STEPS))
         sample = samples[index // len(modalities) % len(samples)]
-        cases.append(DrawnCase(modality, noise, z_step, sample, _FIRST_SEED + index, microscope))
+        cases.append(DrawnCase(modality, noise, z_step, sample, _FIRST_SEED + index, microscope=microscope))
     return cases
 
 
@@ -154,10 +154,11 @@ def page(results: Sequence[Result], command: str) -> str:
     parts = [
         "# What a stack tells of its microscope",
         f"Written by `{command}` on {results[0]['machine']}.",
-        "From the planes, the voxel size and the name of the modality alone. The axial width is that of the core of the "
-        "point spread function, full at half maximum; haze is the share of the light that is not in the core; the gain "
-        "is that of the camera. Errors of width and gain are shares of the truth, mean of their sizes and the worst; of "
-        "haze, in shares of the light. What is taken for a usual microscope was chosen on other draws of the same kind as the last.",
+        "From the planes, the voxel size and the name of the modality alone. The axial width is that of the core of "
+        "the point spread function, full at half maximum; haze is the share of the light that is not in the core; the "
+        "gain is that of the camera. Errors of width and gain are shares of the truth, those of haze are of all light: "
+        "the mean of their sizes, and the worst. What is taken for a usual microscope was chosen on other draws of the "
+        "same kind as the last.",
     ]
     for title, some in sections.items():
         if some:

@@ -39,7 +39,8 @@ def test_what_a_stack_tells_is_compared_and_told(tmp_path):
         assert result["gain"]["estimated"] == pytest.approx(2.0, rel=0.1)
         assert case.name in line(result)
     told = page(found, "otf-stream bench estimates")
-    assert "## Its samples held out" in told and "## Cells" not in told
+    assert "## Its samples held out" in told
+    assert "## Cells" not in told
     assert "More than 15% off in width: 0 of 1." in told
 
 
