@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from isal.isal_zlib import crc32
 
 from otf_stream.acquire.ledger import Ledger
 from otf_stream.acquire.protocol import ErrorCode, Plane, ProtocolError
@@ -178,7 +179,7 @@ def check_pixels(message: Plane, pixels: memoryview) -> None:
     ProtocolError
         ``bad-checksum``.
     """
-    crc = zlib.crc32(pixels)
+    crc = crc32(pixels)
     if crc != message.crc:
         raise ProtocolError(
             ErrorCode.BAD_CHECKSUM,

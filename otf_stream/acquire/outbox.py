@@ -15,11 +15,12 @@ import logging
 import re
 import threading
 import time
-import zlib
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from isal.isal_zlib import crc32
 
 from otf_stream.acquire.blanks import Blanks
 from otf_stream.acquire.ledger import Ledger
@@ -68,7 +69,7 @@ class HeldPlane:
         """CRC-32 of the pixels."""
         if self.crc is None:
             assert self.pixels is not None  # noqa: S101 (a spilled plane has its checksum)
-            self.crc = zlib.crc32(self.pixels)
+            self.crc = crc32(self.pixels)
         return self.crc
 
 
@@ -151,7 +152,7 @@ class Outbox:
         """
         held = self._held.get(index)
         crc = self._ledger.crc(index) if held is None else held.checksum()
-        if crc is not None and crc != zlib.crc32(pixels):
+        if crc is not None and crc != crc32(pixels):
             t, c, z = index
             raise RepeatedPlaneError(
                 f"plane t={t}, c={c}, z={z} was published before with other pixels; give every plane its own index"
@@ -250,7 +251,7 @@ class Outbox:
     def is_intact(self, index: PlaneIndex) -> bool:
         """Whether a plane is here as it was put in; so is one that has left."""
         held = self._in_flight.get(index)
-        return held is None or held.pixels is None or zlib.crc32(held.pixels) == held.checksum()
+        return held is None or held.pixels is None or crc32(held.pixels) == held.checksum()
 
     def on_the_way(self) -> list[PlaneIndex]:
         """Return the index of every plane in flight."""
@@ -328,7 +329,7 @@ class Outbox:
         with file.open("rb", buffering=0) as opened:
             if opened.readinto(pixels) != len(pixels):
                 raise ValueError("it was cut short")
-        if zlib.crc32(pixels) != crc:
+        if crc32(pixels) != crc:
             raise ValueError("it was altered")
         return pixels
 

@@ -11,11 +11,11 @@ The messages are described for other languages in ``docs/protocol.md``.
 
 from __future__ import annotations
 
-import zlib
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 import msgpack
+from isal.isal_zlib import crc32
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from otf_stream.acquisition import Acquisition, PlaneIndex
@@ -267,7 +267,7 @@ def error_message(error: ProtocolError, *, session: str | None = None, plane: Pl
 
 
 def _checksum(packed: bytes | memoryview) -> bytes:
-    return zlib.crc32(packed).to_bytes(_CHECKSUM_BYTES, "little")
+    return crc32(packed).to_bytes(_CHECKSUM_BYTES, "little")
 
 
 def _unpacked(packed: memoryview) -> dict[Any, Any]:

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import zlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -22,6 +21,7 @@ from uuid import uuid4
 
 import numpy as np
 import torch
+from isal.isal_zlib import crc32
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -153,7 +153,7 @@ def _restore_alone(planes: int, side: int, compute: Compute) -> Result:
         with closing(SessionStore.create(Path(folder) / "grown.ome.zarr", described_as, session=uuid4().hex)) as store:
             for z in range(planes):  # one at a time: the memory of restoring is what is measured
                 plane = rng.poisson(_cubes(z, side)).astype(np.uint16) + 100
-                store.write_planes([((0, 0, z), plane.data, zlib.crc32(plane.data))])
+                store.write_planes([((0, 0, z), plane.data, crc32(plane.data))])
             store.journal.close_arrivals("finished")
             del plane
             begun = time.perf_counter()

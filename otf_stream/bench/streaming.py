@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from uuid import uuid4
 
 import numpy as np
 import torch
+from isal.isal_zlib import crc32
 from numpy.typing import NDArray
 
 from otf_stream.acquisition import Acquisition, Modality, Sizes, VoxelSize
@@ -78,7 +78,7 @@ def recorded(path: Path, acquisition: Acquisition, stack: Stack) -> Iterator[Ses
     with closing(SessionStore.create(path, acquisition, session=uuid4().hex)) as store:
         for z, plane in enumerate(stack):
             pixels = np.ascontiguousarray(plane)
-            store.write_planes([((0, 0, z), pixels.data, zlib.crc32(pixels.data))])
+            store.write_planes([((0, 0, z), pixels.data, crc32(pixels.data))])
         store.journal.close_arrivals("finished")
         yield store
 

@@ -11,7 +11,6 @@ import importlib
 import select
 import shutil
 import time
-import zlib
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import zarr
+from isal.isal_zlib import crc32
 from zarr.codecs import BytesCodec
 
 from otf_stream.acquire.landing import Landed, Landing
@@ -92,7 +92,7 @@ def _write_store(landing_module: Any, path: Path, planes: Planes, count: int) ->
                     select.select([landing.ear], [], [], _LOOK_S)
                     _check(landing.landed())
                 pixels = numbered(planes, z).copy()  # others are written meanwhile
-                header = Plane(session=store.session, t=0, c=0, z=z, crc=zlib.crc32(pixels.data))
+                header = Plane(session=store.session, t=0, c=0, z=z, crc=crc32(pixels.data))
                 landing.put(store, header, pixels.data, b"")
             landing.settle()
             _check(landing.landed())

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import uuid
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from isal.isal_zlib import crc32
 
 from otf_stream.acquisition import StackIndex
 from otf_stream.learn.compute import Compute
@@ -104,6 +104,6 @@ def _copy_planes(recording: Recording, store: SessionStore, progress: Progress) 
         group = []
         for plane in planes[start : start + _GROUP]:
             pixels = np.ascontiguousarray(recording.plane(plane), recording.acquisition.numpy_dtype)
-            group.append((plane, pixels.data, zlib.crc32(pixels.data)))
+            group.append((plane, pixels.data, crc32(pixels.data)))
         store.write_planes(group)
     store.journal.close_arrivals("recorded")

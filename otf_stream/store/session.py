@@ -21,7 +21,6 @@ import logging
 import shutil
 import threading
 import time
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -31,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import zarr
+from isal.isal_zlib import crc32
 from zarr.codecs import BytesCodec
 
 from otf_stream.acquisition import Acquisition, PlaneIndex
@@ -298,7 +298,7 @@ class SessionStore:
                 else:  # too many files are open, or another program holds it: that says nothing of the plane
                     log.warning("cannot check plane %s of %s: %s", plane, self.path.name, error)
             else:
-                if len(pixels) != self.acquisition.plane_bytes or zlib.crc32(pixels) != crc:
+                if len(pixels) != self.acquisition.plane_bytes or crc32(pixels) != crc:
                     yield plane
 
     def _is_in_place(self) -> bool:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import re
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+
+from isal.isal_zlib import crc32
 
 from otf_stream.acquire.hooks.growing import Plane
 from otf_stream.acquire.watch.names import PlaneName
@@ -79,7 +80,7 @@ class GrowingPlanes:
     def _changed(self, path: Path, plane: Plane) -> bool:
         """Whether a file has other pixels than were given: some writers append to a file that is whole."""
         try:
-            checksum = zlib.crc32(plane.read().tobytes())
+            checksum = crc32(plane.read().tobytes())
         except Exception:  # who takes the plane is told
             return True
         before, self._given[path] = self._given.get(path), checksum

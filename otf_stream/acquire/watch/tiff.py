@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import math
-import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
@@ -21,6 +20,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import tifffile
+from isal.isal_zlib import crc32
 
 from otf_stream.acquire.hooks.growing import Plane
 from otf_stream.acquire.watch.ifd import (
@@ -187,8 +187,8 @@ class GrowingTiff:
         for offset, count in directory.segments:
             file.seek(offset)
             data = file.read(count)
-            checksum, taken = zlib.crc32(data, checksum), taken + len(data)
-        checksum = zlib.crc32(repr(directory.segments).encode(), checksum)
+            checksum, taken = crc32(data, checksum), taken + len(data)
+        checksum = crc32(repr(directory.segments).encode(), checksum)
         pixel = directory.dtype.itemsize if directory.dtype else 1
         file.seek(directory.end - pixel)
         # A writer that has gone on since the last look has left this plane behind.
@@ -260,7 +260,7 @@ class GrowingTiff:
 
 def _checksum(file: BinaryIO, start: int, length: int) -> int:
     file.seek(start)
-    return zlib.crc32(file.read(length))
+    return crc32(file.read(length))
 
 
 def _said(directory: Directory) -> bool:
