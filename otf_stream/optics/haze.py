@@ -97,9 +97,9 @@ def _accelerated(improved: Callable[[Tensor], Tensor], estimate: Tensor, iterati
     Coarse haze needs hundreds of plain iterations; these need tens. How far is read off the last two corrections, as
     Biggs and Andrews do.
     """
-    before, last, stride = estimate, torch.zeros_like(estimate), 0.0
+    before, last, stride = estimate.clone(), torch.zeros_like(estimate), 0.0
     for _ in range(iterations):
-        ahead = torch.lerp(before, estimate, 1 + stride).clamp_(min=0)
+        ahead = before.lerp_(estimate, 1 + stride).clamp_(min=0)
         before, estimate = estimate, improved(ahead)
         correction = ahead.neg_().add_(estimate)
         agreement = float(torch.dot(correction.view(-1), last.view(-1)))

@@ -211,6 +211,11 @@ class CleanStack:
         y, x = random_window(plane.shape[0], plane.shape[1], _WINDOW, self._generator)
         self._kept[z] = _Window(y, x, plane[y, x].clone())
 
+    def stop_keeping(self) -> None:
+        """Forget what is kept of planes for training, once it is over; of those that come later nothing is kept."""
+        self._most = 0
+        self._kept.clear()
+
     def haze(self, found: FoundPsf, planes: Sequence[int] | None = None) -> HazeField:
         """Compute the haze, or return what was computed if nothing has changed.
 

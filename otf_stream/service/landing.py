@@ -87,9 +87,12 @@ def landing(
 
 
 def _rounded(volume: Tensor, dtype: np.dtype[Any]) -> Tensor:
-    """Round voxels to what the store holds where a device does that, which halves what has to be brought from it."""
+    """Round voxels to what the store holds, in place: what waits to be written takes half the memory, and half the way.
+
+    Voxels that are not finite stay as they are, for the store to refuse.
+    """
     kind = {"uint8": torch.uint8, "uint16": torch.uint16}.get(dtype.name)
-    if volume.device.type == "cpu" or kind is None or not volume.isfinite().all():
+    if kind is None or not volume.isfinite().all():
         return volume
     return volume.round_().clamp_(0, np.iinfo(dtype).max).to(kind)
 

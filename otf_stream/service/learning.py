@@ -202,6 +202,7 @@ def learn(
             tidy_up(source)
             pairs.clean, pairs.errors, pairs.blur = lessons.clean, lessons.errors, found.blur
     trainer.forget()
+    stack.stop_keeping()
     trust, ready = yield from examined()
     return Learned(
         denoiser,

@@ -1,5 +1,6 @@
 """Planes are read once, with their neighbours, and only when those are there."""
 
+import gc
 from dataclasses import replace
 
 import numpy as np
@@ -114,6 +115,22 @@ def test_of_large_planes_windows_are_learnt_from(session, monkeypatch):
     places = free.unfold(1, 48, 1).unfold(2, 48, 1)
     for window in lessons.clean.planes[:, 0, :48, :48]:  # what follows is mirrored
         assert float((places - window).abs().amax(dim=(-1, -2)).min()) < 1e-4
+
+
+def test_nothing_is_kept_for_training_once_it_is_over(session):
+    source = StackSource(session({(0, 0): small_stack(planes=10)}), (0, 0))
+    denoiser = Denoiser(shipped_network("denoise"), NoiseModel(2.0, 100.0, 4.0), 300.0, CPU)
+    stack = CleanStack(source, denoiser, torch.Generator().manual_seed(0))
+    list(stack.taking(at_once=True))
+
+    def windows():
+        gc.collect()
+        return sum(type(each) is torch.Tensor and each.shape == (72, 72) for each in gc.get_objects())
+
+    kept = windows()
+    stack.stop_keeping()
+    assert windows() == kept - 10
+    assert stack.light([3], slice(0, 72), slice(0, 72)).shape == (1, 72, 72)  # restoring reads them from the disk
 
 
 def test_a_full_disk_is_waited_for(session):

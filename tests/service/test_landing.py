@@ -12,6 +12,7 @@ from otf_stream.learn.compute import choose_compute
 from otf_stream.optics.noise import NoiseModel
 from otf_stream.restore.fidelity import Fidelity
 from otf_stream.restore.methods import interpolate
+from otf_stream.restore.regions import Method
 from otf_stream.restore.turns import Turn
 from otf_stream.service.landing import landing, writing
 from otf_stream.service.source import StackSource
@@ -45,6 +46,27 @@ def test_other_stacks_may_have_the_device_between_two_regions(session):
     assert shares == [region / 12 for region in range(12)]
     assert fidelity.flux_ratio == pytest.approx(1, abs=0.01)
     np.testing.assert_array_equal(volume[:1], wide_stack()[:1])
+
+
+def test_voxels_are_rounded_and_held_to_the_range_of_the_store(session):
+    store = session({(0, 0): small_stack(planes=6, side=100)})
+    given = torch.tensor([-7.0, 0.4, 1.5, 40000.6, 65535.2, 1e6])
+
+    def restore(raw, region):
+        yield Turn.READY
+        return given.repeat(21, 100, 17)[:, :, :100]
+
+    volume, _, _ = land(store, Method("made up", restore))
+    np.testing.assert_array_equal(volume[:, :, :6], np.broadcast_to([0, 0, 2, 40001, 65535, 65535], (21, 100, 6)))
+
+
+def test_voxels_that_are_not_finite_do_not_land(session):
+    def restore(raw, region):
+        yield Turn.READY
+        return torch.full((21, 100, 100), float("nan"))
+
+    with pytest.raises(ValueError, match="not finite"):
+        land(session({(0, 0): small_stack(planes=6, side=100)}), Method("made up", restore))
 
 
 def test_a_region_that_could_not_be_written_is_written_again(session, monkeypatch):
