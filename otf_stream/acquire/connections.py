@@ -7,7 +7,7 @@ has received, and cuts the one that goes too far. All others stay, and a sender 
 
 It holds each connection open a moment longer than ZeroMQ, with a handle of its own: what it asks and cuts is never
 another one that has got the number since, and when a connection ends it can tell which end ended it. ZeroMQ ends those
-whose frames are too large, or that show no sign of life, and says no more of it than of one that hangs up.
+whose frames are too large, or none of its own, and says no more of it than of one that hangs up.
 
 A key counts when a connection is made, and ZeroMQ never asks again. Whose key is revoked is therefore cut here.
 
@@ -195,8 +195,9 @@ class Connections:
         if not self._not_let_in and not connection.ended_there():
             self._counters.refuse(
                 BROKEN_OFF,
-                "the connection from {}:{} is broken off: a frame was larger than is taken, or it showed no sign of "
-                "life".format(*connection.peer),
+                "the connection from {}:{} is broken off: a frame was larger than is taken, or was no frame".format(
+                    *connection.peer
+                ),
             )
         connection.link.close()
 

@@ -1,9 +1,13 @@
-"""The sender's socket: encrypted where a key is trusted at the other end, and renewed when it is refused.
+"""The sender's socket: encrypted where a key is trusted at the other end, and renewed when it is refused or silent.
 
 libzmq gives a connection up for good once its handshake was refused, or when what comes is not what ZeroMQ says, as on
 a line that alters it; it says so only to the socket's monitor. Keys may be authorised, trusted or revoked while planes
 wait, so this listens to the monitor, tells what is wrong and what to do, and tries again with a new socket and with the
 keys that there are then.
+
+A cable that was pulled is found out by silence only. Whatever is sent is answered, so that a connection on which no
+answer comes is renewed too. ZeroMQ has heartbeats for that, but libzmq 4.3.5 ends the process of a listener that gets
+one over a connection which broke before it was read.
 
 A machine that trusts a listener's key at an address never connects there without it: who answers in its place gets
 nothing to read.
@@ -25,6 +29,8 @@ from otf_stream.acquire.keys import KeyFolder, KeysError, Pair, default_folder, 
 log = logging.getLogger(__name__)
 
 _AGAIN = 2.0  # seconds after which a refused connection is tried again
+_UNANSWERED = 10.0  # seconds without an answer to what was sent, after which the connection is made anew
+_HANDSHAKE_MS = 10_000
 _UNAUTHORISED = zmq.EVENT_HANDSHAKE_FAILED_AUTH
 _FORSAKEN = 1.0  # seconds after a disconnection in which libzmq would have announced to try again
 _TRYING = zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_CONNECT_DELAYED | zmq.EVENT_CONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
@@ -59,6 +65,7 @@ class Dealer:
         self._pair: Pair | None = None
         self._again = 0.0
         self._lost_at: float | None = None
+        self._asked_at: float | None = None  # when the first message was sent since the last answer
         self._socket: zmq.Socket[bytes] | None = None
         self._monitor: zmq.Socket[bytes] | None = None
         self._context = zmq.Context()
@@ -84,6 +91,8 @@ class Dealer:
             self._socket.send_multipart(frames, zmq.NOBLOCK, copy=copy)
         except zmq.Again:
             return False
+        if self._asked_at is None:
+            self._asked_at = time.monotonic()
         return True
 
     def ready(self) -> bool:
@@ -95,9 +104,11 @@ class Dealer:
         if self._socket is None:
             return None
         try:
-            return self._socket.recv_multipart(zmq.NOBLOCK)
+            message = self._socket.recv_multipart(zmq.NOBLOCK)
         except zmq.Again:
             return None
+        self._asked_at = None
+        return message
 
     def look(self) -> bool:
         """Look how the connection is doing; return whether it had to be given up: nothing under way arrives."""
@@ -112,8 +123,12 @@ class Dealer:
                 self._lost_at = time.monotonic()
             elif event & _TRYING:
                 self._lost_at = None
-        if self._lost_at is not None and time.monotonic() - self._lost_at > _FORSAKEN:
+        if _longer_ago(self._lost_at, _FORSAKEN):
             log.warning("the connection to %s broke and is not tried again: it is made anew", self._address)
+            self._hang_up()
+            return True
+        if _longer_ago(self._asked_at, _UNANSWERED):
+            log.warning("%s has not answered for %.0f s: the connection is made anew", self._address, _UNANSWERED)
             self._hang_up()
             return True
         if self._socket is None and time.monotonic() >= self._again:
@@ -140,9 +155,7 @@ class Dealer:
         dealer.setsockopt(zmq.IMMEDIATE, 1)
         dealer.setsockopt(zmq.RECONNECT_IVL, 100)
         dealer.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
-        # A cable that was pulled is found out by silence only.
-        dealer.setsockopt(zmq.HEARTBEAT_IVL, 2000)
-        dealer.setsockopt(zmq.HEARTBEAT_TIMEOUT, 10000)
+        dealer.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
         dealer.setsockopt(zmq.MAXMSGSIZE, 1 << 20)
         self._monitor = dealer.get_monitor_socket(_FAILED | _TRYING | zmq.EVENT_DISCONNECTED)
         dealer.connect(self._address)
@@ -160,7 +173,7 @@ class Dealer:
                 self._socket.disable_monitor()
                 self._monitor.close(linger=0)
             self._socket.close(linger=0)
-        self._socket = self._monitor = self._lost_at = None
+        self._socket = self._monitor = self._lost_at = self._asked_at = None
 
     def _reason(self, event: int) -> str:
         """Say what a failed handshake means. Where ends do not match, either may find out first: the events differ."""
@@ -181,6 +194,10 @@ class Dealer:
             f"the connection to {self._address} ended while it was made: no listener answers, or it asks for keys; "
             f"{trust} trusts the key that `otf-stream keys show` prints {there}"
         )
+
+
+def _longer_ago(when: float | None, seconds: float) -> bool:
+    return when is not None and time.monotonic() - when > seconds
 
 
 def _event(told: list[bytes]) -> int:

@@ -63,9 +63,13 @@ log = logging.getLogger(__name__)
 _POLL_MS = 100
 _ROUND_MESSAGES = 1_000
 _MAX_CREDIT = 1_000
-_QUEUE = 8  # messages that ZeroMQ holds ready for each sender; the rest waits in the sender
+# Messages that ZeroMQ holds ready for each sender: more than one that keeps to its credit can have under way, so that
+# ZeroMQ reads on whatever the disk does. Where it has to stop, and the sender goes, libzmq 4.3.5 ends this process at
+# the next heartbeat that is due or lies unread (stream_engine_base.cpp: `!_io_error`). So ZeroMQ's are not used here.
+_QUEUE = 4 * _MAX_CREDIT
 _STATUS_S = 1.0  # between two accounts of itself
 _HANDSHAKE_MS = 10_000  # a connection that has not said by then what it is goes away
+_VANISHED_S = 20  # after which a connection goes away whose other end the system cannot reach
 _OF_ONE_PLANE = {ErrorCode.OUT_OF_RANGE, ErrorCode.BAD_SHAPE, ErrorCode.BAD_CHECKSUM, ErrorCode.CONFLICT}
 
 
@@ -459,7 +463,10 @@ def _router(context: zmq.Context[zmq.Socket[bytes]], max_message: int) -> zmq.So
     router.setsockopt(zmq.RCVHWM, _QUEUE)
     router.setsockopt(zmq.MAXMSGSIZE, max_message)
     router.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
-    # Connections of senders that vanished go away.
-    router.setsockopt(zmq.HEARTBEAT_IVL, 5000)
-    router.setsockopt(zmq.HEARTBEAT_TIMEOUT, 20000)
+    # The system finds out that a sender has vanished: by asking, and by answers to it that are not received.
+    router.setsockopt(zmq.TCP_KEEPALIVE, 1)
+    router.setsockopt(zmq.TCP_KEEPALIVE_IDLE, _VANISHED_S // 2)
+    router.setsockopt(zmq.TCP_KEEPALIVE_INTVL, _VANISHED_S // 4)
+    router.setsockopt(zmq.TCP_KEEPALIVE_CNT, 2)
+    router.setsockopt(zmq.TCP_MAXRT, _VANISHED_S * 1000)
     return router

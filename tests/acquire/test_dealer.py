@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from otf_stream.acquire.dealer import Dealer
+from otf_stream.acquire.protocol import Ping, encode
 from otf_stream.acquire.publisher import Publisher
 from otf_stream.acquisition import Acquisition, PlaneIndex
 
@@ -46,3 +49,49 @@ def test_a_connection_that_was_answered_with_garbage_is_made_anew(
     with listening(tmp_path / "data", address):
         publisher.close(60)
     assert publisher.acknowledged == 1
+
+
+def test_a_connection_on_which_nothing_is_answered_is_made_anew(
+    tmp_path: Path,
+    listening: Callable[..., Any],
+    acquisition: Acquisition,
+    pixels: Pixels,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("otf_stream.acquire.dealer._UNANSWERED", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        publisher = Publisher(address, acquisition, spill=tmp_path / "spill")
+        publisher.publish(pixels((0, 0, 0)), z=0)
+        server.settimeout(30)
+        link, _ = server.accept()
+        with link, suppress(ConnectionError):
+            link.sendall(GREETING + READY)
+            link.settimeout(30)
+            while link.recv(1000):  # until it hangs up
+                pass
+    with listening(tmp_path / "data", address):
+        publisher.close(60)
+    assert publisher.acknowledged == 1
+
+
+def test_a_connection_on_which_nothing_is_asked_stays(
+    tmp_path: Path, listening: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("otf_stream.acquire.dealer._UNANSWERED", 0.2)
+    with listening(tmp_path / "data") as listener:
+        dealer = Dealer(listener.address)
+        try:
+            until = time.monotonic() + 1
+            while time.monotonic() < until or not dealer.ready():
+                assert not dealer.look()
+                time.sleep(0.01)
+            assert dealer.send([encode(Ping(session="0" * 32))])
+            while dealer.receive() is None:
+                time.sleep(0.01)
+            until = time.monotonic() + 0.5
+            while time.monotonic() < until:
+                assert not dealer.look()  # it was answered
+            assert dealer.send([encode(Ping(session="0" * 32))])
+        finally:
+            dealer.close()

@@ -8,9 +8,11 @@ import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
+import time
 import uuid
 import zlib
 from collections.abc import Callable, Iterator
@@ -39,6 +41,7 @@ from otf_stream.acquire.protocol import (
     encode,
 )
 from otf_stream.acquisition import Acquisition, PlaneIndex
+from otf_stream.bench.chaos.raw import frame, greeted
 from otf_stream.store.session import SessionStore, delete_session
 
 Pixels = Callable[[PlaneIndex], np.ndarray]
@@ -680,3 +683,33 @@ def test_leaves_no_threads_behind(tmp_path: Path, listening: Callable[..., Any])
         with listening(tmp_path / str(number)):
             pass
     assert set(threading.enumerate()) <= before
+
+
+_BUSY_AT_FIRST = """
+import sys, threading
+from pathlib import Path
+from otf_stream.acquire.listener import Listener
+with Listener(Path(sys.argv[1]), "tcp://127.0.0.1:*") as listener:
+    print(listener.address, flush=True)
+    sys.stdin.readline()
+    enough = threading.Event()
+    threading.Timer(1, enough.set).start()
+    listener.run(enough)
+    print(listener.counters.as_dict(), flush=True)
+"""
+
+
+def test_a_sender_that_goes_while_nobody_reads_does_not_end_the_listener(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _BUSY_AT_FIRST, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin
+        assert process.stdout
+        with greeted(process.stdout.readline().strip()) as connection:
+            sign = frame(encode(Ping(session=uuid.uuid4().hex)), more=False)
+            heartbeat = b"\x04\x07\x04PING\0\0"  # of ZeroMQ's own
+            connection.sendall((sign + heartbeat) * 100)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, no farewell
+        time.sleep(0.5)
+        said, _ = process.communicate("go on\n", timeout=60)
+    assert process.returncode == 0
+    assert "'unknown-session': 100" in said
