@@ -17,7 +17,6 @@ import shlex
 import statistics
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -31,12 +30,12 @@ from typing import Any
 import psutil
 
 from otf_stream.bench.ceilings import draw_planes, settle_disk
-from otf_stream.bench.ingest import DISTINCT, flowing, forget_cached, machine, processor_seconds
+from otf_stream.bench.ingest import DISTINCT, flowing, machine, processor_seconds
 from otf_stream.bench.listening import listening
+from otf_stream.bench.pagecache import forgetting
 from otf_stream.bench.results import Result
 from otf_stream.config import ServiceConfig
 from otf_stream.service.monitoring import MonitorProcess
-from otf_stream.store.chunks import chunk_file
 from otf_stream.store.finding import find_sessions
 from otf_stream.store.journal import Journal, journal_path
 from otf_stream.store.session import delete_session
@@ -47,7 +46,6 @@ _START_S = 60.0
 _FLOWS_S = 4.0  # that planes flow before anything is measured
 _OPENED_S = 4.0  # that a page is looked at before anything is measured: it draws everything once
 _CLOSED_S = 2.0
-_FORGET_S = 0.25
 _PLANES = 20_000  # that are announced; so many never come
 WHERE: dict[str, Sequence[str]] = {"elsewhere": ("chrt", "--idle", "0"), "here": ()}
 """Where browsers are, by what their command begins with."""
@@ -148,29 +146,15 @@ def _flowing(address: str, data: Path, side: int) -> Iterator[Callable[[], int]]
             if time.monotonic() > end or not publisher.is_alive():
                 raise RuntimeError("no plane came")
             time.sleep(0.1)
-        over = threading.Event()
-        forgetting = threading.Thread(target=_forget, args=(stores[0], over))
-        with closing(Journal.open(journal_path(stores[0]))) as journal:
-            forgetting.start()
+        with closing(Journal.open(journal_path(stores[0]))) as journal, forgetting(data):
             time.sleep(_FLOWS_S)
             yield journal.count
-        over.set()
-        forgetting.join()
     finally:
         stop.set()
         publisher.join()
     for path in find_sessions(data):
         delete_session(path)
     settle_disk()
-
-
-def _forget(store: Path, over: threading.Event) -> None:
-    """Have the system forget planes that have landed: a virtual machine gets memory from its host at half the speed."""
-    z = 0
-    while not over.wait(_FORGET_S):
-        while (chunk := chunk_file(store, (0, 0, z))).is_file():
-            forget_cached(chunk)
-            z += 1
 
 
 def _publish(address: str, side: int, stop: Event) -> None:

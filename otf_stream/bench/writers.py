@@ -24,7 +24,7 @@ from zarr.codecs import BytesCodec
 from otf_stream.acquire.landing import Landed, Landing
 from otf_stream.acquire.protocol import Plane
 from otf_stream.acquisition import Acquisition, Sizes, VoxelSize
-from otf_stream.bench.ceilings import Planes, numbered, settle_disk
+from otf_stream.bench.ceilings import Planes, numbered, settle_disk, write_and_delete
 from otf_stream.store.disk import fsync_tree
 from otf_stream.store.session import SessionStore
 
@@ -70,6 +70,7 @@ def write_rates(folder: Path, planes: Planes, count: int) -> dict[str, float]:
         except ImportError:
             continue
         path = folder / "written.ome.zarr"
+        write_and_delete(folder, planes, count)  # so that each finds the same memory at hand
         settle_disk()
         begun = time.perf_counter()
         array = write(library, path, planes, count)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from otf_stream.acquire.room import Room
 from otf_stream.acquire.status import ListenerStatus
-from otf_stream.bench.ceilings import draw_planes, sequential_write
+from otf_stream.bench.ceilings import draw_planes, write_and_delete
 from otf_stream.doctor.findings import Finding
 
 _PLANES, _SIDE = 24, 2048  # that are written: 200 MB
@@ -121,7 +121,7 @@ def write_rate(folder: Path, *, reserve: int = 0) -> float | None:
         return None
     try:
         with tempfile.TemporaryDirectory(dir=where, prefix=".otf_stream-doctor-") as scratch:
-            return sequential_write(Path(scratch), draw_planes(4, _SIDE), _PLANES)
+            return _PLANES * _SIDE**2 * 2 / write_and_delete(Path(scratch), draw_planes(4, _SIDE), _PLANES)
     except OSError:
         return None
 

@@ -24,7 +24,7 @@ def test_no_two_planes_of_a_long_stack_are_the_same() -> None:
 
 def test_what_bounds_the_rate_is_measured_and_leaves_nothing(tmp_path: Path) -> None:
     drawn = draw_planes(3, 64)
-    rates = [sequential_write(tmp_path, drawn, 5), loopback(drawn, 5), checksum(drawn)]
+    rates = [*sequential_write(tmp_path, drawn, 5), loopback(drawn, 5), checksum(drawn)]
     assert min(rates) > 0
     assert not list(tmp_path.iterdir())
 
@@ -51,7 +51,7 @@ def test_planes_are_streamed_read_back_and_told(tmp_path: Path) -> None:
     assert not list(folder.iterdir())
     text = page.read_text("utf-8")
     assert "Written by `otf-stream bench ingest --planes 30 --side 64 --rounds 2` on" in text
-    assert "Planes lost: 0, altered: 0, of 60." in text
+    assert "Planes lost: 0, altered: 0, of 188." in text
     for name, rate, share in rows(found):
         assert f"| {name} | {rate} | {share} |" in text
 
@@ -59,14 +59,16 @@ def test_planes_are_streamed_read_back_and_told(tmp_path: Path) -> None:
 def test_the_table_has_medians_of_ratios_not_ratios_of_medians() -> None:
     def result(ingest: float, disk: float, lost: int) -> Result:
         return {
-            "planes": 10, "side": 1000, "load": 0.5, "ingest": ingest, "sequential": [disk, disk],
+            "planes": 10, "published": 12, "side": 1000, "load": 0.5, "ingest": ingest, "sequential": [disk, disk],
+            "unprepared": [disk / 2, disk / 2],
             "loopback": 2e9, "checksum": 3e9, "writers": {"zarr-python": disk / 4}, "lost": lost, "altered": 0,
             "listener_rss": 200e6, "listener_cpu": 0.02, "publisher_cpu": 0.01,
         }  # fmt: skip
 
     found = [result(0.1e9, 0.2e9, 0), result(0.9e9, 1e9, 1), result(0.2e9, 0.25e9, 0)]
-    (ingest, *_, zarr) = rows(found)
+    (ingest, _, found_so, *_, zarr) = rows(found)
     assert ingest[1:] == ("0.20 (0.10 … 0.90)", "0.80")
+    assert found_so[1:] == ("0.12 (0.10 … 0.50)", "0.50")
     assert zarr == ("written to Zarr by zarr-python", "0.06 (0.05 … 0.25)", "0.25")
-    assert "Planes lost: 1, altered: 0, of 30." in section(found, "the command")
+    assert "Planes lost: 1, altered: 0, of 36." in section(found, "the command")
     assert "Listener: at most 200 MB resident, 1.0 s of a core per GB; publisher: 0.5 s." in as_text(found)
