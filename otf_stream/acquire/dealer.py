@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 _AGAIN = 2.0  # seconds after which a refused connection is tried again
 _UNANSWERED = 10.0  # seconds without an answer to what was sent, after which the connection is made anew
+_SLOWEST = 1e6  # bytes/s of a network on which that takes longer
 _HANDSHAKE_MS = 10_000
 _UNAUTHORISED = zmq.EVENT_HANDSHAKE_FAILED_AUTH
 _FORSAKEN = 1.0  # seconds after a disconnection in which libzmq would have announced to try again
@@ -66,6 +67,7 @@ class Dealer:
         self._again = 0.0
         self._lost_at: float | None = None
         self._asked_at: float | None = None  # when the first message was sent since the last answer
+        self._patience = _UNANSWERED
         self._socket: zmq.Socket[bytes] | None = None
         self._monitor: zmq.Socket[bytes] | None = None
         self._context = zmq.Context()
@@ -92,7 +94,9 @@ class Dealer:
         except zmq.Again:
             return False
         if self._asked_at is None:
-            self._asked_at = time.monotonic()
+            self._asked_at, self._patience = time.monotonic(), _UNANSWERED
+        size = sum(frame.nbytes if isinstance(frame, memoryview) else len(frame) for frame in frames)
+        self._patience = max(self._patience, _UNANSWERED + size / _SLOWEST)
         return True
 
     def ready(self) -> bool:
@@ -120,15 +124,15 @@ class Dealer:
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self.refusal = None
             if event == zmq.EVENT_DISCONNECTED:
-                self._lost_at = time.monotonic()
+                self._lost_at, self._asked_at = time.monotonic(), None
             elif event & _TRYING:
                 self._lost_at = None
         if _longer_ago(self._lost_at, _FORSAKEN):
             log.warning("the connection to %s broke and is not tried again: it is made anew", self._address)
             self._hang_up()
             return True
-        if _longer_ago(self._asked_at, _UNANSWERED):
-            log.warning("%s has not answered for %.0f s: the connection is made anew", self._address, _UNANSWERED)
+        if _longer_ago(self._asked_at, self._patience):
+            log.warning("%s has not answered for %.0f s: the connection is made anew", self._address, self._patience)
             self._hang_up()
             return True
         if self._socket is None and time.monotonic() >= self._again:

@@ -92,6 +92,9 @@ def test_a_connection_on_which_nothing_is_asked_stays(
             until = time.monotonic() + 0.5
             while time.monotonic() < until:
                 assert not dealer.look()  # it was answered
-            assert dealer.send([encode(Ping(session="0" * 32))])
+            assert dealer.send([encode(Ping(session="0" * 32)), bytes(2 * 10**6)])  # takes as long as 2 s to get there
+            until = time.monotonic() + 0.5
+            while time.monotonic() < until:
+                assert not dealer.look()
         finally:
             dealer.close()
