@@ -25,7 +25,7 @@ from otf_stream.cli.options import (
     WeightsOption,
     voxel_size_of,
 )
-from otf_stream.cli.terminal import errors_told, fail, print_json, progress_bar, say
+from otf_stream.cli.terminal import errors_told, fail, print_json, say, stages_told
 from otf_stream.config import LayerChoice, MethodName
 
 
@@ -76,18 +76,10 @@ def restore(
             say.print(described(recording.acquisition), markup=False)
             if steps is not None and budget is not None:
                 say.print(f"--steps {steps} is what learning ends by; --budget {budget:g} is not asked")
-            with progress_bar() as bar:
-                stages: dict[str, Any] = {}
+            with stages_told() as tell:
 
                 def progress(which: tuple[int, int], stage: str, done: float) -> None:
-                    label = f"t{which[0]} c{which[1]} {stage}"
-                    if label not in stages:
-                        stages[label] = bar.add_task(label, total=100)
-                        if not say.is_terminal:  # where a bar leaves no trace
-                            say.print(f"{label} …")
-                        for earlier in list(stages.values())[:-1]:
-                            bar.update(earlier, completed=100)
-                    bar.update(stages[label], completed=round(100 * done))
+                    tell(f"t{which[0]} c{which[1]} {stage}", done)
 
                 provenance = restore_recording(
                     recording, out, settings, compute, overwrite=overwrite, progress=progress

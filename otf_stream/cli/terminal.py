@@ -7,7 +7,7 @@ every foreseen error is one line.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from otf_stream.acquisition import faults
 
@@ -88,3 +88,27 @@ def progress_bar() -> Progress:
         SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         console=say, transient=not say.is_terminal,
     )  # fmt: skip
+
+
+@contextmanager
+def stages_told() -> Iterator[Callable[[str, float], None]]:
+    """Yield what shows stages that come one after the other: told one, and how far it is from 0 to 1.
+
+    In a terminal these are bars. Elsewhere a bar leaves no trace, and a line is printed for each quarter.
+    """
+    with progress_bar() as bar:
+        tasks: dict[str, TaskID] = {}
+        quarters: dict[str, int] = {}
+
+        def tell(stage: str, done: float) -> None:
+            if stage not in tasks:
+                for earlier in tasks.values():
+                    bar.update(earlier, completed=100)
+                tasks[stage] = bar.add_task(stage, total=100)
+            bar.update(tasks[stage], completed=round(100 * done))
+            quarter = int(4 * min(done, 1.0))
+            if not say.is_terminal and quarter > quarters.get(stage, -1):
+                quarters[stage] = quarter
+                say.print(f"{stage} … {25 * quarter} %" if quarter else f"{stage} …")
+
+        yield tell
