@@ -40,13 +40,17 @@ class PlanePool:
         return self._planes
 
     def add(self, planes: Tensor, generator: torch.Generator) -> None:
-        """Add ``planes``, ``(n, c, y, x)``. Past the capacity each may replace one; all are equally likely to stay."""
+        """Add ``planes``, ``(n, c, y, x)``. Past the capacity each may replace one; all are equally likely to stay.
+
+        They are the pool's from then on: the first ones are not copied.
+        """
         planes = _mirrored(planes.to(self._device), self._smallest)
         room = max(self._capacity // planes[0].numel(), 1)
-        if self._planes is None:
-            self._planes = planes[:0]
-        fitting = max(room - len(self._planes), 0)
-        self._planes = torch.cat([self._planes, planes[:fitting]])
+        fitting = max(room - len(self), 0)
+        if self._planes is None and len(planes) <= fitting:
+            self._planes = planes
+        else:
+            self._planes = torch.cat([planes[:0] if self._planes is None else self._planes, planes[:fitting]])
         self._seen += min(fitting, len(planes))
         for plane in planes[fitting:]:
             self._seen += 1

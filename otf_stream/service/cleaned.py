@@ -289,15 +289,17 @@ class CleanStack:
         del clean
         step = max(planes.numel() // 2**24, 1)
         scale = max(float(np.percentile(planes.flatten()[::step].cpu().numpy(), _BRIGHT)), 1e-6)
+        planes.div_(scale)
         asked = torch.tensor([z % _HELD_OUT == _HELD_OUT // 2 for z in kept], device=planes.device)
         if asked.all() or not asked.any():
             asked = torch.zeros_like(asked)
         pools = [PlanePool(planes.device, smallest=patch_side(self._anisotropy)) for _ in range(2)]
-        pools[0].add((planes[~asked] / scale)[:, None], self._generator)
-        pools[1].add((planes[asked if asked.any() else ~asked] / scale)[:, None], self._generator)
+        pools[0].add(planes[~asked, None], self._generator)
+        pools[1].add(planes[asked if asked.any() else ~asked, None], self._generator)
+        del planes
         yield Turn.READY
         errors = (yield from self._drawn_errors()) / (field.core_share * scale)
-        wide = PlanePool(planes.device, smallest=PATCH)
+        wide = PlanePool(errors.device, smallest=PATCH)
         wide.add(errors[:, None], self._generator)
         return Lessons(pools[0], pools[1], int(asked.sum()), wide.planes[:, 0], scale)
 

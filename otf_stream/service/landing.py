@@ -26,7 +26,7 @@ from otf_stream.restore.methods import Grid
 from otf_stream.restore.regions import Method, Region
 from otf_stream.restore.turns import Turn, Work
 from otf_stream.service.costs import WRITERS
-from otf_stream.service.learning import Progress
+from otf_stream.service.learning import Progress, tidy_up
 from otf_stream.service.source import StackSource
 from otf_stream.store.disk import is_full, passes
 from otf_stream.store.journal import Journal
@@ -81,6 +81,8 @@ def landing(
             if len(writes) == WRITERS:
                 yield from room(writes.popleft().finish)
             writes.append(_Behind(pool, partial(writer.write, source.stack, region, voxels)))
+            del voxels
+            tidy_up(source)
             yield Turn.READY
         while writes:
             yield from room(writes.popleft().finish)
