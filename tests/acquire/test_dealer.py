@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,19 @@ GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"NULL".ljust(20, b"\0") + byt
 READY = b"\x04\x1c\x05READY\x0bSocket-Type\x00\x00\x00\x06ROUTER"
 
 
+@contextmanager
+def sending(tmp_path: Path, acquisition: Acquisition, pixels: Pixels) -> Iterator[tuple[Publisher, str, socket.socket]]:
+    """Give a publisher with a plane to send, where it sends it, and its connection there, which nobody answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        publisher = Publisher(address, acquisition, spill=tmp_path / "spill")
+        publisher.publish(pixels((0, 0, 0)), z=0)
+        server.settimeout(30)
+        link, _ = server.accept()
+        with link:
+            yield publisher, address, link
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -35,17 +48,11 @@ READY = b"\x04\x1c\x05READY\x0bSocket-Type\x00\x00\x00\x06ROUTER"
 def test_a_connection_that_was_answered_with_garbage_is_made_anew(
     tmp_path: Path, listening: Callable[..., Any], acquisition: Acquisition, pixels: Pixels, answer: bytes
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
-        publisher = Publisher(address, acquisition, spill=tmp_path / "spill")
-        publisher.publish(pixels((0, 0, 0)), z=0)
-        server.settimeout(30)
-        link, _ = server.accept()
-        with link, suppress(OSError):  # it hangs up, or waits for more
-            link.sendall(answer)
-            link.settimeout(1)
-            while link.recv(1000):
-                pass
+    with sending(tmp_path, acquisition, pixels) as (publisher, address, link), suppress(OSError):
+        link.sendall(answer)
+        link.settimeout(1)
+        while link.recv(1000):  # until it hangs up, or waits for more
+            pass
     with listening(tmp_path / "data", address):
         publisher.close(60)
     assert publisher.acknowledged == 1
@@ -59,17 +66,11 @@ def test_a_connection_on_which_nothing_is_answered_is_made_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("otf_stream.acquire.dealer._UNANSWERED", 0.5)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
-        publisher = Publisher(address, acquisition, spill=tmp_path / "spill")
-        publisher.publish(pixels((0, 0, 0)), z=0)
-        server.settimeout(30)
-        link, _ = server.accept()
-        with link, suppress(ConnectionError):
-            link.sendall(GREETING + READY)
-            link.settimeout(30)
-            while link.recv(1000):  # until it hangs up
-                pass
+    with sending(tmp_path, acquisition, pixels) as (publisher, address, link), suppress(ConnectionError):
+        link.sendall(GREETING + READY)
+        link.settimeout(30)
+        while link.recv(1000):  # until it hangs up
+            pass
     with listening(tmp_path / "data", address):
         publisher.close(60)
     assert publisher.acknowledged == 1
