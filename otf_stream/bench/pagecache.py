@@ -29,10 +29,19 @@ def forget_cached(file: Path) -> None:
 
 
 @contextmanager
-def forgetting(data: Path) -> Iterator[None]:
-    """Have the system forget the planes of first stacks of the sessions in a folder, as they land."""
+def forgetting(data: Path, *, lately: int = 0) -> Iterator[None]:
+    """Have the system forget the planes of first stacks of the sessions in a folder, as they land.
+
+    Parameters
+    ----------
+    data
+        The folder.
+    lately
+        How many of the latest planes of each stack it keeps: whoever looks at what comes in finds it in memory, as on
+        a machine that has some.
+    """
     over = threading.Event()
-    thread = threading.Thread(target=_forget, args=(data, over), name="forgetting")
+    thread = threading.Thread(target=_forget, args=(data, lately, over), name="forgetting")
     thread.start()
     try:
         yield
@@ -41,10 +50,10 @@ def forgetting(data: Path) -> Iterator[None]:
         thread.join()
 
 
-def _forget(data: Path, over: threading.Event) -> None:
+def _forget(data: Path, lately: int, over: threading.Event) -> None:
     forgotten: defaultdict[Path, int] = defaultdict(int)
     while not over.wait(_FORGET_S):
         for store in find_sessions(data):
-            while (chunk := chunk_file(store, (0, 0, forgotten[store]))).is_file():
-                forget_cached(chunk)
+            while chunk_file(store, (0, 0, forgotten[store] + lately)).is_file():
+                forget_cached(chunk_file(store, (0, 0, forgotten[store])))
                 forgotten[store] += 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, cast
 
 from fastapi import FastAPI, Path, Query, Request, Response
@@ -18,10 +19,11 @@ from starlette.exceptions import HTTPException
 
 from otf_stream import __version__
 from otf_stream.monitor.access import Guard
-from otf_stream.monitor.drawn import Drawn, RecentlyDrawn
 from otf_stream.monitor.metrics import CONTENT_TYPE, Metrics
 from otf_stream.monitor.monitor import Asked, Monitor, Sample
 from otf_stream.monitor.problems import ProblemError, answer_http, answer_invalid, answer_problem
+from otf_stream.monitor.recent import Recent
+from otf_stream.monitor.rows import Rows
 from otf_stream.monitor.slices import LARGEST, Axis, ImageName, as_png, length_across, read_slice
 from otf_stream.monitor.state import Session, SessionSummary, Status
 from otf_stream.store.reports import report_path
@@ -29,11 +31,20 @@ from otf_stream.store.reports import report_path
 MOST_SESSIONS = 200
 """Sessions in one answer, if not told otherwise."""
 _AT_ONCE = 2  # slices; more would wait for the disk, and planes with them
+_MOST_BYTES = 32 << 20  # of pictures that were drawn lately, and of what they were drawn from
 _Handler = Callable[[Request, Exception], Awaitable[Response]]
 
 _Id = Annotated[str, Path(description="Id of the session, as /api/v1/sessions lists it.", max_length=200)]
 _T = Annotated[int, Path(ge=0, description="Time point.")]
 _C = Annotated[int, Path(ge=0, description="Channel.")]
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A picture, and the headers of the answer that it is."""
+
+    png: bytes
+    headers: dict[str, str]
 
 
 def create_app(monitor: Monitor) -> FastAPI:
@@ -124,7 +135,8 @@ def _seeing(app: FastAPI, monitor: Monitor) -> None:
 
 def _slicing(app: FastAPI, monitor: Monitor) -> None:
     reading = threading.BoundedSemaphore(_AT_ONCE)
-    recent = RecentlyDrawn()
+    drawn: Recent[_Drawn] = Recent(_MOST_BYTES)
+    rows: Recent[Rows] = Recent(_MOST_BYTES)
 
     @app.get(
         "/api/v1/sessions/{session}/slices",
@@ -168,9 +180,9 @@ def _slicing(app: FastAPI, monitor: Monitor) -> None:
         key = (session, image, t, c, axis, place, size, low, high, v)
         try:
             with reading:
-                if v is not None and format == "png" and (known := recent.get(key)):
+                if v is not None and format == "png" and (known := drawn.get(key)):
                     return Response(known.png, media_type="image/png", headers=known.headers)
-                read = read_slice(found.store, acquisition, image, (t, c), axis, place, size)
+                read = read_slice(found.store, acquisition, image, (t, c), axis, place, size, rows)
         except OSError as error:
             raise ProblemError(
                 404,
@@ -195,7 +207,7 @@ def _slicing(app: FastAPI, monitor: Monitor) -> None:
         png, black, white = as_png(read.pixels, low, high)
         headers |= {"X-Window": f"{black:.6g},{white:.6g}"}
         if v is not None:
-            recent.keep(key, Drawn(png, headers))
+            drawn.keep(key, _Drawn(png, headers), len(png))
         return Response(png, media_type="image/png", headers=headers)
 
     @app.get(

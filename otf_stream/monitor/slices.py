@@ -6,7 +6,6 @@ one file per plane: of it as few pages are read as the size needs, and pooled. R
 
 from __future__ import annotations
 
-import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,11 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import zarr
-from PIL import Image
 
 from otf_stream.acquisition import Acquisition, StackIndex, isotropic_depth
+from otf_stream.monitor.png import grey_png
+from otf_stream.monitor.recent import Recent
+from otf_stream.monitor.rows import Rows
 from otf_stream.store.chunks import chunk_file
 from otf_stream.store.pyramid import halve
 
@@ -68,7 +69,14 @@ def length_across(acquisition: Acquisition, image: ImageName, axis: Axis) -> int
 
 
 def read_slice(
-    store: Path, acquisition: Acquisition, image: ImageName, stack: StackIndex, axis: Axis, at: int, size: int
+    store: Path,
+    acquisition: Acquisition,
+    image: ImageName,
+    stack: StackIndex,
+    axis: Axis,
+    at: int,
+    size: int,
+    recent: Recent[Rows] | None = None,
 ) -> Slice:
     """Read a slice.
 
@@ -86,14 +94,17 @@ def read_slice(
         Which one, from 0 to `length_across`, which it is not.
     size
         The longest that a side of it may be, in pixels.
+    recent
+        Rows of axial slices of raw images that were read before, which are not read again; nothing is kept if None.
 
     Raises
     ------
     FileNotFoundError
         If there is no such image yet.
     """
-    read = _raw if image == "raw" else _restored
-    return read(store, acquisition, stack, axis, at, size)
+    if image == "restored":
+        return _restored(store, acquisition, stack, axis, at, size)
+    return _raw(store, acquisition, stack, axis, at, size, Recent(0) if recent is None else recent)
 
 
 def as_png(pixels: np.ndarray, low: float | None = None, high: float | None = None) -> tuple[bytes, float, float]:
@@ -102,25 +113,23 @@ def as_png(pixels: np.ndarray, low: float | None = None, high: float | None = No
     found = np.percentile(finite, (0.1, 99.9)) if low is None or high is None else (0.0, 0.0)
     black, white = float(found[0]) if low is None else low, float(found[1]) if high is None else high
     grey = np.clip((finite - black) / max(white - black, _FAINTEST), 0, 1) * 255
-    file = io.BytesIO()
-    Image.fromarray(grey.round().astype(np.uint8)).save(file, "PNG", compress_level=1)
-    return file.getvalue(), black, white
+    return grey_png(grey.round().astype(np.uint8)), black, white
 
 
-def _raw(store: Path, acquisition: Acquisition, stack: StackIndex, axis: Axis, at: int, size: int) -> Slice:
+def _raw(
+    store: Path, acquisition: Acquisition, stack: StackIndex, axis: Axis, at: int, size: int, recent: Recent[Rows]
+) -> Slice:
     sizes, voxel, dtype = acquisition.sizes, acquisition.voxel_size, acquisition.numpy_dtype
 
-    def plane(z: int) -> np.ndarray | None:
-        try:
-            return np.memmap(chunk_file(store, (*stack, z)), dtype, "r", shape=(sizes.y, sizes.x))
-        except (OSError, ValueError):  # it has not come
-            return None
+    def plane(file: Path) -> np.ndarray:
+        return np.memmap(file, dtype, "r", shape=(sizes.y, sizes.x))
 
     if axis == "xy":
-        found = plane(at)
         level = _halvings(max(sizes.y, sizes.x), size)
-        nothing = np.zeros((-(-sizes.y >> level), -(-sizes.x >> level)), dtype)
-        pixels = nothing if found is None else _pooled(np.asarray(found), level, (0, 1))
+        try:
+            pixels = _pooled(np.asarray(plane(chunk_file(store, (*stack, at)))), level, (0, 1))
+        except (OSError, ValueError):  # it has not come
+            pixels = np.zeros((-(-sizes.y >> level), -(-sizes.x >> level)), dtype)
         return Slice(pixels, level, (voxel.y * 2**level, voxel.x * 2**level), at, sizes.z)
     every = 2 ** _halvings(sizes.z, size)
     planes = range(0, sizes.z, every)
@@ -128,13 +137,19 @@ def _raw(store: Path, acquisition: Acquisition, stack: StackIndex, axis: Axis, a
     # What is pooled anyhow need not all be read.
     bytes_read = len(planes) * width * (dtype.itemsize if axis == "xz" else _PAGE)
     skip = 2 ** min(_halvings(width, size), math.ceil(math.log2(max(bytes_read / _MOST_BYTES, 1))))
-    rows = np.zeros((len(planes), len(range(0, width, skip))), dtype)
-    for row, z in zip(rows, planes, strict=True):
-        if (found := plane(z)) is not None:
-            row[:] = found[at, ::skip] if axis == "xz" else found[::skip, at]
-    pooling = _halvings(rows.shape[1], size)
+    pooling = _halvings(len(range(0, width, skip)), size)
     level = pooling + skip.bit_length() - 1
-    return Slice(_pooled(rows, pooling, (1,)), level, (voxel.z * every, pixel * 2**level), at, across)
+
+    def row(file: Path) -> np.ndarray:
+        found = plane(file)
+        return _pooled(found[at, ::skip] if axis == "xz" else found[::skip, at], pooling, (0,))
+
+    key = (store, stack, axis, at, size, dtype, sizes)
+    if (rows := recent.get(key)) is None:
+        fresh = Rows((len(planes), -(-len(range(0, width, skip)) >> pooling)), dtype)
+        rows = recent.keep(key, fresh, fresh.nbytes)
+    pixels = rows.read([chunk_file(store, (*stack, z)) for z in planes], row)
+    return Slice(pixels, level, (voxel.z * every, pixel * 2**level), at, across)
 
 
 def _restored(store: Path, acquisition: Acquisition, stack: StackIndex, axis: Axis, at: int, size: int) -> Slice:

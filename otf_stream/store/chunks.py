@@ -24,7 +24,7 @@ def chunk_file(path: Path, plane: PlaneIndex) -> Path:
     The file need not exist, and its plane only counts if the journal has it.
     """
     t, c, z = plane
-    return path / "raw" / "0" / "c" / str(t) / str(c) / str(z) / "0" / "0"
+    return path / f"raw/0/c/{t}/{c}/{z}/0/0"
 
 
 def stage_chunk(chunk: Path, content: memoryview, *, wait: bool = True) -> None:
