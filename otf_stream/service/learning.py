@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from otf_stream.config import LayerChoice
-from otf_stream.heap import release_memory
 from otf_stream.learn.checkpoints import shipped_network
 from otf_stream.learn.compute import Compute
 from otf_stream.learn.denoise import PATCH as NOISY_PATCH
@@ -38,11 +37,11 @@ from otf_stream.service.costs import RestoringTime
 from otf_stream.service.curve import Curve
 from otf_stream.service.source import StackSource
 from otf_stream.service.speed import Speedometer
+from otf_stream.service.tidying import tidy_up
 
 FEWEST_PLANES = 5
 _LEARNING_RATE = 2e-3
 _NOISY_WINDOW = 384  # side of what the denoiser learns from of a plane, in pixels
-_LARGE = 2**24  # voxels of a stack that takes so long that a second more is worth hundreds of megabytes less
 _LONGEST_LINE = 512  # pixels: what a network takes before its statistics are known is more than after
 _MORE = 1.5  # times as many planes are worth being learnt from anew
 
@@ -278,12 +277,6 @@ def time_left(speed: Speedometer, stack: CleanStack) -> RestoringTime:
     """Return what restoring will take once what is learnt has been learnt."""
     took = speed.restoring_time(stack.left_to_denoise)
     return replace(took, first=took.first + stack.haze_time_of_all)
-
-
-def tidy_up(source: StackSource) -> None:
-    """Give back the memory of what was done before: it is in pieces that what comes next does not fit in."""
-    if source.voxels >= _LARGE:
-        release_memory()
 
 
 def _step(trainer: Trainer, progress: float, schedule: Schedule) -> None:

@@ -38,7 +38,7 @@ from otf_stream.service.costs import WRITERS, Costs
 from otf_stream.service.curve import Curve
 from otf_stream.service.demand import Demand
 from otf_stream.service.landing import landing, scaled, writing
-from otf_stream.service.learning import FEWEST_PLANES, Learned, Progress, learn, tidy_up
+from otf_stream.service.learning import FEWEST_PLANES, Learned, Progress, learn
 from otf_stream.service.memory import Lesson, Memory
 from otf_stream.service.network import Land, NetworkPath
 from otf_stream.service.provenance import LIGHT_LOST, provenance, timing
@@ -46,6 +46,7 @@ from otf_stream.service.settings import Settings
 from otf_stream.service.source import StackSource
 from otf_stream.service.speed import Speedometer
 from otf_stream.service.start import networks_to_start_from
+from otf_stream.service.tidying import tidy_up
 from otf_stream.store.restored import RestoredWriter
 from otf_stream.store.session import SessionStore
 

@@ -35,7 +35,7 @@ def test_the_ingest_path_is_measured_without_and_with_a_browser_that_looks(
     pytest.importorskip("playwright", reason="playwright drives the browser")
     folder, page, picture = tmp_path / "disk", tmp_path / "performance.md", tmp_path / "picture.png"
     folder.mkdir()
-    command = ["dashboard", "--side", "1024", "--seconds", "0.5", "--rounds", "1", "--browsers", "1"]
+    command = ["dashboard", "--side", "2048", "--seconds", "0.5", "--rounds", "1", "--browsers", "1"]
     done = CliRunner().invoke(
         app, [*command, "--folder", str(folder), "--out", str(page), "--picture", str(picture), "--json"]
     )
