@@ -43,6 +43,7 @@ from otf_stream.store.session import delete_session
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 """With which Chromium runs where nobody is, and asks for nothing of its own."""
 _START_S = 60.0
+_PAUSE_S = 0.1
 _FLOWS_S = 8.0  # that planes flow before anything is measured: memory is got for those that are kept
 _OPENED_S = 4.0  # that a page is looked at before anything is measured: it draws everything once
 _CLOSED_S = 2.0
@@ -146,7 +147,7 @@ def _flowing(address: str, data: Path, side: int) -> Iterator[Callable[[], int]]
         while not (stores := find_sessions(data)):
             if time.monotonic() > end or not publisher.is_alive():
                 raise RuntimeError("no plane came")
-            time.sleep(0.1)
+            time.sleep(_PAUSE_S)
         lately = int(_LATELY_BYTES // (2 * side * side))
         with closing(Journal.open(journal_path(stores[0]))) as journal, forgetting(data, lately=lately):
             time.sleep(_FLOWS_S)
@@ -168,10 +169,14 @@ def _publish(address: str, side: int, stop: Event) -> None:
 
 
 def _rate(landed: Callable[[], int], size: int, seconds: float) -> float:
-    """Return the bytes/s that land from now on."""
+    """Return the bytes/s that land from now on, within so many seconds, or until something has."""
     before, begun = landed(), time.monotonic()
     time.sleep(seconds)
-    return (landed() - before) * size / (time.monotonic() - begun)
+    while (after := landed()) == before:
+        if time.monotonic() > begun + seconds + _START_S:
+            raise RuntimeError(f"no plane has landed within {_START_S:g} s")
+        time.sleep(_PAUSE_S)
+    return (after - before) * size / (time.monotonic() - begun)
 
 
 @contextmanager
@@ -185,7 +190,7 @@ def _monitored(data: Path) -> Iterator[tuple[str, psutil.Process]]:
         while monitoring.url is None:
             if time.monotonic() > end or not process.is_alive():
                 raise RuntimeError("the monitor did not start")
-            time.sleep(0.1)
+            time.sleep(_PAUSE_S)
             monitoring.heard()
         yield monitoring.url, psutil.Process(process.pid)
     finally:
@@ -218,7 +223,7 @@ class _Browser:
             if time.monotonic() > end or self._process.poll() is not None:
                 self.close()
                 raise RuntimeError(f"{shlex.join(chromium)} did not start")
-            time.sleep(0.1)
+            time.sleep(_PAUSE_S)
         self._address = f"http://127.0.0.1:{port}"
 
     @contextmanager

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from otf_stream.bench.commands import app
-from otf_stream.bench.dashboard import _COUNT, WHERE
+from otf_stream.bench.dashboard import _COUNT, WHERE, _rate
 
 CHROMIUM = shutil.which("chromium")
 _BUSY = f"""() => {{
@@ -49,6 +49,19 @@ def test_the_ingest_path_is_measured_without_and_with_a_browser_that_looks(
     assert picture.stat().st_size > 10_000  # the page, not an empty window
     assert not list(folder.iterdir())
     assert "| 1 browsers elsewhere look |" in page.read_text("utf-8")
+
+
+def test_a_rate_is_measured_for_as_long_as_a_plane_needs() -> None:
+    looks = []
+    rate = _rate(lambda: looks.append(1) or int(len(looks) > 4), 10, 0.01)
+    assert len(looks) == 5
+    assert 0 < rate < 10 / 0.31  # of the one plane, within the three pauses and more
+
+
+def test_without_planes_there_is_no_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("otf_stream.bench.dashboard._START_S", 0.2)
+    with pytest.raises(RuntimeError, match="no plane has landed"):
+        _rate(lambda: 7, 10, 0.01)
 
 
 @pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="a policy of Linux")

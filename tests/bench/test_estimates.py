@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from otf_stream.bench.cases import Case
-from otf_stream.bench.estimates import drawn_cases, estimate, line, page, run_estimates
+from otf_stream.bench.estimates import drawn_cases, line, page, run_estimates
 from otf_stream.learn.compute import choose_compute
 from simulators.instruments import INSTRUMENTS
 
@@ -26,11 +26,20 @@ def test_a_drawn_instrument_images_with_its_own_optics():
     assert other.acquisition.voxel_size.x > 1.3 * one.acquisition.voxel_size.x
 
 
-def test_what_a_stack_tells_is_compared_and_told(tmp_path):
-    compute, cases = choose_compute("cpu"), [Case("confocal", "low", 3, "vesicles", 200), drawn_cases(2, seed=0)[1]]
-    results = tmp_path / "results.jsonl"
+@pytest.fixture(scope="module")
+def cases():
+    return [Case("confocal", "low", 3, "vesicles", 200), drawn_cases(2, seed=0)[1]]
+
+
+@pytest.fixture(scope="module")
+def found(cases, tmp_path_factory):
+    compute, results = choose_compute("cpu"), tmp_path_factory.mktemp("estimates") / "results.jsonl"
     found = run_estimates(cases, results, compute)
     assert run_estimates(cases, results, compute) == found  # from the file
+    return found
+
+
+def test_what_a_stack_tells_is_compared_and_told(cases, found):
     assert [result["drawn"] for result in found] == [False, True]
     for result, case in zip(found, cases, strict=True):
         assert result["origin"] == "estimated"
@@ -44,8 +53,8 @@ def test_what_a_stack_tells_is_compared_and_told(tmp_path):
     assert "More than 15% off in width: 0 of 1." in told
 
 
-def test_the_page_names_what_is_too_far_off():
-    compute = choose_compute("cpu")
-    found = estimate(Case("multiphoton", "middle", 4), compute)
-    found["width"]["estimated"] = 1.3 * found["width"]["true"]
-    assert "More than 15% off in width: 1 of 1: multiphoton-middle-dz4-cells-100 (+30.0%)." in page([found], "command")
+def test_the_page_names_what_is_too_far_off(found):
+    true = found[0]["width"]["true"]
+    far_off = found[0] | {"width": {"true": true, "estimated": 1.3 * true}}
+    told = page([far_off], "command")
+    assert "More than 15% off in width: 1 of 1: confocal-low-dz3-vesicles-200 (+30.0%)." in told
