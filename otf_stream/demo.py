@@ -110,7 +110,7 @@ class DemoSummary:
             f"restored  {self.since_first_plane_s:.1f} s after the first plane, "
             f"{self.since_last_plane_s:.1f} s after the last ({self.method})",
             f"PSNR      linear interpolation {self.psnr_interpolated:.1f} dB, restored {self.psnr_restored:.1f} dB "
-            f"({gain:+.1f} dB)",
+            f"({round(gain, 1) + 0.0:+.1f} dB)",
             f"fidelity  flux x {self.flux_ratio:.3f}, re-imaged volume against raw planes {self.residual:.2f} sigma",
             *(f"warning   {warning}" for warning in self.warnings),
             f"store     {self.store}",

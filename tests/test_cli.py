@@ -178,6 +178,10 @@ def test_what_cannot_be_done_is_refused_in_one_line(tmp_path: Path, phantoms: Pa
     flat = save(tmp_path / "flat.tif", small_stack(planes=1, side=40)[0])
     cases: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
         "voxel size zero": (("restore", stack, out, "--voxel-size", 0, 0.2, 0.2), ("--voxel-size 0", "above 0")),
+        "voxel size in nm": (
+            ("restore", stack, out, "--voxel-size", 800, 200, 200),
+            ("--voxel-size 800", "µm, not nm"),
+        ),
         "voxel size unknown": (("restore", stack, out), ("--voxel-size DZ DY DX", "voxel size")),
         "one plane": (("restore", flat, out, *VOXEL_SIZE), ("is no stack", "one plane")),
         "no file": (("restore", tmp_path / "nothing.tif", out), ("nothing.tif does not exist",)),

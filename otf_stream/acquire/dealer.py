@@ -195,8 +195,9 @@ class Dealer:
             )
         trust = self._keys.command("trust", host, "KEY") if self._keys else f"`otf-stream keys trust {host} KEY`"
         return (
-            f"the connection to {self._address} ended while it was made: no listener answers, or it asks for keys; "
-            f"{trust} trusts the key that `otf-stream keys show` prints {there}"
+            f"the connection to {self._address} ended while it was made: no listener answers (its port is 8421 by "
+            f"default, and 8420 that of its page), or it asks for keys; {trust} trusts the key that `otf-stream keys "
+            f"show` prints {there}"
         )
 
 

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from otf_stream.cli.terminal import counted
 from otf_stream.monitor.state import Alarm, SessionSummary, Status
 
 MOST_SHOWN = 15
@@ -72,7 +73,7 @@ def _caption(status: Status) -> str:
     if listener is None or not listener.current:
         return "the listener is not at work"
     said = [
-        f"{listener.connections} connections",
+        counted(listener.connections, "connection"),
         f"{listener.durable} planes on disk since the start",
         f"{listener.disk_free / 1e9:.1f} GB free",
     ]

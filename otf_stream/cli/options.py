@@ -36,10 +36,18 @@ WeightsOption = Annotated[
 LAYERS_HELP = "Which layers are fine-tuned: all, or those that ZEST selects."
 
 
+_LARGEST_UM = 100.0
+
+
 def voxel_size_of(given: tuple[float, float, float] | None) -> VoxelSize | None:
     """Return the voxel size that was given, if any; `ValueError` if there is none such."""
     if given is None:
         return None
+    if max(given) > _LARGEST_UM:
+        raise ValueError(
+            f"--voxel-size {given[0]:g} {given[1]:g} {given[2]:g}: no light microscope has voxels of more than "
+            f"{_LARGEST_UM:g} µm; give µm, not nm"
+        )
     try:
         return VoxelSize(z=given[0], y=given[1], x=given[2])
     except ValidationError as error:

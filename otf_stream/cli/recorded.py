@@ -25,7 +25,7 @@ from otf_stream.cli.options import (
     WeightsOption,
     voxel_size_of,
 )
-from otf_stream.cli.terminal import errors_told, fail, print_json, say, stages_told
+from otf_stream.cli.terminal import counted, errors_told, fail, print_json, say, stages_told
 from otf_stream.config import LayerChoice, MethodName
 
 
@@ -106,7 +106,7 @@ def restore(
 def described(acquisition: Acquisition) -> str:
     """Say what a recording was taken to be: whoever gave the voxel size in another order sees it at once."""
     sizes, voxel, modality = acquisition.sizes, acquisition.voxel_size, acquisition.modality
-    stacks = "" if sizes.t * sizes.c == 1 else f"{sizes.t} time points and {sizes.c} channels of "
+    stacks = "" if sizes.t * sizes.c == 1 else f"{counted(sizes.t, 'time point')} and {counted(sizes.c, 'channel')} of "
     return (
         f"{stacks}{sizes.z} planes of {sizes.y} × {sizes.x}, voxels of {voxel.z:g} × {voxel.y:g} × {voxel.x:g} µm "
         f"(z, y, x), modality {modality}"

@@ -15,7 +15,12 @@ from rich.progress import Progress, TaskID
 
 from otf_stream.acquisition import NAMES
 from otf_stream.cli.options import ApertureOption, Json, ModalityOption, VoxelSizeOption, voxel_size_of
-from otf_stream.cli.terminal import errors_told, fail, print_json, progress_bar, say, until_stopped
+from otf_stream.cli.terminal import counted, errors_told, fail, print_json, progress_bar, say, until_stopped
+
+_GOES_ON = (
+    "the service restores them now; its page (port 8420 there), or `otf-stream monitor` beside it, tells when volumes "
+    "are ready"
+)
 
 if TYPE_CHECKING:
     from otf_stream.acquire.watch.recording import Watched
@@ -55,6 +60,7 @@ def replay(
         print_json(summary.as_dict())
     else:
         typer.echo(summary.as_text())
+        say.print(_GOES_ON, markup=False)
 
 
 def simulate(
@@ -105,6 +111,7 @@ def simulate(
         print_json(summary.as_dict())
     else:
         typer.echo(summary.as_text())
+        say.print(_GOES_ON, markup=False)
     for failure in summary.failures:
         fail(failure)
     if summary.failures:
@@ -167,21 +174,29 @@ def deliver(
     killed: Annotated[
         bool, typer.Option("--killed", help="Also what programs left that were killed. Make sure that none still runs.")
     ] = False,
+    only_list: Annotated[bool, typer.Option("--list", help="Tell what there is, and send nothing.")] = False,
     json: Json = False,
 ) -> None:
-    """Send the planes that a microscope's script could not deliver before it ended."""
+    """Send the planes that microscopes' scripts could not deliver before they ended: all that lie in FOLDER."""
     import tempfile
 
     from otf_stream.acquire.leftovers import find_leftovers
     from otf_stream.acquire.publisher import deliver as send
 
     sent: dict[str, int] = {}
+    there: dict[str, int] = {}
     with errors_told():
         where = folder or Path(tempfile.gettempdir())
         if not where.is_dir():
             raise ValueError(f"there is no folder {where}; give the one that the script's message names")
         for leftover in find_leftovers(where):
             name = f"{leftover.acquisition.name} (session {leftover.session})"
+            if only_list:
+                since = time.strftime("%d %b %H:%M", time.localtime(leftover.folder.stat().st_mtime))
+                state = "" if leftover.ended else ", its program still runs or was killed"
+                say.print(f"{name}: {counted(leftover.planes, 'plane')}, since {since}{state}", markup=False)
+                there[leftover.session] = leftover.planes
+                continue
             if leftover.ended is None and not killed:
                 say.print(
                     f"{name}: left alone, its program still runs or was killed; in the latter case give --killed",
@@ -189,10 +204,10 @@ def deliver(
                 )
                 continue
             sent[leftover.session] = send(leftover, to)
-            say.print(f"{name}: {sent[leftover.session]} planes delivered", markup=False)
+            say.print(f"{name}: {counted(sent[leftover.session], 'plane')} delivered", markup=False)
     if json:
-        print_json(sent)
-    elif not sent:
+        print_json(there if only_list else sent)
+    elif not (sent or there):
         typer.echo(f"nothing to deliver in {where}")
 
 

@@ -77,6 +77,11 @@ def fail(message: str) -> None:
     say.print(f"[bold red]error[/]: {escape(message)}", soft_wrap=True, highlight=False)
 
 
+def counted(number: int, what: str) -> str:
+    """Return so many of a thing in words: 1 plane, 2 planes."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def print_json(value: Any) -> None:
     """Print a result for scripts."""
     typer.echo(json.dumps(value, indent=2))

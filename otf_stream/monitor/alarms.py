@@ -152,7 +152,8 @@ def _session(session: Session, now: float) -> Iterator[Alarm]:
             "warning",
             f"{session.missing} of {session.expected} planes of {session.name} are missing ({gaps}"
             + (", …)" if len(session.gaps) > 3 else ")"),
-            "lost frames are bridged from their neighbours; what a sender has kept, `otf-stream deliver` sends",
+            ("lost frames are bridged from their neighbours" if session.durable else "there is nothing to restore")
+            + "; what a sender has kept, `otf-stream deliver` sends",
             session.latest or session.created,
         )
     if session.closed is None and session.silent_s is not None and session.silent_s > _SILENT:

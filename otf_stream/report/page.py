@@ -226,7 +226,7 @@ def _training(said: dict[str, Any]) -> list[Fact]:
     facts = [
         Fact("denoiser", f"{training['denoiser_steps']} steps", "on the noisy planes alone"),
         Fact("deblurring network", f"{training['steps']} steps", "on lateral crops, blurred along one axis"),
-        Fact("last loss", f"{training['final_loss']:.3g}", "mean of the last 20 steps"),
+        Fact("last loss", f"{training['final_loss']:.3g}" if training["steps"] else "–", "mean of the last 20 steps"),
         Fact("parameters", f"{training['parameters']:,}", "of the deblurring network"),
         Fact(
             "started from",

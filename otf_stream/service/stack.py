@@ -180,7 +180,8 @@ class Restoration:
         return self.schedule.demand()
 
     def _restoring(self) -> Work[dict[str, Any]]:
-        self.schedule.watch = Watch.LAST_MOMENT
+        if self._settings.method != "interpolate":  # what is quickest anyhow has no last moment
+            self.schedule.watch = Watch.LAST_MOMENT
         try:
             return (yield from self._through_the_stages([]))
         except (EmptyStackError, OSError, sqlite3.Error):

@@ -99,7 +99,8 @@ def open_recording(
     Raises
     ------
     RecordingError
-        If there is nothing there, it is no stack, its pixel type is not supported, or its voxel size is unknown.
+        If there is nothing there, it is no stack, its pixel type is not supported, its voxel size is unknown, or its
+        first plane cannot be read.
     """
     source = _open(path)
     try:
@@ -124,7 +125,12 @@ def open_recording(
                 "channels": source.channels if len(source.channels) == source.sizes.c else (),
                 **given,
             }
-        return Recording(path, source, Acquisition.model_validate(description))
+        recording = Recording(path, source, Acquisition.model_validate(description))
+        # What cannot be decoded should be known before anything is made of it.
+        first = next((plane for plane in np.ndindex(*source.sizes.shape[:3]) if plane not in source.missing), None)
+        if first is not None:
+            recording.plane(first)
+        return recording
     except ValidationError as error:
         source.close()
         said = "; ".join(faults(error))

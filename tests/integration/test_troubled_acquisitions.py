@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import tempfile
 import threading
@@ -98,6 +99,8 @@ def test_a_service_that_never_starts_costs_the_script_nothing_but_the_wait(
     (said,) = stream.failures
     assert f"otf-stream deliver {tmp_path}" in said
     with Service(config):
+        listed = CliRunner().invoke(app, ["deliver", str(tmp_path), "--list"])
+        assert re.search(r"\(session \w+\):\s+\d+\s+planes,\s+since", listed.stderr)
         done = CliRunner().invoke(app, ["deliver", str(tmp_path), "--to", config.listen, "--json"])
         assert done.exit_code == 0, done.output
         assert list(json.loads(done.stdout).values()) == [len(planes)]

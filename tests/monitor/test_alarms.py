@@ -77,6 +77,16 @@ def test_the_disk_and_refusals(tmp_path):
         assert "refused" not in kinds(snapshot)
 
 
+def test_of_a_session_without_a_plane_nothing_is_said_to_be_bridged(session, tmp_path):
+    store = session()
+    store.journal.close_arrivals("aborted")
+    at_work(tmp_path)
+    with Lookout(tmp_path) as lookout:
+        missing = kinds(lookout.look())["planes-missing"]
+    assert "6 of 6 planes" in missing.text
+    assert missing.remedy.startswith("there is nothing to restore")
+
+
 def test_planes_that_are_missing_and_a_sender_that_is_silent(session, tmp_path):
     store = session()
     land(store, *stack(0, [0, 1, 4]))

@@ -11,7 +11,7 @@ from PIL import Image
 from stacks import small_stack, write
 
 from otf_stream.acquisition import Acquisition, Sizes, VoxelSize
-from otf_stream.report.page import write_report
+from otf_stream.report.page import _training, write_report
 from otf_stream.report.pictures import draw_views
 from otf_stream.report.sharpness import interpolated, measure_sharpness
 from otf_stream.store.session import SessionStore
@@ -133,3 +133,11 @@ def test_a_stack_that_is_not_restored_yet_has_a_report_of_what_there_is(tmp_path
     elements = Elements(write_report(store.path, (0, 0)).read_text(encoding="utf-8"))
     assert "Not restored (arriving)" in " ".join(elements.text.split())
     assert len(elements.all("img")) == 3
+
+
+def test_a_network_that_did_not_train_has_no_loss():
+    training = {"denoiser_steps": 0, "steps": 0, "final_loss": 0.0, "parameters": 3, "weights_sha256": "0" * 64}
+    told = {fact.name: fact.value for fact in _training({"training": training})}
+    assert told["last loss"] == "–"
+    told = {fact.name: fact.value for fact in _training({"training": training | {"steps": 2, "final_loss": 0.25}})}
+    assert told["last loss"] == "0.25"

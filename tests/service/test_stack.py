@@ -228,6 +228,13 @@ def test_without_time_the_stack_is_interpolated_and_says_so(session):
     np.testing.assert_allclose(read_restored(store.path, (0, 0)), interpolated(stack, 4.0), atol=0.51)
 
 
+def test_whoever_asks_for_interpolation_is_not_told_that_there_is_no_time_for_the_network(session):
+    store = session({(0, 0): small_stack(planes=6)})
+    provenance = restore_stack(store, (0, 0), Settings(method="interpolate", budget=Budget(total=0.1, tail=0.1)), CPU)
+    assert provenance["method"] == "interpolate"
+    assert not [warning for warning in provenance["warnings"] if "no time" in warning]
+
+
 def test_wherever_time_runs_out_there_is_a_whole_volume_and_it_is_told_what_of(session, tmp_path, monkeypatch):
     torch.manual_seed(0)
     weights = tmp_path / "small.safetensors"

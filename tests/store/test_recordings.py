@@ -177,6 +177,25 @@ def test_a_damaged_file_says_which_plane(tmp_path: Path) -> None:
             recording.plane((0, 0, 3))
 
 
+@pytest.mark.parametrize("compression", ["lzw", "zlib", "zstd", "packbits"])
+def test_compressed_files_are_read(tmp_path: Path, compression: str) -> None:
+    planes = stack(3, 32, 40)
+    write_tiff(tmp_path / "a.tif", planes, compression=compression)
+    with contextlib.closing(open_recording(tmp_path / "a.tif", voxel_size=SIZE)) as recording:
+        assert np.array_equal([recording.plane((0, 0, z)) for z in range(3)], planes)
+
+
+def test_what_cannot_be_decoded_is_said_when_it_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tiff(tmp_path / "a.tif", stack(3, 32, 40), compression="lzw")
+
+    def decode(page: Any) -> np.ndarray:
+        raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")  # as tifffile does without it
+
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", decode)
+    with pytest.raises(RecordingError, match=r"plane 0 of .*LZW.*; pip install imagecodecs, or save it without"):
+        open_recording(tmp_path / "a.tif", voxel_size=SIZE)
+
+
 def test_a_truncated_file_is_not_taken_for_a_short_stack(tmp_path: Path) -> None:
     path = write_imagej(tmp_path / "a.tif", stack(4, 64, 64), "ZYX")
     path.write_bytes(path.read_bytes()[: 8192 * 3 + 2000])

@@ -93,7 +93,7 @@ class _Pages:
             offset = self._offset + page * pixels * self.dtype.itemsize
             return np.fromfile(self._path, self.dtype, pixels, offset=offset).reshape(shape)
         except Exception as error:  # Each compression has errors of its own.
-            raise RecordingError(f"plane {page} of {self._path} cannot be read: {error}") from error
+            raise RecordingError(f"plane {page} of {self._path} cannot be read: {error}{_remedy(error)}") from error
 
 
 def _open(path: Path, *, is_ome: bool | None = None) -> tifffile.TiffFile:
@@ -129,7 +129,12 @@ def _read(file: Path) -> np.ndarray:
     try:
         return np.squeeze(tifffile.imread(file, is_ome=False))
     except Exception as error:
-        raise RecordingError(f"{file} cannot be read: {error}") from error
+        raise RecordingError(f"{file} cannot be read: {error}{_remedy(error)}") from error
+
+
+def _remedy(error: Exception) -> str:
+    """Say what helps against an error of tifffile's, where something does."""
+    return "; pip install imagecodecs, or save it without compression" if "imagecodecs" in str(error) else ""
 
 
 def _axes(path: Path, axes: str, shape: tuple[int, ...]) -> dict[str, int]:
