@@ -265,6 +265,10 @@ def test_evaluate_compares_a_store_with_the_truth(phantoms: Path) -> None:
     assert "stack t0 c0 of restored.ome.zarr" in told.stdout
     assert "hardly of the same sample" not in told.stdout
     assert values["explained_variance"] > 0.5
+    alone = invoke("evaluate", phantoms / "restored.ome.zarr")
+    assert (alone.exit_code, "PSNR" in alone.stdout) == (0, False)
+    assert f"by {values['residual_sigma']:.2f} sigma of their noise" in alone.stdout
+    assert "give --reference" in invoke("evaluate", phantoms / "truth.tif").stderr
     other = invoke(*arguments, "--stack", 1, 0)
     assert (other.exit_code, "has no stack t=1, c=0" in other.stderr) == (1, True)
 

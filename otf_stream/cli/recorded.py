@@ -116,8 +116,12 @@ def described(acquisition: Acquisition) -> str:
 def evaluate(
     restored: Annotated[Path, typer.Argument(help="A session store, or a volume as TIFF or OME-Zarr.")],
     reference: Annotated[
-        Path, typer.Option(help="The truth on the same grid: plane 0 where the first plane of the raw stack is.")
-    ],
+        Path | None,
+        typer.Option(
+            help="The truth on the same grid: plane 0 where the first plane of the raw stack is. Without it, a store "
+            "is compared with its raw planes alone."
+        ),
+    ] = None,
     stack: Annotated[
         tuple[int, int] | None, typer.Option(metavar="T C", help="Which stack of a store; 0 0, if not given.")
     ] = None,
@@ -140,14 +144,18 @@ def evaluate(
             raise ValueError(
                 f"stack t{t} c{c} of {restored.name} is not restored yet: what is there is a preview; evaluate it later"
             )
-        result = compare(volume, _volume(reference, (t, c)))
+        if reference is None and not is_store:
+            raise ValueError(f"{restored} is a volume alone, which can only be compared with a truth; give --reference")
+        result = None if reference is None else compare(volume, _volume(reference, (t, c)))
     if json:
         own = {"residual_sigma": said["residual"], "flux_ratio": said["flux_ratio"]} if said else {}
-        print_json(result.as_dict() | own)
+        print_json((result.as_dict() if result else {}) | own)
         return
     if is_store:
-        typer.echo(f"stack t{t} c{c} of {restored.name}, against {reference.name}")
-    typer.echo(result.as_text())
+        against = f"against {reference.name}" if reference else "against its raw planes; --reference TRUTH tells more"
+        typer.echo(f"stack t{t} c{c} of {restored.name}, {against}")
+    if result:
+        typer.echo(result.as_text())
     if said:
         typer.echo(
             f"imaged again it differs from its raw planes by {said['residual']:.2f} sigma of their noise, and has "
