@@ -49,7 +49,7 @@ def ingest(
     side: Annotated[int, typer.Option(help="Of a plane, in pixels.", min=16)] = 2048,
     rounds: Annotated[int, typer.Option(help="How often to measure.", min=1)] = 5,
     folder: Annotated[Path, typer.Option(help="On the disk to measure; what is written there is deleted.")] = Path(),
-    out: Annotated[Path | None, typer.Option(help="Put the result on this page, docs/performance.md.")] = None,
+    out: Performance = Path("docs/performance.md"),
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Measure how fast planes become durable, beside the disk's and the network's own rates."""
@@ -57,9 +57,8 @@ def ingest(
     from otf_stream.bench.performance import write_section
 
     found = run_ingest(planes=planes, side=side, rounds=rounds, folder=folder, progress=tell)
-    if out:
-        command = f"otf-stream bench ingest --planes {planes} --side {side} --rounds {rounds}"
-        write_section(out, "Ingest", section(found, command))
+    command = f"otf-stream bench ingest --planes {planes} --side {side} --rounds {rounds}"
+    write_section(out, "Ingest", section(found, command))
     typer.echo(jsonlib.dumps(found, indent=2) if json else as_text(found))
 
 
