@@ -30,7 +30,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "microscope.md"
 PORT = 8421
 
 
-# Runs an acquisition that knows nothing of the service, and saves a TIFF file for each plane.
+# Runs an acquisition that knows nothing of the service, and saves a TIFF file for each plane. The core must not
+# call into Python any more when that ends, which aborts one script of hundreds (`FATAL: exception not
+# rethrown`).
 SAVE = """
 import useq
 from pymmcore_plus import CMMCorePlus
@@ -40,6 +42,7 @@ core = CMMCorePlus()
 core.loadSystemConfiguration("MMConfig_demo.cfg")
 sequence = useq.MDASequence(channels=["DAPI", "FITC"], z_plan={"range": 4, "step": 1.0})
 core.mda.run(sequence, output=ImageSequenceWriter("data/embryo"))
+super(CMMCorePlus, core).registerCallback(None)
 """
 ENVIRONMENT = {
     **os.environ,
