@@ -32,7 +32,7 @@ from otf_stream.service.supervisor import Service
 from otf_stream.store.finding import find_sessions
 from otf_stream.store.restored import read_provenance, read_restored
 from otf_stream.store.session import SessionStore
-from simulators.core import acquire_stack, virtual_microscope
+from simulators.core import acquire_stack, unload, virtual_microscope
 from simulators.microscope import image
 from simulators.phantom import phantom
 from simulators.scenes import Stack
@@ -188,7 +188,7 @@ def _acquire(raw: np.ndarray, address: str, bars: Progress) -> Stream:
                 core, planes=len(raw), z_step_um=_ANISOTROPY * _PIXEL_UM, planes_per_second=_PLANES_PER_SECOND
             )
     finally:
-        core.unloadAllDevices()
+        unload(core)
     if stream.failures:
         raise DemoError(stream.failures[0])
     return stream

@@ -17,7 +17,7 @@ import tifffile
 from otf_stream.acquire.hooks.pymmcore_plus import streaming
 from otf_stream.acquire.hooks.stream import Stream, place_name
 from otf_stream.acquisition import Acquisition, Sizes, VoxelSize
-from simulators.core import acquire_stack, virtual_microscope
+from simulators.core import acquire_stack, unload, virtual_microscope
 from simulators.specimen import Setup, Specimen
 
 Progress = Callable[[str, int, int], object]
@@ -141,7 +141,7 @@ def simulate(
             )
             show()
     finally:
-        core.unloadAllDevices()
+        unload(core)
     return SimulationSummary(
         sessions=dict(zip(names, stream.sessions, strict=False)),  # one that could not be opened is a failure
         exposed=specimen.exposed,

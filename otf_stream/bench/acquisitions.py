@@ -30,7 +30,7 @@ from otf_stream.config import ServiceConfig
 from otf_stream.monitor.lookout import overview
 from otf_stream.service.supervisor import Service
 from otf_stream.store.session import SessionStore
-from simulators.core import acquire_stack, virtual_microscope
+from simulators.core import acquire_stack, unload, virtual_microscope
 from simulators.scenes import Stack
 
 _PROCESSES = ("microscope", "listener", "worker")
@@ -83,7 +83,7 @@ def _pymmcore_plus(count: int, planes: int, side: int) -> list[Result]:
     try:
         return _streamed(acquire, count)
     finally:
-        core.unloadAllDevices()
+        unload(core)
 
 
 def _pycromanager(count: int, planes: int, side: int) -> list[Result]:

@@ -13,7 +13,7 @@ Biggs, Andrews: Acceleration of iterative image restoration algorithms, Applied 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -24,6 +24,8 @@ from otf_stream.optics.psf import SplitPsf
 
 _FAINTEST = 1e-6
 _ITERATIONS = 40
+_PART = 2**19  # voxels that are transformed at once
+_COARSELY = torch.bfloat16  # is good enough for the last correction, but not for what voxels are divided by each time
 
 
 def binned(planes: Tensor, binning: int) -> Tensor:
@@ -64,31 +66,92 @@ def haze(light: Tensor, psf: SplitPsf, anisotropy: float, *, binning: int, itera
     margins = [n // 2 for n in whole.shape]
     inner = tuple(slice(m, m + n) for m, n in zip(margins, (depth, *light.shape[1:]), strict=True))
     domain = [fast_length(s.stop + m) for s, m in zip(inner, margins, strict=True)]
-    transfer = _transfer(whole, domain)
-
-    # Volumes are written over wherever they can be: a dozen of them at once would be most of what a process needs.
-    def imaged(sample: Tensor, through: Tensor) -> Tensor:
-        planes: Tensor = torch.fft.irfftn(torch.fft.rfftn(sample).mul_(through), domain)[inner][::between]
-        return planes.contiguous()
-
-    def returned(planes: Tensor) -> Tensor:
-        scattered = planes.new_zeros(domain)
-        scattered[inner][::between] = planes
-        # The conjugate transfer returns light to where it came from.
-        spectrum = torch.fft.rfftn(scattered).conj_physical_().mul_(transfer).conj_physical_()
-        del scattered
-        volume: Tensor = torch.fft.irfftn(spectrum, domain)
-        return volume.clamp_(min=0)
-
-    norm = returned(torch.ones_like(light)).clamp_(min=1e-3)
+    optics = _Optics(whole, domain, inner, between)
+    norm = optics.returned(torch.ones_like(light)).clamp_(min=1e-3)
 
     def improved(sample: Tensor) -> Tensor:
-        ratio = torch.div(light, imaged(sample, transfer).clamp_(min=_FAINTEST))
-        return returned(ratio).mul_(sample).div_(norm)
+        ratio = torch.div(light, optics.imaged(sample).clamp_(min=_FAINTEST))
+        return optics.returned(ratio).mul_(sample).div_(norm)
 
-    estimate = torch.full(domain, float(light.mean()), device=light.device)
-    estimate = _accelerated(improved, estimate, iterations)
-    return imaged(estimate, _transfer(tail, domain))
+    estimate = _accelerated(improved, torch.full(domain, float(light.mean()), device=light.device), iterations)
+    return _Optics(tail, domain, inner, between).imaged(estimate)
+
+
+class _Optics:
+    """Images a sample in planes, and returns light to where it came from, in little memory.
+
+    What fills the domain is most of what a process needs. Of Fourier transforms there is one at a time: along z, the
+    planes are transformed, filtered and transformed back by rows, and along y and x some planes at a time.
+
+    Parameters
+    ----------
+    psf
+        Of the way through the microscope.
+    domain
+        Shape of the sample, ``(z', y, x)``.
+    inner
+        Where in it there are planes, every ``between`` ones.
+    """
+
+    def __init__(self, psf: Tensor, domain: Sequence[int], inner: Sequence[slice], between: int) -> None:
+        self._domain = tuple(domain)
+        self._z = slice(inner[0].start, inner[0].stop, between)
+        self._lateral = inner[1:]
+        padded = psf.new_zeros(self._domain)
+        padded[tuple(slice(n) for n in psf.shape)] = psf
+        self._transfer = torch.fft.rfftn(padded.roll([-(n // 2) for n in psf.shape], (0, 1, 2)))
+
+    def imaged(self, sample: Tensor) -> Tensor:
+        """Image a sample: planes ``(z, y, x)``."""
+        spectrum = self._laterally(sample)
+        for rows in self._rows():
+            part = torch.fft.fft(spectrum[:, rows], dim=0).mul_(self._transfer[:, rows])
+            seen = torch.fft.ifft(part, dim=0)[self._z]
+            spectrum[: len(seen), rows] = seen
+        spectrum = spectrum[: len(seen)]
+        planes = sample.new_empty(len(seen), *(side.stop - side.start for side in self._lateral))
+        for some in self._planes(len(planes)):
+            planes[some] = self._back(spectrum[some])[:, *self._lateral]
+        return planes
+
+    def returned(self, planes: Tensor) -> Tensor:
+        """Return light to where it came from: ``(z', y, x)``."""
+        length, height, width = self._domain
+        spectrum = self._transfer.new_zeros(self._transfer.shape)
+        for some in self._planes(len(planes)):
+            scattered = planes.new_zeros(len(planes[some]), height, width)
+            scattered[:, *self._lateral] = planes[some]
+            spectrum[self._z][some] = torch.fft.rfftn(scattered, dim=(1, 2))
+        for rows in self._rows():
+            # The conjugate transfer returns light to where it came from.
+            part = torch.fft.fft(spectrum[:, rows], dim=0).mul_(self._transfer[:, rows].conj())
+            spectrum[:, rows] = torch.fft.ifft(part, dim=0)
+        sample = planes.new_empty(self._domain)
+        for some in self._planes(length):
+            sample[some] = self._back(spectrum[some]).clamp_(min=0)
+        return sample
+
+    def _planes(self, length: int) -> Iterator[slice]:
+        return _parts(length, self._domain[1] * self._domain[2])
+
+    def _rows(self) -> Iterator[slice]:
+        return _parts(self._domain[1], self._domain[0] * self._domain[2])
+
+    def _laterally(self, sample: Tensor) -> Tensor:
+        spectrum = torch.empty_like(self._transfer)
+        for some in self._planes(len(sample)):
+            spectrum[some] = torch.fft.rfftn(sample[some], dim=(1, 2))
+        return spectrum
+
+    def _back(self, spectrum: Tensor) -> Tensor:
+        planes: Tensor = torch.fft.irfftn(spectrum, self._domain[1:], dim=(1, 2))
+        return planes
+
+
+def _parts(length: int, voxels: int) -> Iterator[slice]:
+    """Say which ones of so many planes, or rows, of so many ``voxels`` each are worked on at once."""
+    step = max(_PART // voxels, 1)
+    return (slice(start, start + step) for start in range(0, length, step))
 
 
 def _accelerated(improved: Callable[[Tensor], Tensor], estimate: Tensor, iterations: int) -> Tensor:
@@ -97,15 +160,20 @@ def _accelerated(improved: Callable[[Tensor], Tensor], estimate: Tensor, iterati
     Coarse haze needs hundreds of plain iterations; these need tens. How far is read off the last two corrections, as
     Biggs and Andrews do.
     """
-    before, last, stride = estimate.clone(), torch.zeros_like(estimate), 0.0
+    before, last, stride = estimate.clone(), torch.zeros_like(estimate, dtype=_COARSELY), 0.0
     for _ in range(iterations):
         ahead = before.lerp_(estimate, 1 + stride).clamp_(min=0)
         before, estimate = estimate, improved(ahead)
-        correction = ahead.neg_().add_(estimate)
-        agreement = float(torch.dot(correction.view(-1), last.view(-1)))
-        size = max(float(torch.dot(last.view(-1), last.view(-1))), _FAINTEST)
+        correction = ahead.neg_().add_(estimate).to(_COARSELY)
+        agreement, size = _product(correction, last), max(_product(last, last), _FAINTEST)
         stride, last = min(max(agreement / size, 0.0), 1.0), correction
     return estimate
+
+
+def _product(one: Tensor, other: Tensor) -> float:
+    """Return the inner product of two volumes."""
+    parts = ((one[some].flatten(), other[some].flatten()) for some in _parts(len(one), one[0].numel()))
+    return sum(float(torch.dot(left.float(), right.float())) for left, right in parts)
 
 
 def share_left(light: Tensor, added: Tensor, psf: SplitPsf) -> float:
@@ -170,10 +238,3 @@ def _resampled(psf: Tensor, step: float, binning: int) -> Tensor:
     along = lateral[below] * (1 - weight) + lateral[below + 1] * weight
     # What a fine z step would have summed; the light must be that of the original.
     return along * (psf.sum() / along.sum()) if abs(float(along.sum())) > _FAINTEST else along
-
-
-def _transfer(psf: Tensor, domain: list[int]) -> Tensor:
-    padded = psf.new_zeros(domain)
-    padded[tuple(slice(n) for n in psf.shape)] = psf
-    transfer: Tensor = torch.fft.rfftn(padded.roll([-(n // 2) for n in psf.shape], (0, 1, 2)))
-    return transfer

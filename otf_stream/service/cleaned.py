@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -39,7 +39,7 @@ _COARSEST = 8
 _FAINT_HAZE, _FAINT_HAZE_BINNING = ("confocal", "multiphoton"), 4
 _ERROR_PLANES, _ERROR_SIDE = 12, 192  # of the window of planes whose errors are drawn
 _HELD_OUT = 8  # one plane of so many is kept for the exam
-_BRIGHT = 99.9
+_BRIGHT, _SORTED = 99.9, 2**21  # percentile, and pixels that tell it
 _TIDIED = 2**22  # pixels that are denoised before memory is tidied up, which takes about as long as 2 % of that
 _LINES = 12  # rows, and columns, that are kept of every plane
 
@@ -116,6 +116,13 @@ class Lessons:
     held_out_planes: int
     errors: Tensor
     scale: float
+
+
+def _bright(*planes: Tensor) -> float:
+    """Return what the brightest thousandth of the pixels exceeds, of so many as are worth sorting."""
+    step = max(sum(some.numel() for some in planes) // _SORTED, 1)
+    pixels = torch.cat([some.flatten()[::step] for some in planes])
+    return float(np.percentile(pixels.cpu().numpy(), _BRIGHT))
 
 
 @dataclass(frozen=True)
@@ -278,30 +285,33 @@ class CleanStack:
 
     def lessons(self, field: HazeField) -> Work[Lessons]:
         """Free the planes that are kept of their haze, and set some of them aside; by turns."""
-        there = self.planes
         kept = sorted(self._kept)
-        clean = []
-        for z in kept:
-            row, window = there.index(z), self._kept[z]
-            one = HazeField(field.coarse[row : row + 1], field.binning, field.core_share)
-            clean.append(one.removed(window.light[None], window.y, window.x))
-        planes = torch.cat(clean)
-        del clean
-        step = max(planes.numel() // 2**24, 1)
-        scale = max(float(np.percentile(planes.flatten()[::step].cpu().numpy(), _BRIGHT)), 1e-6)
-        planes.div_(scale)
-        asked = torch.tensor([z % _HELD_OUT == _HELD_OUT // 2 for z in kept], device=planes.device)
-        if asked.all() or not asked.any():
-            asked = torch.zeros_like(asked)
-        pools = [PlanePool(planes.device, smallest=patch_side(self._anisotropy)) for _ in range(2)]
-        pools[0].add(planes[~asked, None], self._generator)
-        pools[1].add(planes[asked if asked.any() else ~asked, None], self._generator)
-        del planes
+        asked = [z for z in kept if z % _HELD_OUT == _HELD_OUT // 2]
+        taught = [z for z in kept if z not in asked]
+        if not taught:
+            asked, taught = [], kept
+        clean = self._without_haze(field, taught)
+        held_out = self._without_haze(field, asked) if asked else clean
+        scale = max(_bright(clean, held_out[: len(asked)]), 1e-6)
+        pools = [PlanePool(clean.device, smallest=patch_side(self._anisotropy)) for _ in range(2)]
+        pools[0].add(clean.div_(scale), self._generator)
+        pools[1].add(held_out.div_(scale) if asked else clean, self._generator)
+        del clean, held_out
         yield Turn.READY
         errors = (yield from self._drawn_errors()) / (field.core_share * scale)
         wide = PlanePool(errors.device, smallest=PATCH)
         wide.add(errors[:, None], self._generator)
-        return Lessons(pools[0], pools[1], int(asked.sum()), wide.planes[:, 0], scale)
+        return Lessons(pools[0], pools[1], len(asked), wide.planes[:, 0], scale)
+
+    def _without_haze(self, field: HazeField, planes: Sequence[int]) -> Tensor:
+        """Free what is kept of planes of its haze: ``(n, 1, y, x)``."""
+        there, windows = self.planes, [self._kept[z] for z in planes]
+        clean = torch.empty(len(windows), 1, *windows[0].light.shape, device=windows[0].light.device)
+        for place, (z, window) in enumerate(zip(planes, windows, strict=True)):
+            row = there.index(z)
+            one = replace(field, coarse=field.coarse[row : row + 1])
+            clean[place] = one.removed(window.light[None], window.y, window.x)
+        return clean
 
     def _drawn_errors(self) -> Work[Tensor]:
         """Return what denoising leaves in some planes, ``(z, y, x)``, counts; drawn anew for twice as many."""

@@ -95,7 +95,8 @@ def _rounded(volume: Tensor, dtype: np.dtype[Any]) -> Tensor:
     Voxels that are not finite stay as they are, for the store to refuse.
     """
     kind = {"uint8": torch.uint8, "uint16": torch.uint16}.get(dtype.name)
-    if kind is None or not volume.isfinite().all():
+    # What is not finite shows in the extremes; to look at each voxel would take as much memory again.
+    if kind is None or not all(extreme.isfinite() for extreme in volume.aminmax()):
         return volume
     return volume.round_().clamp_(0, np.iinfo(dtype).max).to(kind)
 

@@ -151,6 +151,7 @@ def learn(
     yield Turn.READY
     begun = schedule.spent
     field = stack.haze(found)
+    tidy_up(source)
     yield Turn.READY
     lessons = yield from stack.lessons(field)
     tidy_up(source)

@@ -17,10 +17,11 @@ import os
 import shutil
 import tempfile
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import zarr
@@ -48,14 +49,33 @@ _ATTRIBUTES = threading.RLock()
 """Held while attributes are read, changed and written back: stacks of one image may be written by several threads."""
 
 
-class _Halved(NamedTuple):
+class _Halved:
     """The second level of a stack while its regions come, of which each is a part of a shard; and which have come.
 
-    Reading the finest level back to pool it would take longer than writing it.
+    Reading the finest level back to pool it would take longer than writing it. It lies in a file without a name, which
+    is mapped only where it is used, and as long: what is mapped counts as memory of the process.
     """
 
-    voxels: np.memmap[Any, np.dtype[Any]]
-    places: set[tuple[int, int]]
+    def __init__(self, folder: Path, shape: Shape, dtype: np.dtype[Any]) -> None:
+        self._shape, self._dtype = shape, dtype
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed with its last user
+        weakref.finalize(self, self._file.close)
+        size = math.prod(shape) * dtype.itemsize
+        # Where a mapped file has no room on the disk, writing to it is no error but ends the process.
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(self._file.fileno(), 0, size)
+        else:
+            self._file.truncate(size)
+        self.places: set[tuple[int, int]] = set()
+
+    def __getitem__(self, place: Place) -> np.ndarray:
+        return np.array(self._mapped()[place])
+
+    def __setitem__(self, place: Place, voxels: np.ndarray) -> None:
+        self._mapped()[place] = voxels
+
+    def _mapped(self) -> np.memmap[Any, np.dtype[Any]]:
+        return np.memmap(self._file, self._dtype, mode="r+", shape=self._shape)
 
 
 class RestoredWriter:
@@ -157,7 +177,7 @@ class RestoredWriter:
             halved = self._halved_of(stack)
             for z in range(0, depth, CHUNK):  # in slabs, to stay small in memory
                 slab = _as_dtype(halve(voxels[z : z + CHUNK]), self.dtype)
-                halved.voxels[z // 2 : z // 2 + len(slab), y, x] = slab
+                halved[slice(z // 2, z // 2 + len(slab)), y, x] = slab
             halved.places.add((y.start, x.start))
 
     def read(self, stack: StackIndex, region: Region) -> np.ndarray:
@@ -168,11 +188,7 @@ class RestoredWriter:
     def _halved_of(self, stack: StackIndex) -> _Halved:
         with self._halving:
             if stack not in self._halved:
-                with tempfile.TemporaryFile(dir=self.path) as file:
-                    # Where a mapped file has no room on the disk, writing to it is no error but ends the process.
-                    if hasattr(os, "posix_fallocate"):
-                        os.posix_fallocate(file.fileno(), 0, math.prod(self._shapes[1]) * self.dtype.itemsize)
-                    self._halved[stack] = _Halved(np.memmap(file, self.dtype, mode="w+", shape=self._shapes[1]), set())
+                self._halved[stack] = _Halved(self.path, self._shapes[1], self.dtype)
             return self._halved[stack]
 
     def finest_level(self, voxels: int) -> int:
@@ -223,7 +239,7 @@ class RestoredWriter:
         """
         self._check_stack(stack)
         halved = self._halved.pop(stack, None)
-        known = halved.voxels if halved and len(halved.places) == len(self.regions()) else None
+        known = halved if halved and len(halved.places) == len(self.regions()) else None
         with ThreadPoolExecutor(threads, thread_name_prefix="pyramid") as pool:
             for fine, coarse in itertools.pairwise(self._levels):
                 places = itertools.product(*(_tiles(length) for length in coarse.shape[2:]))

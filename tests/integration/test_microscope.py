@@ -18,7 +18,7 @@ from otf_stream.monitor.lookout import overview
 from otf_stream.service.supervisor import Service
 from otf_stream.store.restored import read_provenance, read_restored
 from otf_stream.store.session import SessionStore
-from simulators.core import acquire_stack, virtual_microscope
+from simulators.core import acquire_stack, unload, virtual_microscope
 from simulators.microscope import image
 from simulators.phantom import phantom
 from simulators.scenes import Stack
@@ -43,7 +43,7 @@ def test_what_the_camera_sees_is_on_disk_and_restored(tmp_path: Path) -> None:
             acquire_stack(core, planes=len(planes), z_step_um=0.8)
         until(lambda: all(session.done for session in overview(tmp_path)))
         assert service.watch() == []  # Nothing died.
-    core.unloadAllDevices()
+    unload(core)
 
     assert stream.sent == len(planes) == 8
     (session,) = overview(tmp_path)

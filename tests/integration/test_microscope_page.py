@@ -30,19 +30,19 @@ PAGE = Path(__file__).parents[2] / "docs" / "microscope.md"
 PORT = 8421
 
 
-# Runs an acquisition that knows nothing of the service, and saves a TIFF file for each plane. The core must not
-# call into Python any more when that ends, which aborts one script of hundreds (`FATAL: exception not
-# rethrown`).
+# Runs an acquisition that knows nothing of the service, and saves a TIFF file for each plane.
 SAVE = """
 import useq
 from pymmcore_plus import CMMCorePlus
 from pymmcore_plus.mda.handlers import ImageSequenceWriter
 
+from simulators.core import unload
+
 core = CMMCorePlus()
 core.loadSystemConfiguration("MMConfig_demo.cfg")
 sequence = useq.MDASequence(channels=["DAPI", "FITC"], z_plan={"range": 4, "step": 1.0})
 core.mda.run(sequence, output=ImageSequenceWriter("data/embryo"))
-super(CMMCorePlus, core).registerCallback(None)
+unload(core)
 """
 ENVIRONMENT = {
     **os.environ,

@@ -25,7 +25,7 @@ from otf_stream.config import ServiceConfig
 from otf_stream.monitor.lookout import overview
 from otf_stream.service.supervisor import Service
 from otf_stream.store.session import SessionStore
-from simulators.core import acquire_stack, virtual_microscope
+from simulators.core import acquire_stack, unload, virtual_microscope
 from simulators.microscope import image
 from simulators.phantom import phantom
 from simulators.scenes import Stack
@@ -57,7 +57,7 @@ def planes() -> np.ndarray:
 def core(planes: np.ndarray) -> Iterator[UniMMCore]:
     core = virtual_microscope(Stack(planes, z_step_um=0.8, pixel_um=0.2))
     yield core
-    core.unloadAllDevices()
+    unload(core)
 
 
 def check_landed(config: ServiceConfig, planes: np.ndarray, ended: str, count: int | None = None) -> None:

@@ -1,13 +1,17 @@
 """A real Micro-Manager core and its engine, with a plain stack as the scene."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
+import mm_test_adapters
 import numpy as np
 import pytest
 import useq
 from pymmcore_plus.experimental.unicore import UniMMCore
 
-from simulators.core import acquire_stack, virtual_microscope
+from simulators.core import acquire_stack, unload, virtual_microscope
 from simulators.scenes import Frame, Stack, View
 
 PLANES = np.random.default_rng(0).integers(0, 4000, (5, 32, 48)).astype(np.uint16)
@@ -37,7 +41,7 @@ def triggered(request: pytest.FixtureRequest) -> bool:
 def core() -> Iterator[UniMMCore]:
     core = virtual_microscope(STACK)
     yield core
-    core.unloadAllDevices()
+    unload(core)
 
 
 def frames_of(core: UniMMCore) -> list[tuple[dict[str, int], np.ndarray]]:
@@ -52,7 +56,7 @@ def test_the_engine_sees_the_planes_in_order(triggered: bool) -> None:
     bursts: list[int] = []
     core.events.sequenceAcquisitionStarted.connect(lambda *said: bursts.append(1))
     acquire_stack(core, planes=5, z_step_um=0.8)
-    core.unloadAllDevices()
+    unload(core)
     assert [index["z"] for index, _ in frames] == [0, 1, 2, 3, 4]
     assert all(np.array_equal(image, PLANES[index["z"]]) for index, image in frames)
     assert len(bursts) == triggered
@@ -65,7 +69,7 @@ def test_every_frame_is_taken_where_the_sequence_says(triggered: bool) -> None:
     acquire_stack(
         core, planes=3, z_step_um=0.5, channels=scene.channels, positions_um=[(0, 0), (40, -7)], time_points=2
     )
-    core.unloadAllDevices()
+    unload(core)
     places, heights = [(0, 0), (40, -7)], [0, 0.5, 1]
     expected = [View(*xy, z, c) for _ in range(2) for xy in places for c in range(2) for z in heights]
     assert scene.views == expected
@@ -81,7 +85,7 @@ def test_a_frame_that_is_not_delivered_is_passed_over() -> None:
     core = virtual_microscope(scene)
     frames = frames_of(core)
     acquire_stack(core, planes=5, z_step_um=0.5)
-    core.unloadAllDevices()
+    unload(core)
     assert [(index["z"], image[0, 0]) for index, image in frames] == [(0, 0), (1, 1), (3, 3), (4, 4)]
 
 
@@ -100,7 +104,7 @@ def test_a_frame_that_is_lost_in_a_burst_shifts_those_after_it() -> None:
     assert [view.z_um for view in scene.views] == [0, 0.5, 1, 1.5, 2]
     acquire_stack(core, planes=5, z_step_um=0.5)  # The next one is whole again.
     assert len(frames) == 9
-    core.unloadAllDevices()
+    unload(core)
 
 
 def test_the_core_knows_its_devices(core: UniMMCore) -> None:
@@ -117,7 +121,7 @@ def test_eight_bits() -> None:
     core = virtual_microscope(Stack(PLANES.astype(np.uint8), z_step_um=0.8, pixel_um=0.2))
     assert core.getBytesPerPixel() == 1
     assert np.array_equal(core.snap(), PLANES[0].astype(np.uint8))
-    core.unloadAllDevices()
+    unload(core)
 
 
 def test_the_camera_looks_where_the_stage_is(core: UniMMCore) -> None:
@@ -141,7 +145,7 @@ def test_an_origin_moves_the_numbers_and_not_the_stages() -> None:
     core.home("Z")
     core.home("XY")
     core.snap()
-    core.unloadAllDevices()
+    unload(core)
     assert scene.views == [View(11, 22, 2.5, 0), View(0, 0, 0, 0)]
 
 
@@ -163,14 +167,14 @@ def test_live_mode() -> None:
         pass
     core.stopSequenceAcquisition()
     assert [core.popNextImage()[0, 0] for _ in range(3)] == [0, 1, 2]
-    core.unloadAllDevices()
+    unload(core)
 
 
 def test_a_range_of_planes_about_a_position() -> None:
     scene = Seen()
     core = virtual_microscope(scene)
     core.mda.run(useq.MDASequence(stage_positions=[(0, 0, 4), (9, 0, 8)], z_plan=useq.ZRangeAround(range=2, step=1)))
-    core.unloadAllDevices()
+    unload(core)
     assert [view.z_um for view in scene.views] == [3, 4, 5, 7, 8, 9]
 
 
@@ -179,7 +183,7 @@ def test_planes_come_at_the_camera_rate_or_slower(triggered: bool) -> None:
     times: list[float] = []
     core.mda.events.frameReady.connect(lambda image, event, metadata: times.append(metadata["runner_time_ms"]))
     acquire_stack(core, planes=5, z_step_um=0.8, planes_per_second=50)
-    core.unloadAllDevices()
+    unload(core)
     assert times[-1] - times[0] >= 3 * 20
 
 
@@ -192,3 +196,22 @@ def test_a_stack_that_cannot_be_shown(planes: np.ndarray) -> None:
 def test_a_rate_that_cannot_be(core: UniMMCore) -> None:
     with pytest.raises(ValueError, match="above 0"):
         acquire_stack(core, planes=5, z_step_um=0.8, planes_per_second=0)
+
+
+# Without `unload`, half of such scripts are aborted.
+SCRIPT = """
+from pymmcore_plus import CMMCorePlus
+
+from simulators.core import unload
+
+core = CMMCorePlus()
+core.loadSystemConfiguration("MMConfig_demo.cfg")
+unload(core)
+"""
+
+
+def test_scripts_may_end_with_unloading() -> None:
+    environment = {**os.environ, "MICROMANAGER_PATH": str(mm_test_adapters.device_adapter_path())}
+    for _ in range(4):
+        done = subprocess.run([sys.executable, "-c", SCRIPT], check=False, env=environment, capture_output=True)
+        assert done.returncode == 0, done.stderr

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import useq
 
-from simulators.core import acquire_stack, virtual_microscope
+from simulators.core import acquire_stack, unload, virtual_microscope
 from simulators.faults import Faults
 from simulators.scenes import View
 from simulators.specimen import Setup, Specimen
@@ -39,7 +39,7 @@ def acquired(setup: Setup, *, time_points: int = 1, triggered: bool = False) -> 
         positions_um=setup.positions_um,
         time_points=time_points,
     )
-    core.unloadAllDevices()
+    unload(core)
     return frames
 
 
@@ -142,7 +142,7 @@ def test_a_burst_with_lost_frames_ends_all_the_same() -> None:
     frames: list[np.ndarray] = []
     core.mda.events.frameReady.connect(lambda image: frames.append(image.copy()))
     acquire_stack(core, planes=4, z_step_um=STEP, time_points=5)
-    core.unloadAllDevices()
+    unload(core)
     assert specimen.exposed == 20
     assert 0 < specimen.dropped == 20 - len(frames) < 20
 

@@ -19,7 +19,7 @@ from otf_stream.acquire.hooks.pymmcore_plus_events import describe
 from otf_stream.acquire.listener import Listener
 from otf_stream.store.finding import find_sessions
 from otf_stream.store.session import SessionStore
-from simulators.core import acquire_stack, virtual_microscope
+from simulators.core import acquire_stack, unload, virtual_microscope
 from simulators.scenes import Stack, View
 
 PLANES = np.random.default_rng(0).integers(0, 4000, (5, 64, 64)).astype(np.uint16)
@@ -30,7 +30,7 @@ STACK = useq.MDASequence(z_plan=useq.ZAbsolutePositions(absolute=[0, 0.8, 1.6, 2
 def core() -> Iterator[UniMMCore]:
     core = virtual_microscope(Stack(PLANES, z_step_um=0.8, pixel_um=0.2))
     yield core
-    core.unloadAllDevices()
+    unload(core)
 
 
 @pytest.fixture
@@ -242,7 +242,7 @@ def demo_core() -> Iterator[UniMMCore]:
     core.setProperty("Camera", "Mode", "Noise")  # no two frames are alike
     core.setExposure(1)
     yield core
-    core.unloadAllDevices()
+    unload(core)
 
 
 def captured(core: UniMMCore) -> dict[tuple[int, ...], np.ndarray]:
@@ -342,7 +342,7 @@ class Losing(Stack):
 def losing() -> Iterator[UniMMCore]:
     core = virtual_microscope(Losing(PLANES, z_step_um=0.8, pixel_um=0.2), triggered=True)
     yield core
-    core.unloadAllDevices()
+    unload(core)
 
 
 def test_a_frame_that_is_lost_in_a_burst(losing: UniMMCore, listener: Listener, tmp_path: Path) -> None:
