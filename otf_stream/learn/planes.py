@@ -20,43 +20,59 @@ class PlanePool:
     ----------
     smallest
         Planes smaller than this along y or x are mirrored at their edges, so that patches fit.
+    capacity
+        Pixels.
+    expected
+        Planes that will be added one by one. For them there is room from the start, of which memory is taken as they
+        come: to move the pool with each would take twice its memory.
     """
 
-    def __init__(self, device: torch.device, *, smallest: int, capacity: int = _CAPACITY) -> None:
+    def __init__(self, device: torch.device, *, smallest: int, capacity: int = _CAPACITY, expected: int = 0) -> None:
         self._device = device
         self._smallest = smallest
         self._capacity = capacity
-        self._planes: Tensor | None = None
+        self._expected = expected
+        self._held: Tensor | None = None
+        self._length = 0
         self._seen = 0
 
     def __len__(self) -> int:
-        return 0 if self._planes is None else len(self._planes)
+        return self._length
 
     @property
     def planes(self) -> Tensor:
         """The planes, ``(n, c, y, x)``."""
-        if self._planes is None:
+        if self._held is None:
             raise ValueError("no plane has been added to the pool yet; add one before drawing patches")
-        return self._planes
+        return self._held[: self._length]
 
     def add(self, planes: Tensor, generator: torch.Generator) -> None:
         """Add ``planes``, ``(n, c, y, x)``. Past the capacity each may replace one; all are equally likely to stay.
 
-        They are the pool's from then on: the first ones are not copied.
+        They are the pool's from then on: the first ones are not copied, unless more are expected.
         """
         planes = _mirrored(planes.to(self._device), self._smallest)
         room = max(self._capacity // planes[0].numel(), 1)
-        fitting = max(room - len(self), 0)
-        if self._planes is None and len(planes) <= fitting:
-            self._planes = planes
-        else:
-            self._planes = torch.cat([planes[:0] if self._planes is None else self._planes, planes[:fitting]])
-        self._seen += min(fitting, len(planes))
-        for plane in planes[fitting:]:
+        fitting = planes[: max(room - self._length, 0)]
+        self._append(fitting, min(self._expected, room))
+        self._seen += len(fitting)
+        for plane in planes[len(fitting) :]:
             self._seen += 1
             slot = int(torch.randint(self._seen, (), generator=generator, device=generator.device))
             if slot < room:
-                self._planes[slot] = plane
+                self.planes[slot] = plane
+
+    def _append(self, planes: Tensor, expected: int) -> None:
+        length = self._length + len(planes)
+        if self._held is None and length >= expected:
+            self._held = planes
+        else:
+            if self._held is None or length > len(self._held):
+                held = planes.new_empty(max(length, expected), *planes.shape[1:])
+                held[: self._length] = planes[:0] if self._held is None else self.planes
+                self._held = held
+            self._held[self._length : length] = planes
+        self._length = length
 
     def patches(self, n: int, height: int, width: int, generator: torch.Generator) -> Tensor:
         """Draw random patches, ``(n, c, height, width)``, as :func:`random_patches` does."""

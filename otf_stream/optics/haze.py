@@ -66,15 +66,19 @@ def haze(light: Tensor, psf: SplitPsf, anisotropy: float, *, binning: int, itera
     margins = [n // 2 for n in whole.shape]
     inner = tuple(slice(m, m + n) for m, n in zip(margins, (depth, *light.shape[1:]), strict=True))
     domain = [fast_length(s.stop + m) for s, m in zip(inner, margins, strict=True)]
-    optics = _Optics(whole, domain, inner, between)
-    norm = optics.returned(torch.ones_like(light)).clamp_(min=1e-3)
+    sample = _estimated(light, _Optics(whole, domain, inner, between), iterations)
+    return _Optics(tail, domain, inner, between).imaged(sample)
 
-    def improved(sample: Tensor) -> Tensor:
+
+def _estimated(light: Tensor, optics: _Optics, iterations: int) -> Tensor:
+    """Estimate the sample, ``(z', y, x)``, by Richardson–Lucy."""
+    norm = optics.returned(torch.ones_like(light), light.new_empty(optics.domain)).clamp_(min=1e-3)
+
+    def improve(sample: Tensor, into: Tensor) -> None:
         ratio = torch.div(light, optics.imaged(sample).clamp_(min=_FAINTEST))
-        return optics.returned(ratio).mul_(sample).div_(norm)
+        optics.returned(ratio, into).mul_(sample).div_(norm)
 
-    estimate = _accelerated(improved, torch.full(domain, float(light.mean()), device=light.device), iterations)
-    return _Optics(tail, domain, inner, between).imaged(estimate)
+    return _accelerated(improve, torch.full_like(norm, float(light.mean())), iterations)
 
 
 class _Optics:
@@ -94,16 +98,19 @@ class _Optics:
     """
 
     def __init__(self, psf: Tensor, domain: Sequence[int], inner: Sequence[slice], between: int) -> None:
-        self._domain = tuple(domain)
+        self.domain = tuple(domain)
         self._z = slice(inner[0].start, inner[0].stop, between)
         self._lateral = inner[1:]
-        padded = psf.new_zeros(self._domain)
+        padded = psf.new_zeros(self.domain)
         padded[tuple(slice(n) for n in psf.shape)] = psf
         self._transfer = torch.fft.rfftn(padded.roll([-(n // 2) for n in psf.shape], (0, 1, 2)))
+        self._spectrum = torch.empty_like(self._transfer)
 
     def imaged(self, sample: Tensor) -> Tensor:
         """Image a sample: planes ``(z, y, x)``."""
-        spectrum = self._laterally(sample)
+        spectrum = self._spectrum
+        for some in self._planes(len(sample)):
+            spectrum[some] = torch.fft.rfftn(sample[some], dim=(1, 2))
         for rows in self._rows():
             part = torch.fft.fft(spectrum[:, rows], dim=0).mul_(self._transfer[:, rows])
             seen = torch.fft.ifft(part, dim=0)[self._z]
@@ -114,10 +121,10 @@ class _Optics:
             planes[some] = self._back(spectrum[some])[:, *self._lateral]
         return planes
 
-    def returned(self, planes: Tensor) -> Tensor:
-        """Return light to where it came from: ``(z', y, x)``."""
-        length, height, width = self._domain
-        spectrum = self._transfer.new_zeros(self._transfer.shape)
+    def returned(self, planes: Tensor, into: Tensor) -> Tensor:
+        """Return light to where it came from, ``(z', y, x)``, written into a volume that is there."""
+        length, height, width = self.domain
+        spectrum = self._spectrum.zero_()
         for some in self._planes(len(planes)):
             scattered = planes.new_zeros(len(planes[some]), height, width)
             scattered[:, *self._lateral] = planes[some]
@@ -126,25 +133,18 @@ class _Optics:
             # The conjugate transfer returns light to where it came from.
             part = torch.fft.fft(spectrum[:, rows], dim=0).mul_(self._transfer[:, rows].conj())
             spectrum[:, rows] = torch.fft.ifft(part, dim=0)
-        sample = planes.new_empty(self._domain)
         for some in self._planes(length):
-            sample[some] = self._back(spectrum[some]).clamp_(min=0)
-        return sample
+            torch.clamp(self._back(spectrum[some]), min=0, out=into[some])
+        return into
 
     def _planes(self, length: int) -> Iterator[slice]:
-        return _parts(length, self._domain[1] * self._domain[2])
+        return _parts(length, self.domain[1] * self.domain[2])
 
     def _rows(self) -> Iterator[slice]:
-        return _parts(self._domain[1], self._domain[0] * self._domain[2])
-
-    def _laterally(self, sample: Tensor) -> Tensor:
-        spectrum = torch.empty_like(self._transfer)
-        for some in self._planes(len(sample)):
-            spectrum[some] = torch.fft.rfftn(sample[some], dim=(1, 2))
-        return spectrum
+        return _parts(self.domain[1], self.domain[0] * self.domain[2])
 
     def _back(self, spectrum: Tensor) -> Tensor:
-        planes: Tensor = torch.fft.irfftn(spectrum, self._domain[1:], dim=(1, 2))
+        planes: Tensor = torch.fft.irfftn(spectrum, self.domain[1:], dim=(1, 2))
         return planes
 
 
@@ -154,19 +154,22 @@ def _parts(length: int, voxels: int) -> Iterator[slice]:
     return (slice(start, start + step) for start in range(0, length, step))
 
 
-def _accelerated(improved: Callable[[Tensor], Tensor], estimate: Tensor, iterations: int) -> Tensor:
-    """Iterate ``improved``, each time from a point farther on along the way that the estimate has come.
+def _accelerated(improve: Callable[[Tensor, Tensor], None], estimate: Tensor, iterations: int) -> Tensor:
+    """Iterate ``improve``, each time from a point farther on along the way that the estimate has come.
 
     Coarse haze needs hundreds of plain iterations; these need tens. How far is read off the last two corrections, as
-    Biggs and Andrews do.
+    Biggs and Andrews do. ``improve`` is given a sample, and where to write a better one.
     """
-    before, last, stride = estimate.clone(), torch.zeros_like(estimate, dtype=_COARSELY), 0.0
+    before, better = estimate.clone(), torch.empty_like(estimate)
+    last, stride = torch.zeros_like(estimate, dtype=_COARSELY), 0.0
     for _ in range(iterations):
         ahead = before.lerp_(estimate, 1 + stride).clamp_(min=0)
-        before, estimate = estimate, improved(ahead)
-        correction = ahead.neg_().add_(estimate).to(_COARSELY)
+        improve(ahead, better)
+        correction = ahead.neg_().add_(better)
         agreement, size = _product(correction, last), max(_product(last, last), _FAINTEST)
-        stride, last = min(max(agreement / size, 0.0), 1.0), correction
+        stride = min(max(agreement / size, 0.0), 1.0)
+        last.copy_(correction)
+        before, estimate, better = estimate, better, correction
     return estimate
 
 

@@ -35,6 +35,7 @@ YZ_STEPS = (1, 2, 4)
 _MOST_PIXELS = 2  # times as many as are best, of one slice; a larger one is cut
 _SHORTEST = 64  # pixels that a slice is cut into, but for the halo
 _READ = 16  # times as many pixels of planes are read together
+_READ_DEEP = 32  # voxels along z of YZ slices are read together
 # Rounding to half precision, of a value of about 1, is a tenth of that to counts.
 _ASIDE, _LARGEST = np.float16, 6e4
 
@@ -173,14 +174,15 @@ class Deblurring:
         def restore(raw: Tensor, region: Region) -> Work[Tensor]:
             # Columns beyond the region tell what its last ones are to be interpolated from.
             columns = slice(region.x.start, min(region.x.stop + max(yz_step, 1) - 1, self._width))
-            volume = self._xz(region.y, columns, raw.device)
+            everything = slice(0, self.depth)
+            wanted = range(columns.start, columns.stop, yz_step) if yz_step else ()
             if yz_step:
-                wanted = range(columns.start, columns.stop, yz_step)
                 yz.forget(before=columns.start)
-                everything = slice(0, self.depth)
                 yield from self._through(_Slices(planes, wanted, yz_step, self._height, everything, lines, yz, passed))
-                turned = torch.from_numpy(yz.read(wanted, columns=region.y)).to(raw.device, torch.float32)
-                _fuse(volume, turned.permute(1, 2, 0), yz_step, region.x.stop - region.x.start)
+            volume = self._xz(region.y, columns, raw.device)
+            for slab in _slabs(everything) if yz_step else ():
+                turned = torch.from_numpy(yz.read(wanted, slab, region.y)).to(raw.device, torch.float32)
+                _fuse(volume[slab], turned.permute(1, 2, 0), yz_step, region.x.stop - region.x.start)
             yield Turn.READY
             return volume[:, :, : region.x.stop - region.x.start].mul_(planes.scale).add_(planes.origin)
 
@@ -193,11 +195,11 @@ class Deblurring:
         volume = torch.empty(self.depth, y.stop - y.start, x.stop - x.start, device=device)
         done = 0
         for slab in self._slabs:
-            read = torch.from_numpy(slab.slices.read(range(y.start, y.stop), columns=x)).to(device, torch.float32)
+            read = torch.from_numpy(slab.slices.read(range(y.start, y.stop), columns=x)).to(device)
             read, both = read.transpose(0, 1), done - slab.start
             if both:
                 ramp = torch.arange(1, both + 1, device=device) / (both + 1)
-                volume[slab.start : done].lerp_(read[:both], ramp[:, None, None])
+                volume[slab.start : done].lerp_(read[:both].float(), ramp[:, None, None])
             volume[done : slab.stop] = read[both:]
             done = slab.stop
         return volume
@@ -290,6 +292,11 @@ def _cut(network: NAFNet, depth: int, width: int, most: int) -> Iterator[tuple[s
         stop = min(start + length, width)
         window = slice(max(start - halo, 0), min(stop + halo, width))
         yield window, slice(start - window.start, stop - window.start), slice(start, stop)
+
+
+def _slabs(extent: slice) -> Iterator[slice]:
+    """Cut an extent along z into what is read at once."""
+    return (slice(z, min(z + _READ_DEEP, extent.stop)) for z in range(extent.start, extent.stop, _READ_DEEP))
 
 
 def _length(extent: slice) -> int:

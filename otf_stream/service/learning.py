@@ -244,7 +244,7 @@ def _learn_to_denoise(
     finetune: bool,
 ) -> Work[tuple[Denoiser, int]]:
     """Fine-tune a denoiser by turns; return it and the steps it took."""
-    pool = PlanePool(compute.device, smallest=NOISY_PATCH)
+    pool = PlanePool(compute.device, smallest=NOISY_PATCH, expected=len(source.extent))
     feed = Feed(source, compute)
 
     def take(*, at_once: bool = False) -> None:

@@ -26,10 +26,11 @@ def test_patches_are_pieces_of_planes_mirrored_and_turned():
     assert steps == {(a, b) for a in (30, -30) for b in (1, -1)} | {(b, a) for a in (30, -30) for b in (1, -1)}
 
 
-def test_the_pool_is_bounded_and_fair():
+@pytest.mark.parametrize("expected", [0, 3, 20])
+def test_the_pool_is_bounded_and_fair(expected):
     counts = torch.zeros(20)
     for seed in range(200):
-        pool = PlanePool(torch.device("cpu"), smallest=8, capacity=5 * 64)
+        pool = PlanePool(torch.device("cpu"), smallest=8, capacity=5 * 64, expected=expected)
         generator = torch.Generator().manual_seed(seed)
         for k in range(20):
             pool.add(torch.full((1, 1, 8, 8), float(k)), generator)
@@ -37,6 +38,16 @@ def test_the_pool_is_bounded_and_fair():
         counts[pool.planes[:, 0, 0, 0].long()] += 1
     assert counts.min() > 25  # 50 expected; the first planes are as likely to stay as the last
     assert counts.max() < 80
+
+
+def test_there_is_room_for_planes_that_are_expected_and_for_more():
+    pool = PlanePool(torch.device("cpu"), smallest=8, expected=4)
+    places = set()
+    for k in range(6):
+        pool.add(torch.full((1, 1, 8, 8), float(k)), torch.Generator())
+        assert pool.planes[:, 0, 0, 0].tolist() == list(range(k + 1))
+        places.add(pool.planes.data_ptr())
+    assert len(places) == 3  # it moved for the fifth and for the sixth
 
 
 @pytest.mark.parametrize("side", [1, 3, 8, 20])

@@ -51,16 +51,16 @@ def test_where_there_is_no_haze_none_is_found(hazy):
 def test_acceleration_saves_most_of_the_iterations():
     wanted = torch.tensor([1.0, 5.0, 2.0, 8.0])
 
-    def improved(x: torch.Tensor) -> torch.Tensor:
-        return x + 0.05 * (wanted - x)
+    def improve(x: torch.Tensor, into: torch.Tensor) -> None:
+        into.copy_(x + 0.05 * (wanted - x))
 
     def off(x: torch.Tensor) -> float:
         return float((x - wanted).abs().max())
 
     plain = start = torch.full((4,), 3.0)
     for _ in range(60):
-        plain = improved(plain)
-    assert off(_accelerated(improved, start, 20)) < off(plain)
+        plain = plain + 0.05 * (wanted - plain)
+    assert off(_accelerated(improve, start, 20)) < off(plain)
 
 
 @pytest.mark.parametrize("anisotropy", [0.6, 2.5, 4.42])
