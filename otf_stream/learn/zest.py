@@ -20,7 +20,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import rankdata
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -126,6 +125,8 @@ def rank_layers(scores: Iterable[LayerScores]) -> list[LayerScores]:
     sum of the ranks, weighted with ``_WEIGHTS``, is the order. Where sums are equal, the order of ``scores`` stays.
     """
     scores = list(scores)
+    from scipy.stats import rankdata  # takes half a second of a worker's start, and nothing else there needs it
+
     sums = [0.0] * len(scores)
     for proxy, weight in _WEIGHTS.items():
         of_a_parameter = [layer.proxies[proxy] / layer.parameters ** _GROWTH.get(proxy, 1.0) for layer in scores]

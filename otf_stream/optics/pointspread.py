@@ -17,7 +17,6 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
-import psfmodels
 import torch
 from numpy.typing import NDArray
 from scipy.ndimage import shift
@@ -222,6 +221,8 @@ def _lens(
     microscope: Microscope, wavelength: float, shape: tuple[int, int], z_um: float, pixel_um: float, model: LensModel
 ) -> NDArray[np.float64]:
     """Intensity of the image of a point by one lens, ``(z, y, x)``, its brightest plane in the middle."""
+    import psfmodels  # takes half a second of a worker's start, for a library of statistics that it does not use
+
     planes, side = shape
     index = microscope.refractive_index
     aberrated = microscope.depth_um > 0 and microscope.index_mismatch != 0

@@ -42,12 +42,12 @@ def test_the_pool_is_bounded_and_fair(expected):
 
 def test_there_is_room_for_planes_that_are_expected_and_for_more():
     pool = PlanePool(torch.device("cpu"), smallest=8, expected=4)
-    places = set()
+    then = []
     for k in range(6):
         pool.add(torch.full((1, 1, 8, 8), float(k)), torch.Generator())
+        then.append(pool.planes)
         assert pool.planes[:, 0, 0, 0].tolist() == list(range(k + 1))
-        places.add(pool.planes.data_ptr())
-    assert len(places) == 3  # it moved for the fifth and for the sixth
+    assert len({planes.data_ptr() for planes in then}) == 3  # it moved for the fifth and for the sixth
 
 
 @pytest.mark.parametrize("side", [1, 3, 8, 20])
