@@ -35,6 +35,11 @@ LONG = (
 )
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Run half as many tests again as there are cores: many wait for processes, or for what must not come."""
+    return 3 * (os.cpu_count() or 1) // 2
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let the files that take long begin first."""
     begins = {Path(__file__).parent / name: place for place, name in enumerate(LONG)}

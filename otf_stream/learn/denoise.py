@@ -168,12 +168,12 @@ class Denoiser:
             Which of the wanted planes, the rows and columns of the tiles, and the tiles, ``(n, y, x)`` counts.
         """
         offset, scale = self.noise.offset, self.scale
-        light = (planes.to(self.compute.device) - offset).div_(scale)
+        planes = planes.to(self.compute.device)
         noise, network = self.noise.rescaled(offset, scale), self._folded
-        height, width = light.shape[1:]
+        height, width = planes.shape[1:]
         halo = -(-self.reach // network.multiple) * network.multiple
         # Neighbours past the ends of the stack depend on where the ends are, not on which planes are wanted.
-        indices = range(len(light))[wanted]
+        indices = range(len(planes))[wanted]
         longest = math.isqrt(self.compute.pixels // 2)  # the rest is halo, and its neighbours
         rows, columns = (_cut(side, longest, network.multiple) for side in (height, width))
         together = max(longest**2 // (min(height, longest) * min(width, longest)), 1)
@@ -183,7 +183,7 @@ class Denoiser:
         def clean(tile: tuple[slice, slice, slice]) -> tuple[slice, slice, slice, Tensor]:
             some, y, x = tile
             top, left = max(y.start - halo, 0), max(x.start - halo, 0)
-            window = light[:, top : y.stop + halo, left : x.stop + halo]
+            window = planes[:, top : y.stop + halo, left : x.stop + halo].sub(offset).div_(scale)
             given = with_noise_map(neighbourhoods(window, some), noise)
             denoised = apply_network(network, given, self.compute)[:, 0]
             inner = denoised[:, y.start - top : y.stop - top, x.start - left : x.stop - left]
