@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from otf_stream.optics import haze as computing
 from otf_stream.optics.forward import convolved
-from otf_stream.optics.haze import _accelerated, binned, haze, share_left, spread
+from otf_stream.optics.haze import _accelerated, _parts, binned, haze, share_left, spread
 from otf_stream.optics.pointspread import Microscope, focus_width, point_spread
 from otf_stream.optics.psf import SplitPsf, focus, split_psf
 from simulators.phantom import cells, seen_isotropically
@@ -61,6 +62,19 @@ def test_acceleration_saves_most_of_the_iterations():
     for _ in range(60):
         plain = plain + 0.05 * (wanted - plain)
     assert off(_accelerated(improve, start, 20)) < off(plain)
+
+
+def test_by_parts_it_is_the_same(hazy, monkeypatch):
+    psf, _, planes = hazy
+    light = binned(planes, 4)
+    whole = haze(light, psf, 4.0, binning=4, iterations=5)
+    monkeypatch.setattr(computing, "_PART", 2000)  # a plane of the domain is larger
+    torch.testing.assert_close(haze(light, psf, 4.0, binning=4, iterations=5), whole, rtol=1e-3, atol=1e-4)
+
+
+def test_parts_are_all_there_is_and_on_a_graphics_card_there_is_one():
+    assert list(_parts(5, 2**18, torch.device("cpu"))) == [slice(0, 2), slice(2, 4), slice(4, 6)]
+    assert list(_parts(5, 2**18, torch.device("cuda"))) == [slice(0, 5)]
 
 
 @pytest.mark.parametrize("anisotropy", [0.6, 2.5, 4.42])
