@@ -124,9 +124,9 @@ def rank_layers(scores: Iterable[LayerScores]) -> list[LayerScores]:
     by the power of their number with which it grows. It then ranks the layers from 0 to 1, like scores alike, and the
     sum of the ranks, weighted with ``_WEIGHTS``, is the order. Where sums are equal, the order of ``scores`` stays.
     """
-    scores = list(scores)
     from scipy.stats import rankdata  # takes half a second of a worker's start, and nothing else there needs it
 
+    scores = list(scores)
     sums = [0.0] * len(scores)
     for proxy, weight in _WEIGHTS.items():
         of_a_parameter = [layer.proxies[proxy] / layer.parameters ** _GROWTH.get(proxy, 1.0) for layer in scores]

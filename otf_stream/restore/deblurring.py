@@ -174,15 +174,17 @@ class Deblurring:
         def restore(raw: Tensor, region: Region) -> Work[Tensor]:
             # Columns beyond the region tell what its last ones are to be interpolated from.
             columns = slice(region.x.start, min(region.x.stop + max(yz_step, 1) - 1, self._width))
-            everything = slice(0, self.depth)
-            wanted = range(columns.start, columns.stop, yz_step) if yz_step else ()
             if yz_step:
+                wanted = range(columns.start, columns.stop, yz_step)
+                everything = slice(0, self.depth)
                 yz.forget(before=columns.start)
                 yield from self._through(_Slices(planes, wanted, yz_step, self._height, everything, lines, yz, passed))
             volume = self._xz(region.y, columns, raw.device)
-            for slab in _slabs(everything) if yz_step else ():
-                turned = torch.from_numpy(yz.read(wanted, slab, region.y)).to(raw.device, torch.float32)
-                _fuse(volume[slab], turned.permute(1, 2, 0), yz_step, region.x.stop - region.x.start)
+            if yz_step:
+                for z in range(0, self.depth, _READ_DEEP):
+                    slab = slice(z, z + _READ_DEEP)
+                    turned = torch.from_numpy(yz.read(wanted, slab, region.y)).to(raw.device, torch.float32)
+                    _fuse(volume[slab], turned.permute(1, 2, 0), yz_step, region.x.stop - region.x.start)
             yield Turn.READY
             return volume[:, :, : region.x.stop - region.x.start].mul_(planes.scale).add_(planes.origin)
 
@@ -292,11 +294,6 @@ def _cut(network: NAFNet, depth: int, width: int, most: int) -> Iterator[tuple[s
         stop = min(start + length, width)
         window = slice(max(start - halo, 0), min(stop + halo, width))
         yield window, slice(start - window.start, stop - window.start), slice(start, stop)
-
-
-def _slabs(extent: slice) -> Iterator[slice]:
-    """Cut an extent along z into what is read at once."""
-    return (slice(z, min(z + _READ_DEEP, extent.stop)) for z in range(extent.start, extent.stop, _READ_DEEP))
 
 
 def _length(extent: slice) -> int:

@@ -13,19 +13,17 @@ CPU = choose_compute("cpu")
 def test_growth_is_measured_and_told(monkeypatch):
     for name, size in {"_MATRIX": 256, "_DEPTH": 40, "_WIDTH": 96}.items():
         monkeypatch.setattr(restoring, name, size)
-    (small,) = run_growth(CPU, planes=6, sides=[64])
-    assert small["voxels"] == 21 * 64**2
-    assert small["seconds"] > 0
-    assert 100 < small["peak_mb"] < 4000
-    large = small | {"side": 128, "voxels": 4 * small["voxels"], "seconds": 3 * small["seconds"], "peak_mb": 700.4}
+    growth = run_growth(CPU, planes=6, sides=[64, 128])
+    assert [g["voxels"] for g in growth] == [21 * 64**2, 21 * 128**2]
+    assert all(g["seconds"] > 0 and 100 < g["peak_mb"] < 4000 for g in growth)
     throughput = run_throughput(CPU)
     assert [r["network"] for r in throughput] == ["denoise", "deblur"]
     for r in throughput:
         assert r["rate"] == pytest.approx(r["operations_per_pixel"] * r["pixels_per_second"])
         assert sum(r["spent"].values()) == pytest.approx(1)
-    told = section(throughput, [small, large], "otf-stream bench restore")
+    told = section(throughput, growth, "otf-stream bench restore")
     assert "| 6 × 64 × 64 | 1.0 |" in told
-    assert f"| 6 × 128 × 128 | 4.0 | {large['seconds']:.0f} s | 0.75 | 700 MB |" in told
+    assert "| 6 × 128 × 128 | 4.0 |" in told
 
 
 def test_the_ceiling_is_a_rate_of_operations():
