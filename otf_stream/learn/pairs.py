@@ -9,6 +9,11 @@ axial slice does not hold, and slices denoised on their own would differ from th
 errors are therefore those that the camera's noise leaves in a denoised plane. A denoiser that looks at the
 neighbours of a plane makes errors that run on from plane to plane: they are cut, as the slices are, out of a stack
 of them.
+
+Planes are freed of haze as well, and what is computed of it is wrong in a way of its own: broad, and like a shadow of
+the sample along z. Where that is known of a plane (:mod:`otf_stream.optics.rehearsal`), a pair carries it, or the
+network would take every shadow for sample. By how much the stack at hand errs, nobody knows: pairs carry from none to
+several times of it.
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ import random
 import torch
 from torch import Tensor
 
-from otf_stream.learn.planes import PlanePool, random_patches
+from otf_stream.learn.planes import PlanePool, Windows, random_patches, random_windows
 from otf_stream.learn.slices import shown
 from otf_stream.optics.forward import imaging_matrix, interpolation_matrix, plane_positions
 from otf_stream.optics.psf import AxialBlur
@@ -31,6 +36,7 @@ WIDEST_BLUR = 32
 """Lateral pixels that a kernel spreads light over, on each side of the focus; what goes further is cut off."""
 
 _BATCH = 8
+_HAZE_ERRORS = 4.0  # times those rehearsed, at most: real ones are up to twice as large, a network may be warier still
 _AROUND = 16  # voxels on each side of a pair that are restored with it: a pair is no stack that ends there
 
 
@@ -46,6 +52,9 @@ class AxialPairs:
     ----------
     clean
         Clean lateral planes, normalised, with sides of at least :func:`patch_side`.
+    haze
+        By how much the haze of each plane of ``clean`` is overestimated, where its y plays z and where its x does:
+        ``(n, 2, y, x)``, in the same unit. None where there is no haze.
     errors
         What denoising leaves of the noise in a stack of such planes: ``(z, y, x)``, in the same unit, y and x at least
         :data:`PATCH`.
@@ -58,7 +67,7 @@ class AxialPairs:
 
     Notes
     -----
-    ``clean``, ``errors`` and ``blur`` may be replaced by better ones at any time.
+    ``clean``, ``errors``, ``haze`` and ``blur`` may be replaced by better ones at any time.
     """
 
     def __init__(
@@ -69,9 +78,11 @@ class AxialPairs:
         anisotropy: float,
         generator: torch.Generator,
         *,
+        haze: PlanePool | None = None,
         batch: int = _BATCH,
     ) -> None:
         self.clean = clean
+        self.haze = haze
         self.errors = errors
         self.blur = blur
         self._anisotropy = anisotropy
@@ -85,7 +96,8 @@ class AxialPairs:
         # Past the outermost plane that the interpolation reads, the blur must still see the sample.
         margin = math.ceil(min(self.blur.reach, WIDEST_BLUR) + self._anisotropy)
         depth = PATCH + 2 * _AROUND
-        clean = self.clean.patches(self._batch, depth + 2 * margin, PATCH, self._generator)
+        windows = random_windows(self.clean.planes, self._batch, depth + 2 * margin, PATCH, self._generator)
+        clean = windows.of(self.clean.planes)
         n, _, length, width = clean.shape
         below, above = self.blur.draw(n, self._generator)
         # Where a slice is cut, its first plane lies anywhere within one z step before it, on whole voxels if it can.
@@ -96,10 +108,22 @@ class AxialPairs:
         positions = plane_positions(count, self._anisotropy, clean.device) - start
         planes = imaging_matrix(length, positions + margin, self.blur.kernel, below, above) @ clean[:, 0]
         planes = planes + self._error_slices(n, count, width)
+        if self.haze is not None:
+            planes = planes - self._haze_slices(self.haze, windows, positions + margin)
         # Which member of the family the blur is, nobody tells who restores.
         imaging = imaging_matrix(depth, positions, self.blur.kernel)
         slices = shown(imaging, interpolation_matrix(depth, positions), planes)
         return slices[:, :, _AROUND:-_AROUND], clean[:, :, margin + _AROUND : margin + _AROUND + PATCH]
+
+    def _haze_slices(self, haze: PlanePool, windows: Windows, positions: Tensor) -> Tensor:
+        """Cut out by how much the haze in planes at these positions is overestimated: ``(n, count, width)``."""
+        n, count = positions.shape
+        along_y, along_x = windows.of(haze.planes).float().unbind(1)
+        wrong = torch.where(windows.turned, along_x, along_y)
+        # It varies slowly: the nearest pixel will do.
+        nearest = positions.round().long().clamp(0, wrong.shape[1] - 1)
+        share = torch.rand((n, 1, 1), generator=self._generator, device=wrong.device) * _HAZE_ERRORS
+        return share * wrong.gather(1, nearest[..., None].expand(n, count, wrong.shape[2]))
 
     def _error_slices(self, n: int, count: int, width: int) -> Tensor:
         """Cut axial slices ``(n, count, width)`` out of the errors; a stack too thin goes on as its mirror image."""

@@ -6,6 +6,8 @@ than the network does.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -90,10 +92,39 @@ def random_window(height: int, width: int, most: int, generator: torch.Generator
     return draw(height), draw(width)
 
 
+@dataclass(frozen=True)
+class Windows:
+    """Where patches lie in planes.
+
+    Parameters
+    ----------
+    plane, rows, columns
+        Index of each pixel, ``(n, height, width)`` or what can be spread to it.
+    turned
+        Whether the rows of a patch run along the columns of its plane, ``(n, 1, 1)``.
+    """
+
+    plane: Tensor
+    rows: Tensor
+    columns: Tensor
+    turned: Tensor
+
+    def of(self, planes: Tensor) -> Tensor:
+        """Cut them out of planes, ``(m, c, y, x)``: patches, ``(n, c, height, width)``."""
+        return planes[self.plane, :, self.rows, self.columns].permute(0, 3, 1, 2)
+
+
 def random_patches(
     planes: Tensor, n: int, height: int, width: int, generator: torch.Generator, *, turned: bool = True
 ) -> Tensor:
-    """Draw random patches, each mirrored at random and turned if its axes may be exchanged.
+    """Draw random patches, ``(n, c, height, width)``, of planes ``(m, c, y, x)``, as :func:`random_windows` does."""
+    return random_windows(planes, n, height, width, generator, turned=turned).of(planes)
+
+
+def random_windows(
+    planes: Tensor, n: int, height: int, width: int, generator: torch.Generator, *, turned: bool = True
+) -> Windows:
+    """Draw where random patches lie, each mirrored at random and turned if its axes may be exchanged.
 
     Parameters
     ----------
@@ -105,11 +136,6 @@ def random_patches(
         Source of randomness, on the device of ``planes``.
     turned
         Whether y and x may be exchanged.
-
-    Returns
-    -------
-    Tensor
-        ``(n, c, height, width)``, float32.
     """
     count, _, length, breadth = planes.shape
     device = planes.device
@@ -124,7 +150,7 @@ def random_patches(
     # Turned, the rows of the patch run along the columns of the plane.
     i, j = torch.where(turn, columns, rows), torch.where(turn, rows, columns)
     i, j = torch.where(flip_y, high - 1 - i, i), torch.where(flip_x, wide - 1 - j, j)
-    return planes[which, :, top + i, left + j].permute(0, 3, 1, 2)
+    return Windows(which, top + i, left + j, turn)
 
 
 def _mirrored(planes: Tensor, smallest: int) -> Tensor:

@@ -14,6 +14,7 @@ Biggs, Andrews: Acceleration of iterative image restoration algorithms, Applied 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -57,21 +58,13 @@ def haze(light: Tensor, psf: SplitPsf, anisotropy: float, *, binning: int, itera
         Of the shape of ``light``: the haze in the middle of each bin. :func:`spread` makes full planes of it.
     """
     light = light.clamp(min=_FAINTEST)
-    # Planes must lie on the grid; between two of them lie about as many voxels as a bin has pixels.
-    between = max(round(anisotropy / binning), 1)
-    step = anisotropy / between
-    whole, tail = (_resampled(part.to(light.device), step, binning) for part in (psf.whole, psf.tail))
-    depth = (len(light) - 1) * between + 1
-    # Beyond its ends the sample is unknown, and part of the estimate: nothing has to wrap around.
-    margins = [n // 2 for n in whole.shape]
-    inner = tuple(slice(m, m + n) for m, n in zip(margins, (depth, *light.shape[1:]), strict=True))
-    domain = [fast_length(s.stop + m) for s, m in zip(inner, margins, strict=True)]
-    sample = _estimated(light, _Optics(whole, domain, inner, between), iterations)
-    return _Optics(tail, domain, inner, between).imaged(sample)
+    grid = CoarseGrid.around(light.shape, psf, anisotropy, binning, light.device)
+    sample = estimated(light, grid.optics(grid.whole), iterations)
+    return grid.optics(grid.tail).imaged(sample)
 
 
-def _estimated(light: Tensor, optics: _Optics, iterations: int) -> Tensor:
-    """Estimate the sample, ``(z', y, x)``, by Richardson–Lucy."""
+def estimated(light: Tensor, optics: Optics, iterations: int = _ITERATIONS) -> Tensor:
+    """Estimate the sample that fills the domain, ``(z', y, x)``, by Richardson–Lucy; ``light`` is above zero."""
     norm = optics.returned(torch.ones_like(light), light.new_empty(optics.domain)).clamp_(min=1e-3)
 
     def improve(sample: Tensor, into: Tensor) -> None:
@@ -81,7 +74,49 @@ def _estimated(light: Tensor, optics: _Optics, iterations: int) -> Tensor:
     return _accelerated(improve, torch.full_like(norm, float(light.mean())), iterations)
 
 
-class _Optics:
+@dataclass(frozen=True)
+class CoarseGrid:
+    """Voxels on which a sample is estimated from binned planes: as wide as a bin, and about as deep.
+
+    Parameters
+    ----------
+    domain
+        How many, ``(z', y, x)``, those included that lie beyond the planes and that planes see light of.
+    inner
+        Which ones lie within the planes.
+    between
+        Of them, every so manieth along z is in a plane.
+    whole, tail
+        The point spread function, and its tail, in such voxels.
+    """
+
+    domain: Sequence[int]
+    inner: Sequence[slice]
+    between: int
+    whole: Tensor
+    tail: Tensor
+
+    @classmethod
+    def around(
+        cls, planes: Sequence[int], psf: SplitPsf, anisotropy: float, binning: int, device: torch.device
+    ) -> CoarseGrid:
+        """Return the grid of binned planes of a shape ``(z, y, x)``; see :func:`haze`."""
+        # Planes must lie on the grid; between two of them lie about as many voxels as a bin has pixels.
+        between = max(round(anisotropy / binning), 1)
+        whole, tail = (_resampled(part.to(device), anisotropy / between, binning) for part in (psf.whole, psf.tail))
+        shape = (planes[0] - 1) * between + 1, *planes[1:]
+        # Beyond its ends the sample is unknown, and part of the estimate: nothing has to wrap around.
+        margins = [n // 2 for n in whole.shape]
+        inner = tuple(slice(m, m + n) for m, n in zip(margins, shape, strict=True))
+        domain = [fast_length(s.stop + m) for s, m in zip(inner, margins, strict=True)]
+        return cls(domain, inner, between, whole, tail)
+
+    def optics(self, psf: Tensor) -> Optics:
+        """Return how a sample on this grid is imaged by ``psf``."""
+        return Optics(psf, self.domain, self.inner, self.between)
+
+
+class Optics:
     """Images a sample in planes, and returns light to where it came from, in little memory.
 
     What fills the domain is most of what a process needs. Of Fourier transforms there is one at a time: along z, the

@@ -22,7 +22,8 @@ from otf_stream.learn.compute import Compute
 from otf_stream.learn.denoise import NEIGHBOURS, Denoiser
 from otf_stream.learn.pairs import PATCH, patch_side
 from otf_stream.learn.planes import PlanePool, random_window
-from otf_stream.optics.haze import binned, haze, share_left
+from otf_stream.optics.haze import binned, haze, share_left, spread
+from otf_stream.optics.rehearsal import haze_errors
 from otf_stream.restore.methods import Grid, HazeField, denoised
 from otf_stream.restore.turns import Room, Turn, Work, unhindered
 from otf_stream.service.character import FoundPsf, middle
@@ -37,6 +38,7 @@ _COARSEST = 8
 # Where pinholes or two photons leave little haze, bins twice as wide take a tenth of the time and cost 0.02 dB; a light
 # sheet would lose 0.25 dB.
 _FAINT_HAZE, _FAINT_HAZE_BINNING = ("confocal", "multiphoton"), 4
+_WIDER = 2  # times as wide as those of haze are bins in which its errors are rehearsed: those are broad
 _ERROR_PLANES, _ERROR_SIDE = 12, 192  # of the window of planes whose errors are drawn
 _HELD_OUT = 8  # one plane of so many is kept for the exam
 _BRIGHT, _SORTED = 99.9, 2**21  # percentile, and pixels that tell it
@@ -105,6 +107,8 @@ class Lessons:
         Others, for an exam; the same where there is none to spare.
     held_out_planes
         How many those are; 0 where there is none to spare.
+    clean_haze, held_out_haze
+        By how much the haze of each of them may be overestimated where y, and where x, plays z: ``(n, 2, y, x)``.
     errors
         What denoising leaves in consecutive planes, ``(z, y, x)``, in the same unit.
     scale
@@ -114,6 +118,8 @@ class Lessons:
     clean: PlanePool
     held_out: PlanePool
     held_out_planes: int
+    clean_haze: PlanePool
+    held_out_haze: PlanePool
     errors: Tensor
     scale: float
 
@@ -283,8 +289,16 @@ class CleanStack:
         grid = Grid([z - there[0] for z in there], self._anisotropy, depth)
         return grid, [torch.stack(xz), torch.stack(yz)]
 
-    def lessons(self, field: HazeField) -> Work[Lessons]:
-        """Free the planes that are kept of their haze, and set some of them aside; by turns."""
+    def lessons(self, found: FoundPsf) -> Work[Lessons]:
+        """Free the planes that are kept of their haze, and set some of them aside; by turns.
+
+        Parameters
+        ----------
+        found
+            Point spread function of the stack.
+        """
+        field = self.haze(found)
+        yield Turn.READY
         kept = sorted(self._kept)
         asked = [z for z in kept if z % _HELD_OUT == _HELD_OUT // 2]
         taught = [z for z in kept if z not in asked]
@@ -293,15 +307,38 @@ class CleanStack:
         clean = self._without_haze(field, taught)
         held_out = self._without_haze(field, asked) if asked else clean
         scale = max(_bright(clean, held_out[: len(asked)]), 1e-6)
-        pools = [PlanePool(clean.device, smallest=patch_side(self._anisotropy)) for _ in range(2)]
-        pools[0].add(clean.div_(scale), self._generator)
-        pools[1].add(held_out.div_(scale) if asked else clean, self._generator)
+        pools = [self._pooled(clean.div_(scale)), self._pooled(held_out.div_(scale) if asked else clean)]
         del clean, held_out
+        yield Turn.READY
+        wrong = self._haze_errors(found, field) / (field.core_share * scale)
+        pools += [self._pooled(self._spread_errors(wrong, planes)) for planes in (taught, asked or taught)]
         yield Turn.READY
         errors = (yield from self._drawn_errors()) / (field.core_share * scale)
         wide = PlanePool(errors.device, smallest=PATCH)
         wide.add(errors[:, None], self._generator)
-        return Lessons(pools[0], pools[1], len(asked), wide.planes[:, 0], scale)
+        return Lessons(pools[0], pools[1], len(asked), pools[2], pools[3], wide.planes[:, 0], scale)
+
+    def _pooled(self, windows: Tensor) -> PlanePool:
+        """Return a pool of windows of planes, ``(n, c, y, x)``, that pairs can be cut from."""
+        pool = PlanePool(windows.device, smallest=patch_side(self._anisotropy))
+        pool.add(windows, self._generator)
+        return pool
+
+    def _haze_errors(self, found: FoundPsf, field: HazeField) -> Tensor:
+        """Rehearse by how much haze is overestimated, counts, ``(2, z, y, x)``, in wider bins than those of haze."""
+        there = self.planes
+        light = torch.stack([self._coarse[z] for z in there])
+        free = binned(light.sub_(field.coarse).div_(field.core_share), _WIDER)
+        positions = torch.tensor(there, dtype=torch.float32, device=free.device) * self._anisotropy
+        return haze_errors(free, positions, found.psf, self._anisotropy, binning=_WIDER * self.binning)
+
+    def _spread_errors(self, wrong: Tensor, planes: Sequence[int]) -> Tensor:
+        """Interpolate what :meth:`_haze_errors` returns to what is kept of planes: ``(n, 2, y, x)``."""
+        there, windows = self.planes, [self._kept[z] for z in planes]
+        each = torch.empty(len(windows), 2, *windows[0].light.shape, dtype=torch.float16, device=wrong.device)
+        for place, (z, window) in enumerate(zip(planes, windows, strict=True)):
+            each[place] = spread(wrong[:, there.index(z)], _WIDER * self.binning, window.y, window.x)
+        return each
 
     def _without_haze(self, field: HazeField, planes: Sequence[int]) -> Tensor:
         """Free what is kept of planes of its haze: ``(n, 1, y, x)``."""

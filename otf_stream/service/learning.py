@@ -150,19 +150,29 @@ def learn(
     found = find_psf(source, character.noise, measured)
     yield Turn.READY
     begun = schedule.spent
-    field = stack.haze(found)
+    stack.haze(found)
     tidy_up(source)
     yield Turn.READY
-    lessons = yield from stack.lessons(field)
+    lessons = yield from stack.lessons(found)
     tidy_up(source)
     refreshing = schedule.spent - begun
     anisotropy = source.acquisition.voxel_size.anisotropy
-    pairs = AxialPairs(lessons.clean, lessons.errors, found.blur, anisotropy, generator, batch=compute.patches)
+    pairs = AxialPairs(
+        lessons.clean,
+        lessons.errors,
+        found.blur,
+        anisotropy,
+        generator,
+        haze=lessons.clean_haze,
+        batch=compute.patches,
+    )
     selected = select_layers(network, pairs(), compute) if finetune and layers == "zest" else None
     trainer = Trainer(network, pairs, compute, learning_rate=_LEARNING_RATE, layers=selected, parts=PARTS)
 
     def examined() -> Work[tuple[Trust, NAFNet]]:
-        exam = AxialPairs(lessons.held_out, lessons.errors, found.blur, anisotropy, generator)
+        exam = AxialPairs(
+            lessons.held_out, lessons.errors, found.blur, anisotropy, generator, haze=lessons.held_out_haze
+        )
         ready = trainer.network()
         yield Turn.READY
         trust = examine(ready, exam, compute, planes=lessons.held_out_planes)
@@ -198,9 +208,10 @@ def learn(
             if measured is None:
                 found = find_psf(source, character.noise)
             yield Turn.READY
-            lessons = yield from stack.lessons(stack.haze(found))
+            lessons = yield from stack.lessons(found)
             tidy_up(source)
-            pairs.clean, pairs.errors, pairs.blur = lessons.clean, lessons.errors, found.blur
+            pairs.clean, pairs.haze = lessons.clean, lessons.clean_haze
+            pairs.errors, pairs.blur = lessons.errors, found.blur
     trainer.forget()
     stack.stop_keeping()
     trust, ready = yield from examined()

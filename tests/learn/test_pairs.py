@@ -9,12 +9,17 @@ from otf_stream.learn.planes import PlanePool
 from otf_stream.learn.slices import CHANNELS
 
 
-def pairs_of(planes, *, blur=None, errors=0.0, anisotropy=4.0):
+def pairs_of(planes, *, blur=None, errors=0.0, haze=None, anisotropy=4.0):
     generator = torch.Generator().manual_seed(0)
-    pool = PlanePool(torch.device("cpu"), smallest=patch_side(anisotropy))
-    pool.add(planes, generator)
+
+    def pooled(planes):
+        pool = PlanePool(torch.device("cpu"), smallest=patch_side(anisotropy))
+        pool.add(planes, generator)
+        return pool
+
     wrong = torch.randn((24, 96, 96), generator=generator) * errors
-    return AxialPairs(pool, wrong, blur or family(2.0), anisotropy, generator)
+    haze = None if haze is None else pooled(haze)
+    return AxialPairs(pooled(planes), wrong, blur or family(2.0), anisotropy, generator, haze=haze)
 
 
 @pytest.mark.parametrize("anisotropy", [0.6, 1.0, 1.103, 2.5, 4.0, 4.42, 10.0])
@@ -75,3 +80,26 @@ def test_errors_run_on_from_plane_to_plane_as_they_do_in_the_stack():
     assert (steps.abs() <= 0.25 + 1e-4).all()  # never more than one plane's difference in one z step
     assert (steps > 0.2).any()
     assert (steps < -0.2).any()
+
+
+def test_haze_is_wrong_along_the_axis_that_plays_z():
+    ramp = torch.arange(320, dtype=torch.float32).expand(1, 1, 320, 320)
+    # It grows along whichever axis plays z.
+    shown, clean = pairs_of(torch.zeros(1, 1, 320, 320), haze=torch.cat([ramp.mT, ramp], dim=1).half())()
+    interpolated = shown[:, 1]
+    assert clean.abs().max() == 0
+    assert interpolated.max() < 0
+    torch.testing.assert_close(interpolated.diff(dim=2), torch.zeros(8, PATCH, PATCH - 1))
+    slope = interpolated.diff(dim=1)
+    assert float(slope.std(dim=(1, 2)).max()) < 0.1
+    assert 0 < float(slope.mean(dim=(1, 2)).abs().min()) < float(slope.mean(dim=(1, 2)).abs().max()) < 4.1
+
+
+def test_haze_is_wrong_where_the_sample_is_that_it_belongs_to():
+    y = torch.arange(320, dtype=torch.float32)
+    planes = (y[:, None] + y[None, :] + 50)[None, None]
+    blur = family(2.0, spread=1.001, skew=1.0)
+    shown, clean = pairs_of(planes, blur=blur, haze=planes.expand(1, 2, 320, 320).half())()
+    share = 1 - shown[:, 1] / clean[:, 0]  # of the sample that was taken for haze
+    assert float(share.std(dim=(1, 2)).max()) < 0.02
+    assert 0 < float(share.mean(dim=(1, 2)).min()) < 1 < float(share.mean(dim=(1, 2)).max()) < 4

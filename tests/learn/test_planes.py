@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from otf_stream.learn.planes import PlanePool, random_patches, random_window
+from otf_stream.learn.planes import PlanePool, random_patches, random_window, random_windows
 
 
 def pool_of(planes, smallest=8, capacity=10**6):
@@ -73,6 +73,16 @@ def test_channels_stay_together():
     planes = torch.rand(4, 1, 30, 30, generator=torch.Generator().manual_seed(0)).expand(4, 2, 30, 30)
     patches = random_patches(planes * torch.tensor([1.0, 2.0])[:, None, None], 8, 16, 16, torch.Generator())
     torch.testing.assert_close(patches[:, 1], 2 * patches[:, 0])
+
+
+def test_windows_say_which_axis_their_rows_run_along():
+    along_y = torch.arange(30.0).expand(2, 1, 30, 30).mT
+    windows = random_windows(along_y, 32, 8, 12, torch.Generator().manual_seed(0))
+    patches = windows.of(along_y)[:, 0]
+    turned = windows.turned[:, 0, 0]
+    assert 4 < int(turned.sum()) < 28
+    assert (patches[~turned].diff(dim=1).abs() == 1).all()
+    assert (patches[turned].diff(dim=2).abs() == 1).all()
 
 
 def test_a_window_lies_anywhere_in_a_plane_and_where_all_fits_nothing_is_drawn():

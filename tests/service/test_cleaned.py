@@ -59,7 +59,7 @@ def test_planes_that_never_come_are_bridged_in_the_haze_and_some_are_held_out(se
     field = clean.haze(found, grid.planes)
     assert clean.haze(found, grid.planes) is field  # computed once
     assert clean.haze(replace(found), grid.planes) is not field  # and anew for another point spread function
-    lessons = at_once(clean.lessons(field))
+    lessons = at_once(clean.lessons(found))
     assert lessons.held_out_planes == 1  # plane 12; 4 never came
     assert len(lessons.clean) == 15
     assert len(lessons.held_out) == 1
@@ -109,7 +109,7 @@ def test_of_large_planes_windows_are_learnt_from(session, monkeypatch):
     list(stack.taking(at_once=True))
     found = usual_psf(source)
     field = stack.haze(found)
-    lessons = at_once(stack.lessons(field))
+    lessons = at_once(stack.lessons(found))
     assert 3 <= len(lessons.clean) + len(lessons.held_out) * (lessons.held_out_planes > 0) <= 4
     free = field.removed(stack.light(range(10), slice(0, 72), slice(0, 72)), slice(0, 72), slice(0, 72)) / lessons.scale
     places = free.unfold(1, 48, 1).unfold(2, 48, 1)
