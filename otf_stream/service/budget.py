@@ -22,7 +22,10 @@ from otf_stream.service.demand import Demand, time_to_learn, time_to_spare
 Clock = Callable[[], float]
 """UNIX time in seconds, as the journal stamps planes."""
 
-_DENOISING = 0.1  # share of the training time; the denoiser comes pre-trained
+# Share of the training time, where that is short and where there is more: deblurring is through with most of what there
+# is to learn after some twenty seconds, and then it is the noise that is left in planes that limits it.
+_DENOISING = 0.1, 0.35
+_SHORT, _LONG = 30.0, 80.0  # seconds
 _MOST_RESERVED = 0.6  # share of a stack's time that a first measurement may keep for restoring
 _TRUSTED = 3  # measurements
 _MEASURE_AGAIN = 30.0  # seconds
@@ -163,6 +166,7 @@ class Schedule:
         self._latest = 0.0
         self._step = 0.0
         self._reached = 0.0
+        self._denoising, self._denoised = _DENOISING[0], 0.0  # share of training, progress
         self._measured = float("-inf")
         self._measures: list[RestoringTime] = []
         self.trained = 0.0
@@ -446,13 +450,19 @@ class Schedule:
 
     def denoising(self, steps: int) -> float:
         """Progress of the denoiser after ``steps`` steps, from 0 to 1."""
-        return min(self._progress(steps) / (_DENOISING if self._budget.steps is None else 1.0), 1.0)
+        progress = self._progress(steps)
+        if self._budget.steps is not None:
+            return progress
+        if self._denoised < 1:  # once it is over, its share is settled
+            self._denoising = _denoising_share(self.trained + self.time_to_train)
+            self._denoised = max(self._denoised, min(progress / self._denoising, 1.0))
+        return self._denoised
 
     def deblurring(self, steps: int) -> float:
         """Progress of the deblurring network after ``steps`` steps, from 0 to 1."""
         if self._budget.steps is not None:
             return self._progress(steps)
-        return max(self._progress(steps) - _DENOISING, 0.0) / (1 - _DENOISING)
+        return max(self._progress(steps) - self._denoising, 0.0) / (1 - self._denoising)
 
     def _progress(self, steps: int) -> float:
         if self.finishing:
@@ -463,3 +473,9 @@ class Schedule:
         # Predictions of the last plane move; training never runs backwards.
         self._reached = max(self._reached, self.trained / (self.trained + left) if left else 1.0)
         return self._reached
+
+
+def _denoising_share(training: float) -> float:
+    """Return what share of so many seconds of training the denoiser is worth."""
+    more = min(max((training - _SHORT) / (_LONG - _SHORT), 0.0), 1.0)
+    return _DENOISING[0] + more * (_DENOISING[1] - _DENOISING[0])

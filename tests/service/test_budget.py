@@ -95,7 +95,26 @@ def test_only_time_on_the_device_counts_as_spent_and_only_training_as_progress()
         schedule.trained += 10
         assert schedule.spent == 20
         # The next turn may take ten seconds as well.
-        assert schedule.deblurring(0) == pytest.approx((10 / (10 + 40 - 10) - 0.1) / 0.9)
+        assert schedule.denoising(0) == 1
+        assert schedule.deblurring(0) == pytest.approx((10 / (10 + 40 - 10) - 0.2) / 0.8)
+
+
+@pytest.mark.parametrize(("training", "share"), [(20, 0.1), (30, 0.1), (55, 0.225), (80, 0.35), (400, 0.35)])
+def test_denoising_gets_more_of_more_time_and_its_share_is_settled_once_it_is_over(training, share):
+    stack = Stack(expected=1)
+    schedule = stack.schedule(Budget(total=training, tail=0))
+    with schedule.turn():
+        stack.now += share * training * 0.98
+        schedule.trained += share * training * 0.98
+        assert 0.9 < schedule.denoising(0) < 1
+        stack.now += share * training * 0.04
+        schedule.trained += share * training * 0.04
+        assert schedule.denoising(0) == 1
+        before = schedule.deblurring(0)
+        assert 0 < before < 0.1
+        schedule.reserve(lambda: RestoringTime(0.4 * training, 0.0))  # there is less time now
+        assert schedule.denoising(0) == 1
+        assert schedule.deblurring(0) >= before
 
 
 def test_time_to_restore_is_kept_free():
