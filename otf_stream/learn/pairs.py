@@ -52,9 +52,6 @@ class AxialPairs:
     ----------
     clean
         Clean lateral planes, normalised, with sides of at least :func:`patch_side`.
-    haze
-        By how much the haze of each plane of ``clean`` is overestimated, where its y plays z and where its x does:
-        ``(n, 2, y, x)``, in the same unit. None where there is no haze.
     errors
         What denoising leaves of the noise in a stack of such planes: ``(z, y, x)``, in the same unit, y and x at least
         :data:`PATCH`.
@@ -64,6 +61,9 @@ class AxialPairs:
         The z step in lateral pixels.
     generator
         Source of randomness, on the pool's device.
+    haze
+        By how much the haze of each plane of ``clean`` is overestimated, where its y plays z and where its x does:
+        ``(n, 2, y, x)``, in the same unit. None where there is no haze.
 
     Notes
     -----
