@@ -239,7 +239,7 @@ def test_wherever_time_runs_out_there_is_a_whole_volume_and_it_is_told_what_of(s
     torch.manual_seed(0)
     weights = tmp_path / "small.safetensors"
     save_weights(NAFNet(guide_channels=1, width=8, enc_blk_nums=(1,), middle_blk_num=1, dec_blk_nums=(1,)), weights, {})
-    settings, stack = Settings(budget=Budget(steps=2), weights=weights), small_stack(planes=8, side=56)
+    settings, stack = Settings(budget=Budget(steps=1), weights=weights), small_stack(planes=8, side=56)
     asked, at = 0, None
 
     def is_over(schedule):
