@@ -63,7 +63,7 @@ def haze(light: Tensor, psf: SplitPsf, anisotropy: float, *, binning: int, itera
     return grid.optics(grid.tail).imaged(sample)
 
 
-def estimated(light: Tensor, optics: Optics, iterations: int = _ITERATIONS) -> Tensor:
+def estimated(light: Tensor, optics: CoarseOptics, iterations: int = _ITERATIONS) -> Tensor:
     """Estimate the sample that fills the domain, ``(z', y, x)``, by Richardson–Lucy; ``light`` is above zero."""
     norm = optics.returned(torch.ones_like(light), light.new_empty(optics.domain)).clamp_(min=1e-3)
 
@@ -111,12 +111,12 @@ class CoarseGrid:
         domain = [fast_length(s.stop + m) for s, m in zip(inner, margins, strict=True)]
         return cls(domain, inner, between, whole, tail)
 
-    def optics(self, psf: Tensor) -> Optics:
+    def optics(self, psf: Tensor) -> CoarseOptics:
         """Return how a sample on this grid is imaged by ``psf``."""
-        return Optics(psf, self.domain, self.inner, self.between)
+        return CoarseOptics(psf, self.domain, self.inner, self.between)
 
 
-class Optics:
+class CoarseOptics:
     """Images a sample in planes, and returns light to where it came from, in little memory.
 
     What fills the domain is most of what a process needs. Of Fourier transforms there is one at a time: along z, the
