@@ -26,7 +26,7 @@ from torch import Tensor
 
 from otf_stream.learn.planes import PlanePool, Windows, random_patches, random_windows
 from otf_stream.learn.slices import shown
-from otf_stream.optics.forward import imaging_matrix, interpolation_matrix, plane_positions
+from otf_stream.optics.forward import imaging_matrix, interpolation_matrix, mirrored, plane_positions
 from otf_stream.optics.psf import AxialBlur
 
 PATCH = 64
@@ -130,6 +130,5 @@ class AxialPairs:
         slices = self.errors.permute(2, 0, 1) if self._coin.random() < 0.5 else self.errors.transpose(0, 1)
         planes = slices.shape[1]
         if planes < count:
-            order = torch.arange(count, device=slices.device).remainder(max(2 * planes - 2, 1))
-            slices = slices[:, torch.minimum(order, 2 * planes - 2 - order).clamp(min=0)]
+            slices = slices[:, mirrored(torch.arange(count, device=slices.device), planes)]
         return random_patches(slices[:, None], n, count, width, self._generator, turned=False)[:, 0]

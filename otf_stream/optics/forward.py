@@ -85,6 +85,18 @@ def interpolation_matrix(length: int, positions: Tensor) -> Tensor:
     return matrix
 
 
+def along_z(matrix: Tensor, volume: Tensor) -> Tensor:
+    """Apply a matrix ``(z', z)`` along the first axis of a volume ``(z, y, x)``: ``(z', y, x)``."""
+    return (matrix @ volume.reshape(len(volume), -1)).reshape(-1, *volume.shape[1:])
+
+
+def mirrored(places: Tensor, length: int) -> Tensor:
+    """Return where whole ``places`` on a line of ``length`` voxels lie, if beyond its ends its mirror image goes on."""
+    period = max(2 * length - 2, 1)
+    within = places.remainder(period)
+    return torch.minimum(within, period - within).clamp(max=length - 1)
+
+
 def convolved(sample: Tensor, psf: Tensor) -> Tensor:
     """Blur in three dimensions.
 

@@ -59,11 +59,11 @@ def haze(light: Tensor, psf: SplitPsf, anisotropy: float, *, binning: int, itera
     """
     light = light.clamp(min=_FAINTEST)
     grid = CoarseGrid.around(light.shape, psf, anisotropy, binning, light.device)
-    sample = estimated(light, grid.optics(grid.whole), iterations)
+    sample = _estimated(light, grid.optics(grid.whole), iterations)
     return grid.optics(grid.tail).imaged(sample)
 
 
-def estimated(light: Tensor, optics: CoarseOptics, iterations: int = _ITERATIONS) -> Tensor:
+def _estimated(light: Tensor, optics: CoarseOptics, iterations: int) -> Tensor:
     """Estimate the sample that fills the domain, ``(z', y, x)``, by Richardson–Lucy; ``light`` is above zero."""
     norm = optics.returned(torch.ones_like(light), light.new_empty(optics.domain)).clamp_(min=1e-3)
 

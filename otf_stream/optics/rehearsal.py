@@ -13,11 +13,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from otf_stream.optics.forward import imaging_matrix, interpolation_matrix
-from otf_stream.optics.haze import CoarseGrid, estimated
+from otf_stream.optics.forward import along_z, imaging_matrix, interpolation_matrix, mirrored
+from otf_stream.optics.haze import CoarseGrid, haze
 from otf_stream.optics.psf import SplitPsf
-
-_FAINTEST = 1e-6
 
 
 def haze_errors(planes: Tensor, positions: Tensor, psf: SplitPsf, anisotropy: float, *, binning: int) -> Tensor:
@@ -43,13 +41,13 @@ def haze_errors(planes: Tensor, positions: Tensor, psf: SplitPsf, anisotropy: fl
         slowly along that axis, so that planes may be sampled from it anywhere.
     """
     length = int(float(positions[-1] - positions[0]) / binning) + 1
-    along_z = (positions - positions[0]) / binning
-    sample = _along_first(interpolation_matrix(length, along_z), planes).clamp_(min=0)
+    places = (positions - positions[0]) / binning
+    sample = along_z(interpolation_matrix(length, places), planes).clamp_(min=0)
     # The axis that plays z comes first, the old z last, which is but one of the lateral axes there.
     laid = (sample.permute(1, 2, 0), sample.permute(2, 1, 0))
     wrong = [_rehearsed(on_its_side, psf, anisotropy, binning) for on_its_side in laid]
-    back = _read(length, along_z)
-    return torch.stack([_along_first(back, wrong[0].permute(2, 0, 1)), _along_first(back, wrong[1].permute(2, 1, 0))])
+    back = _read(length, places)
+    return torch.stack([along_z(back, wrong[0].permute(2, 0, 1)), along_z(back, wrong[1].permute(2, 1, 0))])
 
 
 def _rehearsed(sample: Tensor, psf: SplitPsf, anisotropy: float, binning: int) -> Tensor:
@@ -59,27 +57,15 @@ def _rehearsed(sample: Tensor, psf: SplitPsf, anisotropy: float, binning: int) -
     grid = CoarseGrid.around((count, *sample.shape[1:]), psf, anisotropy, binning, sample.device)
     depth = grid.inner[0].stop - grid.inner[0].start
     voxels = torch.arange(depth, device=sample.device) * (anisotropy / grid.between)
-    filled = _along_first(_read(len(sample), voxels / binning), sample)
+    filled = along_z(_read(len(sample), voxels / binning), sample)
     for axis, (inner, length) in enumerate(zip(grid.inner, grid.domain, strict=True)):
-        filled = _mirrored(filled, axis, inner.start, length)
-    whole, tail = grid.optics(grid.whole), grid.optics(grid.tail)
-    light, true = whole.imaged(filled), tail.imaged(filled)
-    missed = tail.imaged(estimated(light.clamp_(min=_FAINTEST), whole)).sub_(true)
-    return _along_first(_read(count, pixels / anisotropy), missed)
-
-
-def _mirrored(sample: Tensor, axis: int, before: int, length: int) -> Tensor:
-    """Continue a sample along an axis as its mirror image: ``before`` voxels before it, ``length`` in all."""
-    there = sample.shape[axis]
-    period = max(2 * there - 2, 1)
-    place = (torch.arange(length, device=sample.device) - before).remainder(period)
-    return sample.index_select(axis, torch.minimum(place, period - place).clamp(0, there - 1))
+        places = torch.arange(length, device=sample.device) - inner.start
+        filled = filled.index_select(axis, mirrored(places, filled.shape[axis]))
+    light, true = (grid.optics(part).imaged(filled) for part in (grid.whole, grid.tail))
+    missed = haze(light, psf, anisotropy, binning=binning).sub_(true)
+    return along_z(_read(count, pixels / anisotropy), missed)
 
 
 def _read(length: int, places: Tensor) -> Tensor:
     """Matrix ``(places, length)`` that reads a line between its voxels, linearly; beyond its ends, its ends."""
     return imaging_matrix(length, places.clamp(0, length - 1), torch.ones(1, device=places.device))
-
-
-def _along_first(matrix: Tensor, volume: Tensor) -> Tensor:
-    return (matrix @ volume.reshape(len(volume), -1)).view(-1, *volume.shape[1:])

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from otf_stream.learn.denoise import Denoiser
 from otf_stream.optics.deconvolution import deconvolved
-from otf_stream.optics.forward import imaging_matrix, interpolation_matrix
+from otf_stream.optics.forward import along_z, imaging_matrix, interpolation_matrix
 from otf_stream.optics.haze import spread
 from otf_stream.restore.regions import Method, Region
 from otf_stream.restore.turns import Turn, Work
@@ -182,7 +182,7 @@ def interpolate(grid: Grid) -> Method:
 
 def interpolated(grid: Grid, planes: Tensor) -> Tensor:
     """Interpolate planes ``(z, y, x)`` linearly to voxels ``(z', y, x)``."""
-    return _along_z(grid.interpolation(planes.device), planes)
+    return along_z(grid.interpolation(planes.device), planes)
 
 
 def richardson_lucy(grid: Grid, kernel: Tensor, background: float) -> Method:
@@ -224,8 +224,3 @@ def _deconvolve(grid: Grid, kernel: Tensor, light: Tensor) -> Work[Tensor]:
         volume[:, top : top + rows] = deconvolved(*matrices, strip.flatten(1)).view(grid.depth, *strip.shape[1:])
         yield Turn.READY
     return volume
-
-
-def _along_z(matrix: Tensor, volume: Tensor) -> Tensor:
-    depth = volume.shape[0]
-    return (matrix @ volume.reshape(depth, -1)).reshape(-1, *volume.shape[1:])

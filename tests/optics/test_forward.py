@@ -6,7 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernels import gaussian
 
-from otf_stream.optics.forward import convolved, fast_length, imaging_matrix, interpolation_matrix, plane_positions
+from otf_stream.optics.forward import (
+    convolved,
+    fast_length,
+    imaging_matrix,
+    interpolation_matrix,
+    mirrored,
+    plane_positions,
+)
 
 anisotropies = st.floats(0.5, 12.0)
 
@@ -85,3 +92,8 @@ def test_fast_lengths_are_no_shorter_and_have_small_factors(length):
         while rest % factor == 0:
             rest //= factor
     assert rest == 1
+
+
+def test_beyond_the_ends_of_a_line_its_mirror_image_goes_on():
+    assert mirrored(torch.arange(-4, 8), 4).tolist() == [2, 3, 2, 1, 0, 1, 2, 3, 2, 1, 0, 1]
+    assert mirrored(torch.arange(-2, 3), 1).tolist() == [0] * 5
