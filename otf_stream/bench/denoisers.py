@@ -1,14 +1,15 @@
 """``otf-stream bench denoisers``: families of self-supervised denoising, compared in equal time.
 
 All that are ours train one network, :func:`otf_stream.learn.denoise.denoising_network`, on the same noisy planes with
-the same neighbours beside them, and differ in nothing but what they are asked to predict. One family that starts from
-the shipped weights shows what pre-training is worth, N2V2 from careamics what others reach.
+the same neighbours beside them, and differ in nothing but what they are asked to predict. Two that start from the
+shipped weights show what pre-training is worth, and how best to go on from it; N2V2 from careamics what others reach.
 
 References
 ----------
 Krull, Buchholz, Jug: Noise2Void, CVPR 2019 (blind spot).
 Huang et al.: Neighbor2Neighbor, CVPR 2021 (neighbour sub-sampling).
 Pang, Zheng, Quan, Ji: Recorrupted-to-Recorrupted, CVPR 2021 (recorruption).
+Zhang et al.: IDR, CVPR 2022 (rehearsal: the planes as the shipped network denoises them, with noise drawn anew).
 Lehtinen et al.: Noise2Noise, ICML 2018 (plane to plane: the next plane is nearly the same sample).
 Höck et al.: N2V2, ECCV workshops 2022.
 """
@@ -41,6 +42,7 @@ from otf_stream.learn.denoise import (
     recorrupted,
     with_noise_map,
 )
+from otf_stream.learn.nafnet import NAFNet
 from otf_stream.learn.planes import PlanePool
 from otf_stream.learn.training import Trainer, with_statistics
 from otf_stream.optics.noise import NoiseModel, estimate_noise
@@ -52,6 +54,7 @@ Ask = Callable[[Tensor, NoiseModel, torch.Generator], tuple[Tensor, Tensor]]
 _BATCH = 8
 _LEARNING_RATE = 2e-3  # from scratch
 _MASKED = 0.015
+_REHEARSAL_RATE = 1e-3  # once the network knows noise
 _BRIGHT = 99.9
 _STATISTICS = 8
 _UNASKED = float("nan")
@@ -64,6 +67,7 @@ _NAMES = {
     "recorruption": "recorruption, from scratch",
     "pre-trained": "pre-trained, as it is",
     "pre-trained + recorruption": "pre-trained, then recorruption: the service's",
+    "pre-trained + rehearsal": "pre-trained, then rehearsal",
     "n2v2": "N2V2 (careamics)",
 }
 
@@ -99,6 +103,18 @@ def plane_to_plane(patches: Tensor, noise: NoiseModel, generator: torch.Generato
     # What is asked for must not be given: the other side takes its place.
     given = torch.cat([patches[:, :1], other, other, patches[:, 3:]], dim=1)
     return with_noise_map(given, noise), asked
+
+
+def rehearsed(clean: Tensor, noise: NoiseModel, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Ask for what was denoised before, given that with noise drawn anew, all of it: noisy patches are not looked at.
+
+    Parameters
+    ----------
+    clean
+        Patches ``(n, c, y, x)`` of denoised planes with their neighbours.
+    """
+    noisy = clean + noise.draw(clean.flatten(0, 1)[:, None], generator).view_as(clean)
+    return with_noise_map(noisy, noise), clean[:, :1]
 
 
 FAMILIES: dict[str, Ask] = {
@@ -167,21 +183,25 @@ def compare(case: Case, compute: Compute, *, seconds: float, n2v2_python: Path |
         pool = PlanePool(compute.device, smallest=PATCH)
         pool.add(neighbourhoods((light - noise.offset) / scale), generator)
         unit = noise.rescaled(noise.offset, scale)
+        trainer: Trainer | None = None
+        begun = time.monotonic()
         if name == "n2v2" and n2v2_python:
             clean[name] = run_elsewhere(n2v2_python, "n2v2.py", seconds=seconds, planes=planes)
         elif name == "pre-trained":
-            given = [with_noise_map(pool.patches(_BATCH, PATCH, PATCH, generator), unit) for _ in range(_STATISTICS)]
-            network = with_statistics(shipped_network("denoise"), given, compute)
-            clean[name] = Denoiser(network, noise, scale, compute)(light).cpu().numpy()
-        elif name in FAMILIES or name == "pre-trained + recorruption":
-            trainer = (
-                _from_scratch(FAMILIES[name], pool, unit, compute, generator)
-                if name in FAMILIES
-                else denoiser_trainer(shipped_network("denoise"), pool, unit, compute, generator)
-            )
-            begun = time.monotonic()
-            while (done := (time.monotonic() - begun) / seconds) < 1:
-                trainer.step(done)
+            clean[name] = _as_shipped(pool, noise, scale, compute, generator)(light).cpu().numpy()
+        elif name in FAMILIES:
+            trainer = _trainer(denoising_network(), FAMILIES[name], pool, unit, compute, generator, _LEARNING_RATE)
+        elif name == "pre-trained + recorruption":
+            trainer = denoiser_trainer(shipped_network("denoise"), pool, unit, compute, generator)
+        elif name == "pre-trained + rehearsal":
+            made = _as_shipped(pool, noise, scale, compute, generator)(light)
+            rehearsals = PlanePool(compute.device, smallest=PATCH)
+            rehearsals.add(neighbourhoods((made - noise.offset) / scale), generator)
+            network = shipped_network("denoise")
+            trainer = _trainer(network, rehearsed, rehearsals, unit, compute, generator, _REHEARSAL_RATE)
+        if trainer:
+            while (done := (time.monotonic() - begun) / seconds) < 1 or not trainer.steps:
+                trainer.step(min(done, 1.0))
             steps[name] = trainer.steps
             clean[name] = Denoiser(trainer.network(), noise, scale, compute)(light).cpu().numpy()
     return {
@@ -194,13 +214,27 @@ def compare(case: Case, compute: Compute, *, seconds: float, n2v2_python: Path |
     }
 
 
-def _from_scratch(
-    ask: Ask, pool: PlanePool, noise: NoiseModel, compute: Compute, generator: torch.Generator
+def _as_shipped(
+    pool: PlanePool, noise: NoiseModel, scale: float, compute: Compute, generator: torch.Generator
+) -> Denoiser:
+    unit = noise.rescaled(noise.offset, scale)
+    given = [with_noise_map(pool.patches(_BATCH, PATCH, PATCH, generator), unit) for _ in range(_STATISTICS)]
+    return Denoiser(with_statistics(shipped_network("denoise"), given, compute), noise, scale, compute)
+
+
+def _trainer(
+    network: NAFNet,
+    ask: Ask,
+    pool: PlanePool,
+    noise: NoiseModel,
+    compute: Compute,
+    generator: torch.Generator,
+    learning_rate: float,
 ) -> Trainer:
     def pairs() -> tuple[Tensor, Tensor]:
         return ask(pool.patches(_BATCH, PATCH, PATCH, generator), noise, generator)
 
-    return Trainer(denoising_network(), pairs, compute, learning_rate=_LEARNING_RATE, loss=asked_error)
+    return Trainer(network, pairs, compute, learning_rate=learning_rate, loss=asked_error)
 
 
 def line(result: Result) -> str:

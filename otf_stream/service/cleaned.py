@@ -28,6 +28,7 @@ from otf_stream.restore.methods import Grid, HazeField, denoised
 from otf_stream.restore.turns import Room, Turn, Work, unhindered
 from otf_stream.service.character import FoundPsf, middle
 from otf_stream.service.source import StackSource
+from otf_stream.service.tidying import tidy_up
 
 _LOOK = 0.5  # seconds between two looks for new planes
 _BATCH, _READ = 4, 8  # planes read at a time; fewer of large ones, of more pixels than so many times what is best
@@ -298,6 +299,7 @@ class CleanStack:
             Point spread function of the stack.
         """
         field = self.haze(found)
+        tidy_up(self._source)
         yield Turn.READY
         kept = sorted(self._kept)
         asked = [z for z in kept if z % _HELD_OUT == _HELD_OUT // 2]
@@ -316,6 +318,7 @@ class CleanStack:
         errors = (yield from self._drawn_errors()) / (field.core_share * scale)
         wide = PlanePool(errors.device, smallest=PATCH)
         wide.add(errors[:, None], self._generator)
+        tidy_up(self._source)
         return Lessons(pools[0], pools[1], len(asked), pools[2], pools[3], wide.planes[:, 0], scale)
 
     def _pooled(self, windows: Tensor) -> PlanePool:
@@ -334,21 +337,25 @@ class CleanStack:
 
     def _spread_errors(self, wrong: Tensor, planes: Sequence[int]) -> Tensor:
         """Interpolate what :meth:`_haze_errors` returns to what is kept of planes: ``(n, 2, y, x)``."""
-        there, windows = self.planes, [self._kept[z] for z in planes]
-        each = torch.empty(len(windows), 2, *windows[0].light.shape, dtype=torch.float16, device=wrong.device)
-        for place, (z, window) in enumerate(zip(planes, windows, strict=True)):
-            each[place] = spread(wrong[:, there.index(z)], _WIDER * self.binning, window.y, window.x)
+        shape = self._kept[planes[0]].light.shape
+        each = torch.empty(len(planes), 2, *shape, dtype=torch.float16, device=wrong.device)
+        for one, (row, window) in zip(each, self._windows(planes), strict=True):
+            one[:] = spread(wrong[:, row], _WIDER * self.binning, window.y, window.x)
         return each
 
     def _without_haze(self, field: HazeField, planes: Sequence[int]) -> Tensor:
         """Free what is kept of planes of its haze: ``(n, 1, y, x)``."""
-        there, windows = self.planes, [self._kept[z] for z in planes]
-        clean = torch.empty(len(windows), 1, *windows[0].light.shape, device=windows[0].light.device)
-        for place, (z, window) in enumerate(zip(planes, windows, strict=True)):
-            row = there.index(z)
-            one = replace(field, coarse=field.coarse[row : row + 1])
-            clean[place] = one.removed(window.light[None], window.y, window.x)
+        light = self._kept[planes[0]].light
+        clean = light.new_empty(len(planes), 1, *light.shape)
+        for one, (row, window) in zip(clean, self._windows(planes), strict=True):
+            there = replace(field, coarse=field.coarse[row : row + 1])
+            one[:] = there.removed(window.light[None], window.y, window.x)
         return clean
+
+    def _windows(self, planes: Sequence[int]) -> Iterator[tuple[int, _Window]]:
+        """Yield where each of some planes stands among those that have been denoised, and what is kept of it."""
+        rows = {z: row for row, z in enumerate(self.planes)}
+        yield from ((rows[z], self._kept[z]) for z in planes)
 
     def _drawn_errors(self) -> Work[Tensor]:
         """Return what denoising leaves in some planes, ``(z, y, x)``, counts; drawn anew for twice as many."""

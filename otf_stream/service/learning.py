@@ -150,11 +150,7 @@ def learn(
     found = find_psf(source, character.noise, measured)
     yield Turn.READY
     begun = schedule.spent
-    stack.haze(found)
-    tidy_up(source)
-    yield Turn.READY
     lessons = yield from stack.lessons(found)
-    tidy_up(source)
     refreshing = schedule.spent - begun
     anisotropy = source.acquisition.voxel_size.anisotropy
     pairs = AxialPairs(
@@ -209,7 +205,6 @@ def learn(
                 found = find_psf(source, character.noise)
             yield Turn.READY
             lessons = yield from stack.lessons(found)
-            tidy_up(source)
             pairs.clean, pairs.haze = lessons.clean, lessons.clean_haze
             pairs.errors, pairs.blur = lessons.errors, found.blur
     trainer.forget()
