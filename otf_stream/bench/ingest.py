@@ -119,12 +119,13 @@ def ingest(folder: Path, drawn: Planes, count: int) -> Result:
     """
     with listening(folder, folder / "listener.log") as (address, process), forgetting(folder):
         listener = psutil.Process(process.pid)
-        rss = [0]
+        rss = []
         with _publishing(address, drawn, count) as timed:
             timed.recv()
             used = processor_seconds(listener)
             while not timed.poll(_LOOK_S):
                 rss.append(listener.memory_info().rss)
+            rss.append(listener.memory_info().rss)  # of a run that was over before anybody looked
             took, publisher_cpu = timed.recv()
             listener_cpu = processor_seconds(listener) - used
     (store,) = folder.glob("*.ome.zarr")

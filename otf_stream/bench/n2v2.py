@@ -1,4 +1,4 @@
-"""N2V2 of careamics (0.3.5, which ran beside torch 2.8) on the planes of one stack: a script for an environment of its own.
+"""N2V2 of careamics (0.3.5, which ran beside torch 2.8) on the planes of one stack: a script for its own environment.
 
 Run as ``python n2v2.py IN.npz OUT.npy SECONDS THREADS``; it imports nothing of this package. ``IN.npz`` holds the
 ``planes``, ``(z, y, x)``.
