@@ -33,6 +33,7 @@ from otf_stream.learn.folding import folded
 from otf_stream.learn.nafnet import NAFNet
 from otf_stream.learn.planes import PlanePool
 from otf_stream.learn.training import PARTS, Trainer, apply_network
+from otf_stream.optics.forward import mirrored
 from otf_stream.optics.noise import NoiseModel
 
 NEIGHBOURS = 2
@@ -71,13 +72,7 @@ def neighbourhoods(planes: Tensor, wanted: slice = slice(None)) -> Tensor:
     n = len(planes)
     at = torch.arange(n, device=planes.device)[wanted]
     offsets = [0] + [side * distance for distance in range(1, NEIGHBOURS + 1) for side in (-1, 1)]
-    return torch.stack([planes[_mirrored(at + offset, n)] for offset in offsets], dim=1)
-
-
-def _mirrored(index: Tensor, n: int) -> Tensor:
-    period = max(2 * (n - 1), 1)
-    folded = index.remainder(period)
-    return torch.minimum(folded, period - folded).clamp(max=n - 1)
+    return torch.stack([planes[mirrored(at + offset, n)] for offset in offsets], dim=1)
 
 
 def with_noise_map(planes: Tensor, noise: NoiseModel, strength: float = 1.0) -> Tensor:
