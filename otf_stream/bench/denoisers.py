@@ -258,7 +258,8 @@ Written by `{command}` on {results[0]["machine"]}; {results[0]["seconds"]:g} s o
 
 PSNR in dB of the planes against the same planes without noise, one gain and one offset fitted; the peak is the 99.9 −
 0.1 percentile of those. All but N2V2 are one network on the same patches, given the planes before and after as well;
-N2V2 is careamics' own, on single planes, with its defaults.
+N2V2 is careamics' own, on single planes, with its defaults. `otf_stream/learn/denoise.py` says why the service does
+not rehearse, where that is ahead: planes get better, volumes do not.
 
 | | {cases} | mean |
 |---{"|---" * (len(results) + 1)}|

@@ -159,7 +159,7 @@ def page(results: Iterable[Result], command: str, pictures: Sequence[str] = ()) 
     for title, kinds in (("Cells, which methods were tuned on", TUNED_ON), ("Samples held out", HELD_OUT)):
         some = [result for result in results if result["sample"] in kinds]
         if some:
-            parts += [f"## {title}", _summary(some), _table(some), _estimates(some)]
+            parts += [f"## {title}", _summary(some), _by_kind(some), _table(some), _estimates(some)]
     parts += [f"![{name}]({name})" for name in pictures]
     return "\n\n".join(parts) + "\n"
 
@@ -176,6 +176,18 @@ def _summary(results: Sequence[Result]) -> str:
             f"| {_NAMES[name]} | {fmean(r['psnr'][name] for r in results):.2f} | {fmean(above):+.2f} "
             f"| {min(above):+.2f} | {fmean(r['ssim'][name] for r in results):.3f} |"
         )
+    return "\n".join(lines)
+
+
+def _by_kind(results: Sequence[Result]) -> str:
+    """Tell how far ours is above the others, in dB, for each modality, noise and z step by itself."""
+    names = [name for name in _NAMES if name != "otf_stream" and all(name in result["psnr"] for result in results)]
+    lines = ["| ours above, in dB | cases | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
+    for key, called in (("modality", "{}"), ("noise", "{} noise"), ("z_step", "z step {}")):
+        for value in dict.fromkeys(result[key] for result in results):
+            some = [result["psnr"] for result in results if result[key] == value]
+            above = [f"{fmean(reached['otf_stream'] - reached[name] for reached in some):+.2f}" for name in names]
+            lines.append(f"| {called.format(value)} | {len(some)} | " + " | ".join(above) + " |")
     return "\n".join(lines)
 
 

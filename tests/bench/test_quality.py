@@ -56,7 +56,8 @@ def test_rivals_restore_on_the_exact_grid(drawn, monkeypatch) -> None:
 def test_the_page_tells_the_mean_and_the_worst(tmp_path) -> None:
     def result(modality: str, sample: str, linear: float, mine: float) -> dict:
         return {
-            "case": f"{modality}-{sample}", "sample": sample, "machine": "2 cores", "budget": 120.0,
+            "case": f"{modality}-{sample}", "modality": modality, "noise": "low", "z_step": 4, "sample": sample,
+            "machine": "2 cores", "budget": 120.0,
             "psnr": {"linear": linear, "otf_stream": mine}, "ssim": {"linear": 0.8, "otf_stream": 0.9},
             "provenance": {"method": "finetune"}, "seconds": {"otf_stream": 118.0},
             "axial_width": {"estimated": 5.5, "true": 5.0}, "gain": {"estimated": 1.98, "true": 2.0},
@@ -68,6 +69,7 @@ def test_the_page_tells_the_mean_and_the_worst(tmp_path) -> None:
     told = page(read_results(path), "otf-stream bench quality")
     assert "| linear interpolation | 20.50 | +4.00 | +2.00 | 0.800 |" in told
     assert "| linear interpolation | 20.00 | +10.00 | +10.00 | 0.800 |" in told
+    assert "| confocal | 1 | +6.00 |\n| widefield | 1 | +2.00 |\n| low noise | 2 | +4.00 |\n| z step 4 | 2 | +4.00 |" in told
     assert "`otf-stream bench quality`" in told
 
 
