@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from otf_stream.learn.planes import PlanePool, Windows, random_patches, random_windows
-from otf_stream.learn.slices import shown
+from otf_stream.learn.slices import CHANNELS, shown
 from otf_stream.optics.forward import imaging_matrix, interpolation_matrix, mirrored, plane_positions
 from otf_stream.optics.psf import AxialBlur
 
@@ -132,3 +132,28 @@ class AxialPairs:
         if planes < count:
             slices = slices[:, mirrored(torch.arange(count, device=slices.device), planes)]
         return random_patches(slices[:, None], n, count, width, self._generator, turned=False)[:, 0]
+
+
+class SlicePairs:
+    """Draws batches from whole slices of which it is known what they should become.
+
+    Parameters
+    ----------
+    slices
+        As :func:`otf_stream.learn.slices.shown`, then as they should become: ``(n, CHANNELS + 1, z, x)``.
+    generator
+        Source of randomness, on the pool's device.
+    batch
+        Pairs in a batch.
+    """
+
+    def __init__(self, slices: PlanePool, generator: torch.Generator, *, batch: int = _BATCH) -> None:
+        self._slices = slices
+        self._generator = generator
+        self._batch = batch
+
+    def __call__(self) -> tuple[Tensor, Tensor]:
+        """Draw one batch: what the network is shown, ``(n, CHANNELS, z, x)``, and clean, ``(n, 1, z, x)``."""
+        planes = self._slices.planes
+        both = random_patches(planes, self._batch, PATCH, PATCH, self._generator, turned=False).float()
+        return both[:, :CHANNELS], both[:, CHANNELS:]

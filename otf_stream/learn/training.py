@@ -56,7 +56,7 @@ class Trainer:
     network
         Trained in place.
     pairs
-        Draws the batches.
+        Draws the batches; may be replaced by better ones at any time.
     compute
         Device and precision.
     learning_rate
@@ -89,7 +89,7 @@ class Trainer:
     ) -> None:
         self._compute = compute
         self._loss = loss
-        self._pairs = pairs
+        self.pairs = pairs
         self._network = channels_last(network.to(compute.device)).train()
         _train_only(self._network, layers)
         self._mean = copy.deepcopy(self._network)
@@ -129,7 +129,7 @@ class Trainer:
         """
         for group in self._optimiser.param_groups:
             group["lr"] = self._peak * _schedule(progress)
-        degraded, clean = self._pairs()
+        degraded, clean = self.pairs()
         parts = zip(self._replicas, degraded.chunk(self._parts), clean.chunk(self._parts), strict=True)
         # One part needs no threads.
         compute_all = map if self._parts == 1 else self._compute.map
@@ -190,7 +190,7 @@ class Trainer:
     def prepare(self) -> None:
         """Do what else the first step does: where launches are waited for, the network is recorded to be repeated."""
         if self._compute.device.type == "cuda":
-            self._on_card(self._pairs()[0].contiguous(memory_format=torch.channels_last))
+            self._on_card(self.pairs()[0].contiguous(memory_format=torch.channels_last))
 
     def network(self, inputs: Iterable[Tensor] | None = None) -> NAFNet:
         """Return a copy of the averaged network, ready for inference.
@@ -202,7 +202,7 @@ class Trainer:
             measured; some batches of pairs if None.
         """
         if inputs is None:
-            inputs = (self._pairs()[0] for _ in range(_STATISTICS))
+            inputs = (self.pairs()[0] for _ in range(_STATISTICS))
         return with_statistics(self._mean, inputs, self._compute)
 
 

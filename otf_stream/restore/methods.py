@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -16,7 +17,8 @@ from torch import Tensor
 from otf_stream.learn.denoise import Denoiser
 from otf_stream.optics.deconvolution import deconvolved
 from otf_stream.optics.forward import along_z, imaging_matrix, interpolation_matrix
-from otf_stream.optics.haze import spread
+from otf_stream.optics.haze import haze, share_left, spread
+from otf_stream.optics.psf import SplitPsf
 from otf_stream.restore.regions import Method, Region
 from otf_stream.restore.turns import Turn, Work
 
@@ -63,6 +65,10 @@ class Grid:
         """Matrix ``(z, z')`` of the axial blur, by ``kernel`` in voxels, and the sampling."""
         return imaging_matrix(self.depth, self.positions(device), kernel.to(device))
 
+    def reading(self, device: torch.device) -> Tensor:
+        """Matrix ``(z, z')`` that reads voxels where the planes lie, linearly."""
+        return self.imaging(torch.ones(1), device)
+
     def part(self, first: int, last: int, multiple: int) -> tuple[slice, Grid]:
         """Return which planes tell of the voxels from ``first`` to ``last``, and the grid between those.
 
@@ -96,6 +102,12 @@ class HazeField:
     coarse: Tensor
     binning: int
     core_share: float
+
+    @classmethod
+    def of(cls, light: Tensor, psf: SplitPsf, anisotropy: float, binning: int) -> Self:
+        """Compute it for binned planes, ``(z, y, x)``, at an even distance; see :func:`otf_stream.optics.haze.haze`."""
+        coarse = haze(light, psf, anisotropy, binning=binning)
+        return cls(coarse, binning, share_left(light, coarse, psf))
 
     def removed(self, light: Tensor, y: slice, x: slice) -> Tensor:
         """Free planes ``(z, y, x)``, counts above the background, of haze; ``y`` and ``x`` say where they lie."""

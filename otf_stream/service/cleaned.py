@@ -7,6 +7,7 @@ which are axial slices; and of planes as much as training can use. The haze is c
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from otf_stream.learn.pairs import PATCH, patch_side
 from otf_stream.learn.planes import PlanePool, random_window
 from otf_stream.optics.haze import binned, haze, share_left, spread
 from otf_stream.optics.rehearsal import haze_errors
-from otf_stream.restore.methods import Grid, HazeField, denoised
+from otf_stream.restore.methods import CleanPlanes, Grid, HazeField, denoised
 from otf_stream.restore.turns import Room, Turn, Work, unhindered
 from otf_stream.service.character import FoundPsf, middle
 from otf_stream.service.source import StackSource
@@ -160,13 +161,14 @@ class CleanStack:
         self, source: StackSource, denoiser: Denoiser, generator: torch.Generator, *, room: Room = unhindered
     ) -> None:
         sizes = source.acquisition.sizes
-        self._denoiser = denoiser
-        self._generator = generator
+        self.denoiser = denoiser
+        self.generator = generator
         self._room = room
         self._feed = Feed(source, denoiser.compute)
         self._voxel_size = source.acquisition.voxel_size
-        self._anisotropy = self._voxel_size.anisotropy
-        self._lateral = slice(0, sizes.y), slice(0, sizes.x)
+        self.anisotropy = self._voxel_size.anisotropy
+        self.lateral = slice(0, sizes.y), slice(0, sizes.x)
+        """All rows, and all columns, of a plane."""
         self._coarse: dict[int, Tensor] = {}
         self._aside = source.scratch(sizes.y, sizes.x, np.float32)
         self._kept: dict[int, _Window] = {}
@@ -204,7 +206,7 @@ class CleanStack:
         """Denoise the planes that have come, by turns."""
         pixels = 0
         for batch in self._feed.fresh(at_once=at_once):
-            light = (yield from denoised(self._denoiser, batch.planes, batch.wanted)) - self._denoiser.noise.offset
+            light = (yield from denoised(self.denoiser, batch.planes, batch.wanted)) - self.denoiser.noise.offset
             self._coarse.update(zip(batch.indices, binned(light, self.binning), strict=True))
             for z, plane in zip(batch.indices, light, strict=True):
                 yield from self._room(partial(self._aside.put, z, plane.cpu().numpy()))
@@ -218,11 +220,11 @@ class CleanStack:
     def _keep(self, z: int, plane: Tensor) -> None:
         """Keep a window of a plane for training; past the capacity all are equally likely to stay."""
         if len(self._kept) >= self._most:
-            slot = int(torch.randint(self.seen + 1, (), generator=self._generator, device=plane.device))
+            slot = int(torch.randint(self.seen + 1, (), generator=self.generator, device=plane.device))
             if slot >= self._most:
                 return
             del self._kept[sorted(self._kept)[slot]]
-        y, x = random_window(plane.shape[0], plane.shape[1], _WINDOW, self._generator)
+        y, x = random_window(plane.shape[0], plane.shape[1], _WINDOW, self.generator)
         self._kept[z] = _Window(y, x, plane[y, x].clone())
 
     def stop_keeping(self) -> None:
@@ -249,7 +251,7 @@ class CleanStack:
         every = np.arange(min(there[0], *wanted), max(there[-1], *wanted) + 1)
         nearest = np.clip(np.searchsorted(there, every, side="right") - 1, 0, len(there) - 1)
         light = torch.stack([self._coarse[there[place]] for place in nearest])
-        coarse = haze(light, found.psf, self._anisotropy, binning=self.binning)
+        coarse = haze(light, found.psf, self.anisotropy, binning=self.binning)
         rows = torch.tensor([z - every[0] for z in wanted], device=coarse.device)
         light, coarse = light[rows], coarse[rows]
         field = HazeField(coarse, self.binning, share_left(light, coarse, found.psf))
@@ -258,7 +260,18 @@ class CleanStack:
 
     def light(self, planes: Sequence[int], y: slice, x: slice) -> Tensor:
         """Return a window of denoised planes, ``(z, y, x)``, light in counts."""
-        return self._denoiser.compute.upload(self._aside.read(planes, y, x))
+        return self.denoiser.compute.upload(self._aside.read(planes, y, x))
+
+    def grid(self) -> Grid:
+        """Return where the planes lie that have been denoised, and the isotropic grid from the first to the last."""
+        there = self.planes
+        start = math.ceil(there[0] * self.anisotropy - 1e-6)
+        return Grid(there, self.anisotropy, isotropic_depth(there[-1] + 1, self._voxel_size) - start, start)
+
+    def clean(self, grid: Grid, found: FoundPsf, scale: float) -> CleanPlanes:
+        """Return the planes of a grid, all of them denoised, and what is known of them; ``scale`` is their unit."""
+        field, origin = self.haze(found, grid.planes), self.denoiser.noise.offset
+        return CleanPlanes(grid, self.light, field, found.psf.kernel, origin, scale)
 
     @property
     def left_to_denoise(self) -> int:
@@ -280,14 +293,13 @@ class CleanStack:
         list of Tensor
             XZ slices, then YZ slices: ``(n, z, width)`` each, light in counts, free of haze.
         """
-        there = sorted(self._lines)
+        grid = self.grid()
+        there = list(grid.planes)
         field = self.haze(found, there)
-        y, x = self._lateral
+        y, x = self.lateral
         rows, columns = (torch.stack(lines, dim=0) for lines in zip(*(self._lines[z] for z in there), strict=True))
         xz = [field.removed(rows[:, i, None], slice(at, at + 1), x)[:, 0] for i, at in enumerate(self._rows)]
         yz = [field.removed(columns[..., i, None], y, slice(at, at + 1))[..., 0] for i, at in enumerate(self._columns)]
-        depth = isotropic_depth(there[-1] - there[0] + 1, self._voxel_size)
-        grid = Grid([z - there[0] for z in there], self._anisotropy, depth)
         return grid, [torch.stack(xz), torch.stack(yz)]
 
     def lessons(self, found: FoundPsf) -> Work[Lessons]:
@@ -317,14 +329,14 @@ class CleanStack:
         yield Turn.READY
         errors = (yield from self._drawn_errors()) / (field.core_share * scale)
         wide = PlanePool(errors.device, smallest=PATCH)
-        wide.add(errors[:, None], self._generator)
+        wide.add(errors[:, None], self.generator)
         tidy_up(self._source)
         return Lessons(pools[0], pools[1], len(asked), pools[2], pools[3], wide.planes[:, 0], scale)
 
     def _pooled(self, windows: Tensor) -> PlanePool:
         """Return a pool of windows of planes, ``(n, c, y, x)``, that pairs can be cut from."""
-        pool = PlanePool(windows.device, smallest=patch_side(self._anisotropy))
-        pool.add(windows, self._generator)
+        pool = PlanePool(windows.device, smallest=patch_side(self.anisotropy))
+        pool.add(windows, self.generator)
         return pool
 
     def _haze_errors(self, found: FoundPsf, field: HazeField) -> Tensor:
@@ -332,8 +344,8 @@ class CleanStack:
         there = self.planes
         light = torch.stack([self._coarse[z] for z in there])
         free = binned(light.sub_(field.coarse).div_(field.core_share), _WIDER)
-        positions = torch.tensor(there, dtype=torch.float32, device=free.device) * self._anisotropy
-        return haze_errors(free, positions, found.psf, self._anisotropy, binning=_WIDER * self.binning)
+        positions = torch.tensor(there, dtype=torch.float32, device=free.device) * self.anisotropy
+        return haze_errors(free, positions, found.psf, self.anisotropy, binning=_WIDER * self.binning)
 
     def _spread_errors(self, wrong: Tensor, planes: Sequence[int]) -> Tensor:
         """Interpolate what :meth:`_haze_errors` returns to what is kept of planes: ``(n, 2, y, x)``."""
@@ -361,8 +373,8 @@ class CleanStack:
         """Return what denoising leaves in some planes, ``(z, y, x)``, counts; drawn anew for twice as many."""
         some = sorted(self._coarse)[:_ERROR_PLANES]
         if self._errors is None or len(some) >= 2 * len(self._errors):
-            window = (middle(axis.stop, _ERROR_SIDE) for axis in self._lateral)
-            light = self.light(some, *window) + self._denoiser.noise.offset
-            recorded = self._denoiser.recorded(light, self._generator)
-            self._errors = (yield from denoised(self._denoiser, recorded)) - light
+            window = (middle(axis.stop, _ERROR_SIDE) for axis in self.lateral)
+            light = self.light(some, *window) + self.denoiser.noise.offset
+            recorded = self.denoiser.recorded(light, self.generator)
+            self._errors = (yield from denoised(self.denoiser, recorded)) - light
         return self._errors

@@ -21,7 +21,7 @@ from otf_stream.learn.compute import Compute
 from otf_stream.learn.denoise import PATCH as NOISY_PATCH
 from otf_stream.learn.denoise import Denoiser, denoiser_trainer, neighbourhoods
 from otf_stream.learn.nafnet import NAFNet
-from otf_stream.learn.pairs import AxialPairs
+from otf_stream.learn.pairs import AxialPairs, SlicePairs
 from otf_stream.learn.planes import PlanePool, random_window
 from otf_stream.learn.slices import shown
 from otf_stream.learn.training import PARTS, Trainer, with_statistics
@@ -35,6 +35,7 @@ from otf_stream.service.character import Character, FoundPsf, characterise, find
 from otf_stream.service.cleaned import CleanStack, Feed
 from otf_stream.service.costs import RestoringTime
 from otf_stream.service.curve import Curve
+from otf_stream.service.rehearsal import SIDES, TAKES, rehearsed, share
 from otf_stream.service.source import StackSource
 from otf_stream.service.speed import Speedometer
 from otf_stream.service.tidying import tidy_up
@@ -74,8 +75,7 @@ class Learned:
 
     def clean(self, grid: Grid) -> CleanPlanes:
         """Return the planes of a grid, all of them denoised, and what is known of them."""
-        field = self.stack.haze(self.found, grid.planes)
-        return CleanPlanes(grid, self.stack.light, field, self.found.psf.kernel, self.character.origin, self.scale)
+        return self.stack.clean(grid, self.found, self.scale)
 
 
 def learn(
@@ -186,6 +186,21 @@ def learn(
             schedule.ending = schedule.spent - begun
     known = stack.seen
     schedule.reserve(lambda: time_left(speed, stack), anew=True)
+
+    def rehearse() -> Work[None]:
+        sizes = source.acquisition.sizes
+        shape, whole = (source.grid().depth, sizes.y, sizes.x), TAKES * speed.restoring_time(0).first
+        side = next((side for side in SIDES if schedule.spares(share(shape, side) * whole)), 0)
+        if side:
+            ready = trainer.network(_axial_slices(stack, found, lessons.scale, compute))
+            yield Turn.READY
+            slices = yield from rehearsed(stack, found, lessons.scale, ready, side=side)
+            trainer.pairs = SlicePairs(slices, generator, batch=compute.patches)
+
+    if finetune:
+        begun = schedule.spent
+        yield from rehearse()
+        refreshing += schedule.spent - begun
     while finetune and (done := schedule.deblurring(trainer.steps)) < 1:
         if schedule.paused:
             yield Turn.WAITING
@@ -207,6 +222,7 @@ def learn(
             lessons = yield from stack.lessons(found)
             pairs.clean, pairs.haze = lessons.clean, lessons.clean_haze
             pairs.errors, pairs.blur = lessons.errors, found.blur
+            yield from rehearse()
     trainer.forget()
     stack.stop_keeping()
     trust, ready = yield from examined()

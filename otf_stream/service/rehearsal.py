@@ -1,0 +1,108 @@
+"""The stack laid on its side: what deblurring is learnt from once there is a first idea of the volume.
+
+Errors of restoring belong to the sample. A denoiser blurs what is fine and faint and leaves what is bright as it is;
+haze is overestimated beside bright bodies. A network that is taught with errors drawn elsewhere
+(:mod:`otf_stream.learn.pairs`) takes what was blurred for the sample's own shape, and keeps it. So the middle of the
+stack is restored as well as can be, and laid on its side, so that a lateral axis, along which it is sharp, plays z.
+This sample is imaged through the whole point spread function, recorded by the camera, denoised, freed of haze and cut
+into axial slices, exactly as the stack is, and of these slices it is known what they should become.
+
+That the sample was itself restored, by the network as it is then, matters little: what an axial slice of it should
+become lies in the plane that a lateral plane of the stack lies in.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from otf_stream.learn.folding import folded
+from otf_stream.learn.nafnet import NAFNet
+from otf_stream.learn.pairs import PATCH
+from otf_stream.learn.planes import PlanePool
+from otf_stream.learn.slices import shown
+from otf_stream.learn.training import apply_network
+from otf_stream.optics.forward import along_z, convolved
+from otf_stream.optics.haze import binned
+from otf_stream.restore.deblurring import slices_at_once
+from otf_stream.restore.methods import Grid, HazeField, denoised
+from otf_stream.restore.turns import Turn, Work
+from otf_stream.service.character import FoundPsf, middle
+from otf_stream.service.cleaned import CleanStack
+
+SIDES = (192, 128, 96)
+"""Pixels of what is laid on its side: as large as there is time for."""
+
+TAKES = 3.0
+"""Times as long as the XZ slices of as much take to be restored."""
+
+_DEEPEST = 128  # voxels along z that are laid on their side
+
+
+def share(shape: tuple[int, int, int], side: int) -> float:
+    """Return the share of a volume of a shape ``(z', y, x)`` that is laid on its side."""
+    depth, height, width = shape
+    return min(_DEEPEST / depth, 1) * min(side, height, width) ** 2 / (height * width)
+
+
+def rehearsed(stack: CleanStack, found: FoundPsf, scale: float, network: NAFNet, *, side: int) -> Work[PlanePool]:
+    """Lay the middle of a stack on its side, and restore it up to where the network comes in; by turns.
+
+    Parameters
+    ----------
+    stack
+        Its planes, as far as they have been denoised.
+    found
+        Its point spread function.
+    scale
+        The unit of the network, in counts.
+    network
+        Ready for inference: it restores the sample that is laid on its side.
+    side
+        Of the part, in pixels.
+
+    Returns
+    -------
+    PlanePool
+        Slices as the network is shown them, and as they should become: ``(n, CHANNELS + 1, z', x)``, half precision.
+        First those in which y plays z, then those in which x does.
+    """
+    volume = yield from _restored(stack, found, scale, network, side)
+    pool = PlanePool(volume.device, smallest=PATCH)
+    for on_its_side in (volume.permute(1, 0, 2), volume.permute(2, 0, 1)):
+        pool.add((yield from _slices(on_its_side, stack, found, scale)), stack.generator)
+        yield Turn.READY
+    return pool
+
+
+def _restored(stack: CleanStack, found: FoundPsf, scale: float, network: NAFNet, side: int) -> Work[Tensor]:
+    """Restore the XZ slices of the middle of a stack: ``(z', y, x)``, in the unit of the network."""
+    compute = stack.denoiser.compute
+    planes = stack.clean(stack.grid(), found, scale)
+    start = planes.grid.start + max(planes.grid.depth - _DEEPEST, 0) // 2
+    planes = planes.part(start, start + _DEEPEST, network.multiple)
+    side = min(side, *(axis.stop for axis in stack.lateral))
+    lines = planes.free(*(middle(axis.stop, side) for axis in stack.lateral)).div_(scale).permute(1, 0, 2)
+    yield Turn.READY
+    matrices, ready = planes.matrices(lines.device), folded(network, compute)
+    slices = []
+    for some in torch.split(lines, slices_at_once(planes.grid.depth, side, compute.pixels)):
+        slices.append(apply_network(ready, shown(*matrices, some), compute)[:, 0])
+        yield Turn.READY
+    return torch.cat(slices).clamp_(min=0).permute(1, 0, 2)
+
+
+def _slices(sample: Tensor, stack: CleanStack, found: FoundPsf, scale: float) -> Work[Tensor]:
+    """Image a sample ``(z', y, x)``: slices ``(y, CHANNELS + 1, z', x)``, as shown, and as they should become."""
+    denoiser, binning, anisotropy = stack.denoiser, stack.binning, stack.anisotropy
+    grid = Grid(range(int((len(sample) - 1) / anisotropy) + 1), anisotropy, len(sample))
+    seen = along_z(grid.reading(sample.device), convolved(sample * scale, found.psf.whole.to(sample.device)))
+    yield Turn.READY
+    recorded = denoiser.recorded(seen + denoiser.noise.offset, stack.generator)
+    light = (yield from denoised(denoiser, recorded)) - denoiser.noise.offset
+    coarse = binned(light, binning)
+    field = HazeField.of(coarse, found.psf, anisotropy, binning)
+    yield Turn.READY
+    free = field.removed(light, *(slice(0, length) for length in light.shape[1:])).div_(scale)
+    matrices = grid.imaging(found.psf.kernel, free.device), grid.interpolation(free.device)
+    return torch.cat([shown(*matrices, free.permute(1, 0, 2)), sample.permute(1, 0, 2)[:, None]], dim=1).half()
