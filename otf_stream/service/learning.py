@@ -41,7 +41,8 @@ from otf_stream.service.speed import Speedometer
 from otf_stream.service.tidying import tidy_up
 
 FEWEST_PLANES = 5
-_LEARNING_RATE = 2e-3
+_LEARNING_RATE = 3e-3
+_PAIRS = 2  # times as many in a step as patches: of slices that are there, drawing them costs nothing
 _NOISY_WINDOW = 384  # side of what the denoiser learns from of a plane, in pixels
 _LONGEST_LINE = 512  # pixels: what a network takes before its statistics are known is more than after
 _MORE = 1.5  # times as many planes are worth being learnt from anew
@@ -160,7 +161,7 @@ def learn(
         anisotropy,
         generator,
         haze=lessons.clean_haze,
-        batch=compute.patches,
+        batch=_PAIRS * compute.patches,
     )
     selected = select_layers(network, pairs(), compute) if finetune and layers == "zest" else None
     trainer = Trainer(network, pairs, compute, learning_rate=_LEARNING_RATE, layers=selected, parts=PARTS)
@@ -195,7 +196,7 @@ def learn(
             ready = trainer.network(_axial_slices(stack, found, lessons.scale, compute))
             yield Turn.READY
             slices = yield from rehearsed(stack, found, lessons.scale, ready, side=side)
-            trainer.pairs = SlicePairs(slices, generator, batch=compute.patches)
+            trainer.pairs = SlicePairs(slices, generator, batch=_PAIRS * compute.patches)
 
     if finetune:
         begun = schedule.spent

@@ -4,7 +4,7 @@ import pytest
 import torch
 from kernels import family
 
-from otf_stream.learn.pairs import PATCH, AxialPairs, patch_side
+from otf_stream.learn.pairs import PATCH, AxialPairs, SlicePairs, patch_side
 from otf_stream.learn.planes import PlanePool
 from otf_stream.learn.slices import CHANNELS
 
@@ -103,3 +103,15 @@ def test_haze_is_wrong_where_the_sample_is_that_it_belongs_to():
     share = 1 - shown[:, 1] / clean[:, 0]  # of the sample that was taken for haze
     assert float(share.std(dim=(1, 2)).max()) < 0.02
     assert 0 < float(share.mean(dim=(1, 2)).min()) < 1 < float(share.mean(dim=(1, 2)).max()) < 4
+
+
+def test_slices_and_what_they_should_become_are_cut_at_one_place():
+    generator = torch.Generator().manual_seed(0)
+    clean = torch.rand(3, 1, 90, 80, generator=generator)
+    slices = PlanePool(torch.device("cpu"), smallest=PATCH)
+    slices.add(torch.cat([clean + 1, clean + 2, clean], dim=1), generator)
+    given, asked = SlicePairs(slices, generator, batch=5)()
+    assert given.shape == (5, CHANNELS, PATCH, PATCH)
+    torch.testing.assert_close(given - asked, torch.tensor([1.0, 2.0])[:, None, None].expand(5, 2, PATCH, PATCH))
+    turned = clean.mT.unfold(2, PATCH, 1).unfold(3, PATCH, 1)
+    assert all(float((turned - one).abs().amax(dim=(-1, -2)).min()) > 1e-3 for one in asked)  # z is never an x
