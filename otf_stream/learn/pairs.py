@@ -26,6 +26,7 @@ from torch import Tensor
 
 from otf_stream.learn.planes import PlanePool, Windows, random_patches, random_windows
 from otf_stream.learn.slices import CHANNELS, shown
+from otf_stream.learn.training import Pairs
 from otf_stream.optics.forward import imaging_matrix, interpolation_matrix, mirrored, plane_positions
 from otf_stream.optics.psf import AxialBlur
 
@@ -67,7 +68,8 @@ class AxialPairs:
 
     Notes
     -----
-    ``clean``, ``errors``, ``haze`` and ``blur`` may be replaced by better ones at any time.
+    ``clean``, ``errors``, ``haze`` and ``blur`` may be replaced by better ones at any time, and ``batch``, how many
+    pairs there are in one, by another number.
     """
 
     def __init__(
@@ -87,7 +89,7 @@ class AxialPairs:
         self.blur = blur
         self._anisotropy = anisotropy
         self._generator = generator
-        self._batch = batch
+        self.batch = batch
         # What decides between two ways to go must be known here; asked of the device, it would be waited for.
         self._coin = random.Random(int(torch.randint(2**31, (), generator=generator, device=generator.device)))  # noqa: S311
 
@@ -96,7 +98,7 @@ class AxialPairs:
         # Past the outermost plane that the interpolation reads, the blur must still see the sample.
         margin = math.ceil(min(self.blur.reach, WIDEST_BLUR) + self._anisotropy)
         depth = PATCH + 2 * _AROUND
-        windows = random_windows(self.clean.planes, self._batch, depth + 2 * margin, PATCH, self._generator)
+        windows = random_windows(self.clean.planes, self.batch, depth + 2 * margin, PATCH, self._generator)
         clean = windows.of(self.clean.planes)
         n, _, length, width = clean.shape
         below, above = self.blur.draw(n, self._generator)
@@ -150,10 +152,20 @@ class SlicePairs:
     def __init__(self, slices: PlanePool, generator: torch.Generator, *, batch: int = _BATCH) -> None:
         self._slices = slices
         self._generator = generator
-        self._batch = batch
+        self.batch = batch
 
     def __call__(self) -> tuple[Tensor, Tensor]:
         """Draw one batch: what the network is shown, ``(n, CHANNELS, z, x)``, and clean, ``(n, 1, z, x)``."""
         planes = self._slices.planes
-        both = random_patches(planes, self._batch, PATCH, PATCH, self._generator, turned=False).float()
+        both = random_patches(planes, self.batch, PATCH, PATCH, self._generator, turned=False).float()
         return both[:, :CHANNELS], both[:, CHANNELS:]
+
+
+def both(one: Pairs, other: Pairs) -> Pairs:
+    """Return what draws a batch of each, and makes one of the two."""
+
+    def drawn() -> tuple[Tensor, Tensor]:
+        (given, clean), (more_given, more_clean) = one(), other()
+        return torch.cat([given, more_given]), torch.cat([clean, more_clean])
+
+    return drawn

@@ -21,7 +21,7 @@ from otf_stream.learn.compute import Compute
 from otf_stream.learn.denoise import PATCH as NOISY_PATCH
 from otf_stream.learn.denoise import Denoiser, denoiser_trainer, neighbourhoods
 from otf_stream.learn.nafnet import NAFNet
-from otf_stream.learn.pairs import AxialPairs, SlicePairs
+from otf_stream.learn.pairs import AxialPairs, SlicePairs, both
 from otf_stream.learn.planes import PlanePool, random_window
 from otf_stream.learn.slices import shown
 from otf_stream.learn.training import PARTS, Trainer, with_statistics
@@ -41,8 +41,8 @@ from otf_stream.service.speed import Speedometer
 from otf_stream.service.tidying import tidy_up
 
 FEWEST_PLANES = 5
-_LEARNING_RATE = 3e-3
-_PAIRS = 2  # times as many in a step as patches: of slices that are there, drawing them costs nothing
+_LEARNING_RATE = 2e-3
+_PAIRS = 2  # times as many in a step as patches: half of them are of lateral planes, half of the stack on its side
 _NOISY_WINDOW = 384  # side of what the denoiser learns from of a plane, in pixels
 _LONGEST_LINE = 512  # pixels: what a network takes before its statistics are known is more than after
 _MORE = 1.5  # times as many planes are worth being learnt from anew
@@ -166,6 +166,19 @@ def learn(
     selected = select_layers(network, pairs(), compute) if finetune and layers == "zest" else None
     trainer = Trainer(network, pairs, compute, learning_rate=_LEARNING_RATE, layers=selected, parts=PARTS)
 
+    def rehearse(ready: NAFNet) -> Work[None]:
+        """Learn from the stack laid on its side too, as ``ready`` restores it; what there is no time for stays."""
+        sizes = source.acquisition.sizes
+        shape, whole = (source.grid().depth, sizes.y, sizes.x), TAKES * speed.restoring_time(0).first
+        side = next((side for side in SIDES if schedule.spares(share(shape, side) * whole)), 0)
+        if side:
+            slices = yield from rehearsed(stack, found, lessons.scale, ready, side=side)
+            pairs.batch = compute.patches
+            trainer.pairs = both(pairs, SlicePairs(slices, generator, batch=compute.patches))
+
+    def axial_slices() -> Iterator[Tensor]:
+        return _axial_slices(stack, found, lessons.scale, compute)
+
     def examined() -> Work[tuple[Trust, NAFNet]]:
         exam = AxialPairs(
             lessons.held_out, lessons.errors, found.blur, anisotropy, generator, haze=lessons.held_out_haze
@@ -175,9 +188,13 @@ def learn(
         trust = examine(ready, exam, compute, planes=lessons.held_out_planes)
         yield Turn.READY
         # Of pairs, it is fair to examine the network by their statistics; of axial slices, it is to have theirs.
-        return trust, with_statistics(ready, _axial_slices(stack, found, lessons.scale, compute), compute)
+        return trust, with_statistics(ready, axial_slices(), compute)
 
     if finetune:
+        schedule.reserve(lambda: time_left(speed, stack), anew=True)
+        begun = schedule.spent
+        yield from rehearse(with_statistics(network, axial_slices(), compute))
+        refreshing += schedule.spent - begun
         trainer.prepare()
         yield Turn.READY
         if compute.device.type != "cpu":
@@ -187,21 +204,6 @@ def learn(
             schedule.ending = schedule.spent - begun
     known = stack.seen
     schedule.reserve(lambda: time_left(speed, stack), anew=True)
-
-    def rehearse() -> Work[None]:
-        sizes = source.acquisition.sizes
-        shape, whole = (source.grid().depth, sizes.y, sizes.x), TAKES * speed.restoring_time(0).first
-        side = next((side for side in SIDES if schedule.spares(share(shape, side) * whole)), 0)
-        if side:
-            ready = trainer.network(_axial_slices(stack, found, lessons.scale, compute))
-            yield Turn.READY
-            slices = yield from rehearsed(stack, found, lessons.scale, ready, side=side)
-            trainer.pairs = SlicePairs(slices, generator, batch=_PAIRS * compute.patches)
-
-    if finetune:
-        begun = schedule.spent
-        yield from rehearse()
-        refreshing += schedule.spent - begun
     while finetune and (done := schedule.deblurring(trainer.steps)) < 1:
         if schedule.paused:
             yield Turn.WAITING
@@ -223,7 +225,7 @@ def learn(
             lessons = yield from stack.lessons(found)
             pairs.clean, pairs.haze = lessons.clean, lessons.clean_haze
             pairs.errors, pairs.blur = lessons.errors, found.blur
-            yield from rehearse()
+            yield from rehearse(trainer.network(axial_slices()))
     trainer.forget()
     stack.stop_keeping()
     trust, ready = yield from examined()
