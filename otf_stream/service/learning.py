@@ -166,18 +166,15 @@ def learn(
     selected = select_layers(network, pairs(), compute) if finetune and layers == "zest" else None
     trainer = Trainer(network, pairs, compute, learning_rate=_LEARNING_RATE, layers=selected, parts=PARTS)
 
-    def rehearse(ready: NAFNet) -> Work[None]:
-        """Learn from the stack laid on its side too, as ``ready`` restores it; what there is no time for stays."""
+    def rehearse() -> Work[None]:
+        """Learn from the stack laid on its side too; where there is no time for that, from what there was before."""
         sizes = source.acquisition.sizes
         shape, whole = (source.grid().depth, sizes.y, sizes.x), TAKES * speed.restoring_time(0).first
         side = next((side for side in SIDES if schedule.spares(share(shape, side) * whole)), 0)
         if side:
-            slices = yield from rehearsed(stack, found, lessons.scale, ready, side=side)
+            slices = yield from rehearsed(stack, found, lessons.scale, side=side)
             pairs.batch = compute.patches
             trainer.pairs = both(pairs, SlicePairs(slices, generator, batch=compute.patches))
-
-    def axial_slices() -> Iterator[Tensor]:
-        return _axial_slices(stack, found, lessons.scale, compute)
 
     def examined() -> Work[tuple[Trust, NAFNet]]:
         exam = AxialPairs(
@@ -188,12 +185,12 @@ def learn(
         trust = examine(ready, exam, compute, planes=lessons.held_out_planes)
         yield Turn.READY
         # Of pairs, it is fair to examine the network by their statistics; of axial slices, it is to have theirs.
-        return trust, with_statistics(ready, axial_slices(), compute)
+        return trust, with_statistics(ready, _axial_slices(stack, found, lessons.scale, compute), compute)
 
     if finetune:
         schedule.reserve(lambda: time_left(speed, stack), anew=True)
         begun = schedule.spent
-        yield from rehearse(with_statistics(network, axial_slices(), compute))
+        yield from rehearse()
         refreshing += schedule.spent - begun
         trainer.prepare()
         yield Turn.READY
@@ -225,7 +222,7 @@ def learn(
             lessons = yield from stack.lessons(found)
             pairs.clean, pairs.haze = lessons.clean, lessons.clean_haze
             pairs.errors, pairs.blur = lessons.errors, found.blur
-            yield from rehearse(trainer.network(axial_slices()))
+            yield from rehearse()
     trainer.forget()
     stack.stop_keeping()
     trust, ready = yield from examined()

@@ -16,15 +16,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from otf_stream.learn.folding import folded
-from otf_stream.learn.nafnet import NAFNet
 from otf_stream.learn.pairs import PATCH
 from otf_stream.learn.planes import PlanePool
 from otf_stream.learn.slices import shown
-from otf_stream.learn.training import apply_network
+from otf_stream.optics.deconvolution import deconvolved
 from otf_stream.optics.forward import along_z, convolved
 from otf_stream.optics.haze import binned
-from otf_stream.restore.deblurring import slices_at_once
 from otf_stream.restore.methods import Grid, HazeField, denoised
 from otf_stream.restore.turns import Turn, Work
 from otf_stream.service.character import FoundPsf, middle
@@ -45,7 +42,7 @@ def share(shape: tuple[int, int, int], side: int) -> float:
     return min(_DEEPEST / depth, 1) * min(side, height, width) ** 2 / (height * width)
 
 
-def rehearsed(stack: CleanStack, found: FoundPsf, scale: float, network: NAFNet, *, side: int) -> Work[PlanePool]:
+def rehearsed(stack: CleanStack, found: FoundPsf, scale: float, *, side: int) -> Work[PlanePool]:
     """Lay the middle of a stack on its side, and restore it up to where the network comes in; by turns.
 
     Parameters
@@ -56,8 +53,6 @@ def rehearsed(stack: CleanStack, found: FoundPsf, scale: float, network: NAFNet,
         Its point spread function.
     scale
         The unit of the network, in counts.
-    network
-        Ready for inference: it restores the sample that is laid on its side.
     side
         Of the part, in pixels.
 
@@ -67,42 +62,38 @@ def rehearsed(stack: CleanStack, found: FoundPsf, scale: float, network: NAFNet,
         Slices as the network is shown them, and as they should become: ``(n, CHANNELS + 1, z', x)``, half precision.
         First those in which y plays z, then those in which x does.
     """
-    volume = yield from _restored(stack, found, scale, network, side)
+    part, volume = yield from _deconvolved(stack, found, scale, side)
+    # Between two planes a sample that was deconvolved is a mixture of both.
+    planes = part.positions(volume.device).round().long().clamp(0, len(volume) - 1)
     pool = PlanePool(volume.device, smallest=PATCH)
     for on_its_side in (volume.permute(1, 0, 2), volume.permute(2, 0, 1)):
-        pool.add((yield from _slices(on_its_side, stack, found, scale)), stack.generator)
+        pool.add((yield from _slices(on_its_side, planes, stack, found, scale)), stack.generator)
         yield Turn.READY
     return pool
 
 
-def _restored(stack: CleanStack, found: FoundPsf, scale: float, network: NAFNet, side: int) -> Work[Tensor]:
-    """Restore the XZ slices of the middle of a stack: ``(z', y, x)``, in the unit of the network."""
-    compute = stack.denoiser.compute
+def _deconvolved(stack: CleanStack, found: FoundPsf, scale: float, side: int) -> Work[tuple[Grid, Tensor]]:
+    """Deconvolve the middle of a stack: where its planes lie, and ``(z', y, x)``, in the unit of the network."""
     planes = stack.clean(stack.grid(), found, scale)
     start = planes.grid.start + max(planes.grid.depth - _DEEPEST, 0) // 2
-    planes = planes.part(start, start + _DEEPEST, network.multiple)
+    planes = planes.part(start, start + _DEEPEST, 1)
     side = min(side, *(axis.stop for axis in stack.lateral))
     lines = planes.free(*(middle(axis.stop, side) for axis in stack.lateral)).div_(scale).permute(1, 0, 2)
     yield Turn.READY
-    matrices, ready = planes.matrices(lines.device), folded(network, compute)
-    slices = []
-    for some in torch.split(lines, slices_at_once(planes.grid.depth, side, compute.pixels)):
-        slices.append(apply_network(ready, shown(*matrices, some), compute)[:, 0])
-        yield Turn.READY
-    return torch.cat(slices).clamp_(min=0).permute(1, 0, 2)
+    return planes.grid, deconvolved(*planes.matrices(lines.device), lines).permute(1, 0, 2)
 
 
-def _slices(sample: Tensor, stack: CleanStack, found: FoundPsf, scale: float) -> Work[Tensor]:
-    """Image a sample ``(z', y, x)``: slices ``(y, CHANNELS + 1, z', x)``, as shown, and as they should become."""
+def _slices(sample: Tensor, wanted: Tensor, stack: CleanStack, found: FoundPsf, scale: float) -> Work[Tensor]:
+    """Image a sample ``(z', y, x)``: its ``wanted`` slices along y, ``(n, CHANNELS + 1, z', x)``."""
     denoiser, binning, anisotropy = stack.denoiser, stack.binning, stack.anisotropy
     grid = Grid(range(int((len(sample) - 1) / anisotropy) + 1), anisotropy, len(sample))
     seen = along_z(grid.reading(sample.device), convolved(sample * scale, found.psf.whole.to(sample.device)))
     yield Turn.READY
     recorded = denoiser.recorded(seen + denoiser.noise.offset, stack.generator)
     light = (yield from denoised(denoiser, recorded)) - denoiser.noise.offset
-    coarse = binned(light, binning)
-    field = HazeField.of(coarse, found.psf, anisotropy, binning)
+    field = HazeField.of(binned(light, binning), found.psf, anisotropy, binning)
     yield Turn.READY
     free = field.removed(light, *(slice(0, length) for length in light.shape[1:])).div_(scale)
     matrices = grid.imaging(found.psf.kernel, free.device), grid.interpolation(free.device)
-    return torch.cat([shown(*matrices, free.permute(1, 0, 2)), sample.permute(1, 0, 2)[:, None]], dim=1).half()
+    given, clean = shown(*matrices, free[:, wanted].permute(1, 0, 2)), sample[:, wanted].permute(1, 0, 2)
+    return torch.cat([given, clean[:, None]], dim=1).half()
