@@ -109,6 +109,17 @@ class SplitPsf:
         """The point spread function, ``(z, y, x)``, sum 1."""
         return self.tail + self.core[:, None, None] * focus(self.tail.shape[1], self.lateral_sigma)
 
+    @property
+    def of_planes(self) -> Tensor:
+        """What a sample goes through that is as sharp as planes are: without the focus, which planes went through.
+
+        ``(z, y, x)``, sum 1.
+        """
+        psf, kernel = self.tail.clone(), self.core_share * self.kernel
+        first = (len(psf) - len(kernel)) // 2
+        psf[first : first + len(kernel), psf.shape[1] // 2, psf.shape[2] // 2] += kernel.to(psf)
+        return psf
+
     def changed(self, stretch: float, haze: float) -> SplitPsf:
         """Stretch along z, and take so many times the haze; the light stays 1."""
         core, tail = stretched(self.core, stretch), stretched(self.tail, stretch) * haze

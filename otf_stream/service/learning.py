@@ -171,8 +171,8 @@ def learn(
         sizes = source.acquisition.sizes
         shape, whole = (source.grid().depth, sizes.y, sizes.x), TAKES * speed.restoring_time(0).first
         side = next((side for side in SIDES if schedule.spares(share(shape, side) * whole)), 0)
-        if side:
-            slices = yield from rehearsed(stack, found, lessons.scale, side=side)
+        slices = (yield from rehearsed(stack, found, lessons.scale, side=side)) if side else None
+        if slices:
             pairs.batch = compute.patches
             trainer.pairs = both(pairs, SlicePairs(slices, generator, batch=compute.patches))
 

@@ -3,12 +3,11 @@
 Errors of restoring belong to the sample. A denoiser blurs what is fine and faint and leaves what is bright as it is;
 haze is overestimated beside bright bodies. A network that is taught with errors drawn elsewhere
 (:mod:`otf_stream.learn.pairs`) takes what was blurred for the sample's own shape, and keeps it. So the middle of the
-stack is restored as well as can be, and laid on its side, so that a lateral axis, along which it is sharp, plays z.
-This sample is imaged through the whole point spread function, recorded by the camera, denoised, freed of haze and cut
-into axial slices, exactly as the stack is, and of these slices it is known what they should become.
+stack is deconvolved, by physics alone, and laid on its side, so that a lateral axis, along which it is sharp, plays z.
+This sample is imaged, recorded by the camera, denoised, freed of haze and cut into axial slices, exactly as the stack
+is, and what those of them should become that lie in planes of the stack is known: the planes.
 
-That the sample was itself restored, by the network as it is then, matters little: what an axial slice of it should
-become lies in the plane that a lateral plane of the stack lies in.
+Restoring the sample by the network first was tried: between planes it is better, and the volumes are not.
 """
 
 from __future__ import annotations
@@ -34,6 +33,8 @@ TAKES = 3.0
 """Times as long as the XZ slices of as much take to be restored."""
 
 _DEEPEST = 128  # voxels along z that are laid on their side
+_FAINTEST = 1e-6
+_BRIGHTER = 1.15  # times what is between them: planes that have nothing in common make no sample
 
 
 def share(shape: tuple[int, int, int], side: int) -> float:
@@ -42,7 +43,7 @@ def share(shape: tuple[int, int, int], side: int) -> float:
     return min(_DEEPEST / depth, 1) * min(side, height, width) ** 2 / (height * width)
 
 
-def rehearsed(stack: CleanStack, found: FoundPsf, scale: float, *, side: int) -> Work[PlanePool]:
+def rehearsed(stack: CleanStack, found: FoundPsf, scale: float, *, side: int) -> Work[PlanePool | None]:
     """Lay the middle of a stack on its side, and restore it up to where the network comes in; by turns.
 
     Parameters
@@ -58,16 +59,20 @@ def rehearsed(stack: CleanStack, found: FoundPsf, scale: float, *, side: int) ->
 
     Returns
     -------
-    PlanePool
+    PlanePool or None
         Slices as the network is shown them, and as they should become: ``(n, CHANNELS + 1, z', x)``, half precision.
-        First those in which y plays z, then those in which x does.
+        First those in which y plays z, then those in which x does. None where planes do not make a sample: they have
+        so little in common that one deconvolved is much brighter in them than between.
     """
     part, volume = yield from _deconvolved(stack, found, scale, side)
     # Between two planes a sample that was deconvolved is a mixture of both.
     planes = part.positions(volume.device).round().long().clamp(0, len(volume) - 1)
     pool = PlanePool(volume.device, smallest=PATCH)
     for on_its_side in (volume.permute(1, 0, 2), volume.permute(2, 0, 1)):
-        pool.add((yield from _slices(on_its_side, planes, stack, found, scale)), stack.generator)
+        slices = yield from _slices(on_its_side, planes, stack, found, scale)
+        if slices is None:
+            return None
+        pool.add(slices, stack.generator)
         yield Turn.READY
     return pool
 
@@ -83,11 +88,11 @@ def _deconvolved(stack: CleanStack, found: FoundPsf, scale: float, side: int) ->
     return planes.grid, deconvolved(*planes.matrices(lines.device), lines).permute(1, 0, 2)
 
 
-def _slices(sample: Tensor, wanted: Tensor, stack: CleanStack, found: FoundPsf, scale: float) -> Work[Tensor]:
-    """Image a sample ``(z', y, x)``: its ``wanted`` slices along y, ``(n, CHANNELS + 1, z', x)``."""
+def _slices(sample: Tensor, wanted: Tensor, stack: CleanStack, found: FoundPsf, scale: float) -> Work[Tensor | None]:
+    """Image a sample ``(z', y, x)``: its ``wanted`` slices along y, ``(n, CHANNELS + 1, z', x)``; None as above."""
     denoiser, binning, anisotropy = stack.denoiser, stack.binning, stack.anisotropy
     grid = Grid(range(int((len(sample) - 1) / anisotropy) + 1), anisotropy, len(sample))
-    seen = along_z(grid.reading(sample.device), convolved(sample * scale, found.psf.whole.to(sample.device)))
+    seen = along_z(grid.reading(sample.device), convolved(sample * scale, found.psf.of_planes.to(sample.device)))
     yield Turn.READY
     recorded = denoiser.recorded(seen + denoiser.noise.offset, stack.generator)
     light = (yield from denoised(denoiser, recorded)) - denoiser.noise.offset
@@ -96,4 +101,9 @@ def _slices(sample: Tensor, wanted: Tensor, stack: CleanStack, found: FoundPsf, 
     free = field.removed(light, *(slice(0, length) for length in light.shape[1:])).div_(scale)
     matrices = grid.imaging(found.psf.kernel, free.device), grid.interpolation(free.device)
     given, clean = shown(*matrices, free[:, wanted].permute(1, 0, 2)), sample[:, wanted].permute(1, 0, 2)
+    # What is deconvolved is brightest in its planes, at the cost of what is between: light is not to be learnt to grow.
+    brighter = float(clean.mean() / given[:, 1].mean().clamp(min=_FAINTEST))
+    if not 1 / _BRIGHTER < brighter < _BRIGHTER:
+        return None
+    given *= brighter
     return torch.cat([given, clean[:, None]], dim=1).half()
