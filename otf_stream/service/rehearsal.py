@@ -1,4 +1,4 @@
-"""The stack laid on its side: what deblurring is learnt from once there is a first idea of the volume.
+"""The stack laid on its side: what deblurring is learnt from, beside lateral crops.
 
 Errors of restoring belong to the sample. A denoiser blurs what is fine and faint and leaves what is bright as it is;
 haze is overestimated beside bright bodies. A network that is taught with errors drawn elsewhere
