@@ -42,7 +42,8 @@ from otf_stream.service.tidying import tidy_up
 
 FEWEST_PLANES = 5
 _LEARNING_RATE = 2e-3
-_PAIRS = 2  # times as many in a step as patches: half of them are of lateral planes, half of the stack on its side
+_PAIRS = 2  # times as many in a step as patches
+_LATERAL = 0.25  # of the pairs are of lateral planes, the others of the stack on its side
 _NOISY_WINDOW = 384  # side of what the denoiser learns from of a plane, in pixels
 _LONGEST_LINE = 512  # pixels: what a network takes before its statistics are known is more than after
 _MORE = 1.5  # times as many planes are worth being learnt from anew
@@ -153,7 +154,7 @@ def learn(
     begun = schedule.spent
     lessons = yield from stack.lessons(found)
     refreshing = schedule.spent - begun
-    anisotropy = source.acquisition.voxel_size.anisotropy
+    anisotropy, batch = source.acquisition.voxel_size.anisotropy, _PAIRS * compute.patches
     pairs = AxialPairs(
         lessons.clean,
         lessons.errors,
@@ -161,7 +162,7 @@ def learn(
         anisotropy,
         generator,
         haze=lessons.clean_haze,
-        batch=_PAIRS * compute.patches,
+        batch=batch,
     )
     selected = select_layers(network, pairs(), compute) if finetune and layers == "zest" else None
     trainer = Trainer(network, pairs, compute, learning_rate=_LEARNING_RATE, layers=selected, parts=PARTS)
@@ -173,8 +174,8 @@ def learn(
         side = next((side for side in SIDES if schedule.spares(share(shape, side) * whole)), 0)
         slices = (yield from rehearsed(stack, found, lessons.scale, side=side)) if side else None
         if slices:
-            pairs.batch = compute.patches
-            trainer.pairs = both(pairs, SlicePairs(slices, generator, batch=compute.patches))
+            pairs.batch = round(_LATERAL * batch)
+            trainer.pairs = both(pairs, SlicePairs(slices, generator, batch=batch - pairs.batch))
 
     def examined() -> Work[tuple[Trust, NAFNet]]:
         exam = AxialPairs(
