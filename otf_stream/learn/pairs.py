@@ -11,7 +11,7 @@ neighbours of a plane makes errors that run on from plane to plane: they are cut
 of them.
 
 Planes are freed of haze as well, and what is computed of it is wrong in a way of its own: broad, and like a shadow of
-the sample along z. Where that is known of a plane (:mod:`otf_stream.optics.rehearsal`), a pair carries it, or the
+the sample along z. Where that is known of a plane (:mod:`otf_stream.optics.haze_errors`), a pair carries it, or the
 network would take every shadow for sample. By how much the stack at hand errs, nobody knows: pairs carry from none to
 several times of it.
 """

@@ -85,6 +85,11 @@ def interpolation_matrix(length: int, positions: Tensor) -> Tensor:
     return matrix
 
 
+def reading_matrix(length: int, places: Tensor) -> Tensor:
+    """Matrix ``(places, length)`` that reads a line between its voxels, linearly; beyond its ends, its ends."""
+    return imaging_matrix(length, places.clamp(0, length - 1), torch.ones(1, device=places.device))
+
+
 def along_z(matrix: Tensor, volume: Tensor) -> Tensor:
     """Apply a matrix ``(z', z)`` along the first axis of a volume ``(z, y, x)``: ``(z', y, x)``."""
     return (matrix @ volume.reshape(len(volume), -1)).reshape(-1, *volume.shape[1:])

@@ -65,10 +65,6 @@ class Grid:
         """Matrix ``(z, z')`` of the axial blur, by ``kernel`` in voxels, and the sampling."""
         return imaging_matrix(self.depth, self.positions(device), kernel.to(device))
 
-    def reading(self, device: torch.device) -> Tensor:
-        """Matrix ``(z, z')`` that reads voxels where the planes lie, linearly."""
-        return self.imaging(torch.ones(1), device)
-
     def part(self, first: int, last: int, multiple: int) -> tuple[slice, Grid]:
         """Return which planes tell of the voxels from ``first`` to ``last``, and the grid between those.
 
@@ -104,10 +100,15 @@ class HazeField:
     core_share: float
 
     @classmethod
-    def of(cls, light: Tensor, psf: SplitPsf, anisotropy: float, binning: int) -> Self:
-        """Compute it for binned planes, ``(z, y, x)``, at an even distance; see :func:`otf_stream.optics.haze.haze`."""
-        coarse = haze(light, psf, anisotropy, binning=binning)
-        return cls(coarse, binning, share_left(light, coarse, psf))
+    def of(
+        cls, light: Tensor, psf: SplitPsf, anisotropy: float, binning: int, wanted: slice | Tensor = slice(None)
+    ) -> Self:
+        """Compute it for the ``wanted`` ones of binned planes.
+
+        Those are ``(z, y, x)``, at an even distance; see :func:`otf_stream.optics.haze.haze`.
+        """
+        coarse = haze(light, psf, anisotropy, binning=binning)[wanted]
+        return cls(coarse, binning, share_left(light[wanted], coarse, psf))
 
     def removed(self, light: Tensor, y: slice, x: slice) -> Tensor:
         """Free planes ``(z, y, x)``, counts above the background, of haze; ``y`` and ``x`` say where they lie."""

@@ -23,8 +23,8 @@ from otf_stream.learn.compute import Compute
 from otf_stream.learn.denoise import NEIGHBOURS, Denoiser
 from otf_stream.learn.pairs import PATCH, patch_side
 from otf_stream.learn.planes import PlanePool, random_window
-from otf_stream.optics.haze import binned, haze, share_left, spread
-from otf_stream.optics.rehearsal import haze_errors
+from otf_stream.optics.haze import binned, spread
+from otf_stream.optics.haze_errors import haze_errors
 from otf_stream.restore.methods import CleanPlanes, Grid, HazeField, denoised
 from otf_stream.restore.turns import Room, Turn, Work, unhindered
 from otf_stream.service.character import FoundPsf, middle
@@ -251,10 +251,8 @@ class CleanStack:
         every = np.arange(min(there[0], *wanted), max(there[-1], *wanted) + 1)
         nearest = np.clip(np.searchsorted(there, every, side="right") - 1, 0, len(there) - 1)
         light = torch.stack([self._coarse[there[place]] for place in nearest])
-        coarse = haze(light, found.psf, self.anisotropy, binning=self.binning)
-        rows = torch.tensor([z - every[0] for z in wanted], device=coarse.device)
-        light, coarse = light[rows], coarse[rows]
-        field = HazeField(coarse, self.binning, share_left(light, coarse, found.psf))
+        rows = torch.tensor([z - every[0] for z in wanted], device=light.device)
+        field = HazeField.of(light, found.psf, self.anisotropy, self.binning, rows)
         self._haze, self._haze_time = (found, there, wanted, field), time.monotonic() - begun
         return field
 

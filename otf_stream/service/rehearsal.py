@@ -19,7 +19,7 @@ from otf_stream.learn.pairs import PATCH
 from otf_stream.learn.planes import PlanePool
 from otf_stream.learn.slices import shown
 from otf_stream.optics.deconvolution import deconvolved
-from otf_stream.optics.forward import along_z, convolved
+from otf_stream.optics.forward import along_z, convolved, reading_matrix
 from otf_stream.optics.haze import binned
 from otf_stream.restore.methods import Grid, HazeField, denoised
 from otf_stream.restore.turns import Turn, Work
@@ -92,7 +92,8 @@ def _slices(sample: Tensor, wanted: Tensor, stack: CleanStack, found: FoundPsf, 
     """Image a sample ``(z', y, x)``: its ``wanted`` slices along y, ``(n, CHANNELS + 1, z', x)``; None as above."""
     denoiser, binning, anisotropy = stack.denoiser, stack.binning, stack.anisotropy
     grid = Grid(range(int((len(sample) - 1) / anisotropy) + 1), anisotropy, len(sample))
-    seen = along_z(grid.reading(sample.device), convolved(sample * scale, found.psf.of_planes.to(sample.device)))
+    imaged = convolved(sample * scale, found.psf.of_planes.to(sample.device))
+    seen = along_z(reading_matrix(len(sample), grid.positions(sample.device)), imaged)
     yield Turn.READY
     recorded = denoiser.recorded(seen + denoiser.noise.offset, stack.generator)
     light = (yield from denoised(denoiser, recorded)) - denoiser.noise.offset

@@ -4,7 +4,7 @@ import pytest
 import torch
 from kernels import family
 
-from otf_stream.learn.pairs import PATCH, AxialPairs, SlicePairs, patch_side
+from otf_stream.learn.pairs import PATCH, AxialPairs, SlicePairs, both, patch_side
 from otf_stream.learn.planes import PlanePool
 from otf_stream.learn.slices import CHANNELS
 
@@ -115,3 +115,12 @@ def test_slices_and_what_they_should_become_are_cut_at_one_place():
     torch.testing.assert_close(given - asked, torch.tensor([1.0, 2.0])[:, None, None].expand(5, 2, PATCH, PATCH))
     turned = clean.mT.unfold(2, PATCH, 1).unfold(3, PATCH, 1)
     assert all(float((turned - one).abs().amax(dim=(-1, -2)).min()) > 1e-3 for one in asked)  # z is never an x
+
+
+def test_a_batch_of_both_is_one_of_each_given_with_what_is_clean():
+    def drawn(value, n):
+        return torch.full((n, CHANNELS, PATCH, PATCH), value), torch.full((n, 1, PATCH, PATCH), -value)
+
+    given, clean = both(lambda: drawn(1.0, 2), lambda: drawn(2.0, 3))()
+    assert given[:, 0, 0, 0].tolist() == [1, 1, 2, 2, 2]
+    assert torch.equal(clean[:, 0], -given[:, 0])

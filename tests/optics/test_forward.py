@@ -13,6 +13,7 @@ from otf_stream.optics.forward import (
     interpolation_matrix,
     mirrored,
     plane_positions,
+    reading_matrix,
 )
 
 anisotropies = st.floats(0.5, 12.0)
@@ -92,6 +93,12 @@ def test_fast_lengths_are_no_shorter_and_have_small_factors(length):
         while rest % factor == 0:
             rest //= factor
     assert rest == 1
+
+
+def test_a_line_is_read_between_its_voxels_and_beyond_its_ends_are_its_ends():
+    line = torch.tensor([0.0, 1.0, 4.0, 9.0])
+    read = reading_matrix(4, torch.tensor([-2.0, 0.0, 0.5, 1.75, 3.0, 7.0])) @ line
+    assert read.tolist() == pytest.approx([0, 0, 0.5, 3.25, 9, 9])
 
 
 def test_beyond_the_ends_of_a_line_its_mirror_image_goes_on():

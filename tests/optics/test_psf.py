@@ -30,6 +30,21 @@ def test_core_and_tail_make_the_whole_and_widefield_has_more_haze_than_confocal(
     assert shares["widefield"] < 0.5 * shares["confocal"]
 
 
+@pytest.mark.parametrize("modality", ["confocal", "widefield"])
+def test_planes_seen_through_what_is_left_without_their_focus_are_seen_through_core_and_tail(modality):
+    psf = torch.from_numpy(point_spread(Microscope(modality, 1.1), (61, 31), z_um=0.1, pixel_um=0.1))
+    split = split_psf(psf, 1.0)
+    left = split.of_planes
+    assert float(left.sum()) == pytest.approx(1, abs=1e-3)
+    core = left - split.tail
+    off_axis = core.clone()
+    off_axis[:, 15, 15] = 0
+    assert float(off_axis.abs().max()) < 1e-7
+    # The kernel is the core less the focus along z: with the focus it has the core's width again.
+    with_focus = torch.conv1d(core[:, 15, 15][None, None], focus(31, 1.0).sum(0)[None, None], padding=15)[0, 0]
+    assert full_width(with_focus) == pytest.approx(split.width, rel=0.1)
+
+
 @given(st.floats(1.5, 4), st.floats(0.4, 2.0))
 def test_stretching_changes_the_width_and_no_light(sigma, stretch):
     changed = stretched(gaussian(sigma), stretch)

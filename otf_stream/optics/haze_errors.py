@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from otf_stream.optics.forward import along_z, imaging_matrix, interpolation_matrix, mirrored
+from otf_stream.optics.forward import along_z, interpolation_matrix, mirrored, reading_matrix
 from otf_stream.optics.haze import CoarseGrid, haze
 from otf_stream.optics.psf import SplitPsf
 
@@ -46,7 +46,7 @@ def haze_errors(planes: Tensor, positions: Tensor, psf: SplitPsf, anisotropy: fl
     # The axis that plays z comes first, the old z last, which is but one of the lateral axes there.
     laid = (sample.permute(1, 2, 0), sample.permute(2, 1, 0))
     wrong = [_rehearsed(on_its_side, psf, anisotropy, binning) for on_its_side in laid]
-    back = _read(length, places)
+    back = reading_matrix(length, places)
     return torch.stack([along_z(back, wrong[0].permute(2, 0, 1)), along_z(back, wrong[1].permute(2, 1, 0))])
 
 
@@ -57,15 +57,10 @@ def _rehearsed(sample: Tensor, psf: SplitPsf, anisotropy: float, binning: int) -
     grid = CoarseGrid.around((count, *sample.shape[1:]), psf, anisotropy, binning, sample.device)
     depth = grid.inner[0].stop - grid.inner[0].start
     voxels = torch.arange(depth, device=sample.device) * (anisotropy / grid.between)
-    filled = along_z(_read(len(sample), voxels / binning), sample)
+    filled = along_z(reading_matrix(len(sample), voxels / binning), sample)
     for axis, (inner, length) in enumerate(zip(grid.inner, grid.domain, strict=True)):
         places = torch.arange(length, device=sample.device) - inner.start
         filled = filled.index_select(axis, mirrored(places, filled.shape[axis]))
     light, true = (grid.optics(part).imaged(filled) for part in (grid.whole, grid.tail))
     missed = haze(light, psf, anisotropy, binning=binning).sub_(true)
-    return along_z(_read(count, pixels / anisotropy), missed)
-
-
-def _read(length: int, places: Tensor) -> Tensor:
-    """Matrix ``(places, length)`` that reads a line between its voxels, linearly; beyond its ends, its ends."""
-    return imaging_matrix(length, places.clamp(0, length - 1), torch.ones(1, device=places.device))
+    return along_z(reading_matrix(count, pixels / anisotropy), missed)

@@ -5,9 +5,9 @@ import torch
 
 from otf_stream.optics.forward import convolved
 from otf_stream.optics.haze import binned, haze, share_left, spread
+from otf_stream.optics.haze_errors import haze_errors
 from otf_stream.optics.pointspread import Microscope, focus_width, point_spread
 from otf_stream.optics.psf import SplitPsf, split_psf
-from otf_stream.optics.rehearsal import haze_errors
 from simulators.phantom import cells
 
 MICROSCOPE = Microscope("widefield", 1.1)
