@@ -152,12 +152,12 @@ class SlicePairs:
     def __init__(self, slices: PlanePool, generator: torch.Generator, *, batch: int = _BATCH) -> None:
         self._slices = slices
         self._generator = generator
-        self.batch = batch
+        self._batch = batch
 
     def __call__(self) -> tuple[Tensor, Tensor]:
         """Draw one batch: what the network is shown, ``(n, CHANNELS, z, x)``, and clean, ``(n, 1, z, x)``."""
         planes = self._slices.planes
-        both = random_patches(planes, self.batch, PATCH, PATCH, self._generator, turned=False).float()
+        both = random_patches(planes, self._batch, PATCH, PATCH, self._generator, turned=False).float()
         return both[:, :CHANNELS], both[:, CHANNELS:]
 
 

@@ -173,7 +173,7 @@ def learn(
         shape, whole = (source.grid().depth, sizes.y, sizes.x), TAKES * speed.restoring_time(0).first
         side = next((side for side in SIDES if schedule.spares(share(shape, side) * whole)), 0)
         slices = (yield from rehearsed(stack, found, lessons.scale, side=side)) if side else None
-        if slices:
+        if slices is not None:
             pairs.batch = round(_LATERAL * batch)
             trainer.pairs = both(pairs, SlicePairs(slices, generator, batch=batch - pairs.batch))
 
