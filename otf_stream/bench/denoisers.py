@@ -9,7 +9,7 @@ References
 Krull, Buchholz, Jug: Noise2Void, CVPR 2019 (blind spot).
 Huang et al.: Neighbor2Neighbor, CVPR 2021 (neighbour sub-sampling).
 Pang, Zheng, Quan, Ji: Recorrupted-to-Recorrupted, CVPR 2021 (recorruption).
-Zhang et al.: IDR, CVPR 2022 (rehearsal: the planes as the shipped network denoises them, with noise drawn anew).
+Zhang et al.: IDR, CVPR 2022 (rehearsal: the planes as they are denoised so far, with noise drawn anew).
 Lehtinen et al.: Noise2Noise, ICML 2018 (plane to plane: the next plane is nearly the same sample).
 Höck et al.: N2V2, ECCV workshops 2022.
 """
@@ -30,16 +30,20 @@ from torch import Tensor
 from otf_stream import __version__
 from otf_stream.bench.cases import Case
 from otf_stream.bench.elsewhere import run_elsewhere
-from otf_stream.bench.results import Result, machine, run_missing
+from otf_stream.bench.results import Result, machine, read_results, run_missing
 from otf_stream.learn.checkpoints import shipped_network
 from otf_stream.learn.compute import Compute
 from otf_stream.learn.denoise import (
+    BEGINNING,
     PATCH,
+    REHEARSING_RATE,
     Denoiser,
+    denoiser_pairs,
     denoiser_trainer,
     denoising_network,
     neighbourhoods,
     recorrupted,
+    rehearsed,
     with_noise_map,
 )
 from otf_stream.learn.nafnet import NAFNet
@@ -54,7 +58,6 @@ Ask = Callable[[Tensor, NoiseModel, torch.Generator], tuple[Tensor, Tensor]]
 _BATCH = 8
 _LEARNING_RATE = 2e-3  # from scratch
 _MASKED = 0.015
-_REHEARSAL_RATE = 1e-3  # once the network knows noise
 _BRIGHT = 99.9
 _STATISTICS = 8
 _UNASKED = float("nan")
@@ -66,8 +69,9 @@ _NAMES = {
     "plane to plane": "plane to plane, from scratch",
     "recorruption": "recorruption, from scratch",
     "pre-trained": "pre-trained, as it is",
-    "pre-trained + recorruption": "pre-trained, then recorruption: the service's",
+    "pre-trained + recorruption": "pre-trained, then recorruption",
     "pre-trained + rehearsal": "pre-trained, then rehearsal",
+    "pre-trained + both": "pre-trained, then recorruption, then rehearsal: the service's",
     "n2v2": "N2V2 (careamics)",
 }
 
@@ -105,18 +109,6 @@ def plane_to_plane(patches: Tensor, noise: NoiseModel, generator: torch.Generato
     return with_noise_map(given, noise), asked
 
 
-def rehearsed(clean: Tensor, noise: NoiseModel, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Ask for what was denoised before, given that with noise drawn anew, all of it: noisy patches are not looked at.
-
-    Parameters
-    ----------
-    clean
-        Patches ``(n, c, y, x)`` of denoised planes with their neighbours.
-    """
-    noisy = clean + noise.draw(clean.flatten(0, 1)[:, None], generator).view_as(clean)
-    return with_noise_map(noisy, noise), clean[:, :1]
-
-
 FAMILIES: dict[str, Ask] = {
     "blind spot": blind_spot,
     "sub-sampling": sub_sampling,
@@ -141,21 +133,26 @@ def run_denoisers(
     progress: Callable[[str], None] = lambda said: None,
 ) -> list[Result]:
     """Compare on every case; parameters as :func:`compare` and :func:`otf_stream.bench.quality.run_cases` have them."""
+    known = {_key(result)[:-1]: result for result in read_results(results) if result["machine"] == machine(compute)}
     wanted = {
-        (case.name, seconds, n2v2_python is not None): partial(
-            compare, case, compute, seconds=seconds, n2v2_python=n2v2_python
+        (*asked, True): partial(
+            compare, case, compute, seconds=seconds, n2v2_python=n2v2_python, known=known.get(asked)
         )
         for case in cases
+        for asked in [(case.name, seconds, n2v2_python is not None)]
     }
-    return run_missing(
-        results,
-        wanted,
-        lambda result: (result["case"], result["seconds"], "n2v2" in result["psnr"]),
-        lambda result: progress(line(result)),
-    )
+    return run_missing(results, wanted, _key, lambda result: progress(line(result)))
 
 
-def compare(case: Case, compute: Compute, *, seconds: float, n2v2_python: Path | None) -> Result:
+def _key(result: Result) -> tuple[str, float, bool, bool]:
+    """Return what a result is of, and whether every way is in it: what came since is run alone."""
+    ways = result["psnr"].keys()
+    return result["case"], result["seconds"], "n2v2" in ways, _NAMES.keys() - ways <= {"n2v2"}
+
+
+def compare(
+    case: Case, compute: Compute, *, seconds: float, n2v2_python: Path | None, known: Result | None = None
+) -> Result:
     """Denoise the planes of a case in every way, and judge against the planes without noise.
 
     Parameters
@@ -168,6 +165,8 @@ def compare(case: Case, compute: Compute, *, seconds: float, n2v2_python: Path |
         Training time of each.
     n2v2_python
         Interpreter of an environment with careamics; without one, N2V2 is left out.
+    known
+        What an earlier run on this machine reached, which is not run again.
     """
     truth = case.expected()
     planes = case.camera.expose(truth, seed=case.seed)
@@ -175,15 +174,22 @@ def compare(case: Case, compute: Compute, *, seconds: float, n2v2_python: Path |
     noise = estimate_noise(planes)
     scale = float(np.percentile(planes, _BRIGHT)) - noise.offset
     clean: dict[str, np.ndarray[Any, Any]] = {"noisy": planes.astype(np.float32)}
-    steps: dict[str, int] = {}
+    reached: dict[str, float] = dict(known["psnr"]) if known else {}
+    steps: dict[str, int] = dict(known["steps"]) if known else {}
 
-    for name in _NAMES:
+    for name in [name for name in _NAMES if name not in reached]:
         generator = compute.generator(case.seed)
         torch.manual_seed(case.seed)
         pool = PlanePool(compute.device, smallest=PATCH)
         pool.add(neighbourhoods((light - noise.offset) / scale), generator)
         unit = noise.rescaled(noise.offset, scale)
         trainer: Trainer | None = None
+
+        def denoised(denoiser: Denoiser, generator: torch.Generator = generator) -> PlanePool:
+            made = PlanePool(compute.device, smallest=PATCH)
+            made.add(neighbourhoods((denoiser(light) - noise.offset) / scale), generator)
+            return made
+
         begun = time.monotonic()
         if name == "n2v2" and n2v2_python:
             clean[name] = run_elsewhere(n2v2_python, "n2v2.py", seconds=seconds, planes=planes)
@@ -194,20 +200,25 @@ def compare(case: Case, compute: Compute, *, seconds: float, n2v2_python: Path |
         elif name == "pre-trained + recorruption":
             trainer = denoiser_trainer(shipped_network("denoise"), pool, unit, compute, generator)
         elif name == "pre-trained + rehearsal":
-            made = _as_shipped(pool, noise, scale, compute, generator)(light)
-            rehearsals = PlanePool(compute.device, smallest=PATCH)
-            rehearsals.add(neighbourhoods((made - noise.offset) / scale), generator)
-            network = shipped_network("denoise")
-            trainer = _trainer(network, rehearsed, rehearsals, unit, compute, generator, _REHEARSAL_RATE)
+            made = denoised(_as_shipped(pool, noise, scale, compute, generator))
+            trainer = _trainer(shipped_network("denoise"), rehearsed, made, unit, compute, generator, REHEARSING_RATE)
+        elif name == "pre-trained + both":
+            trainer = denoiser_trainer(shipped_network("denoise"), pool, unit, compute, generator)
         if trainer:
+            rehearses = name != "pre-trained + both"
             while (done := (time.monotonic() - begun) / seconds) < 1 or not trainer.steps:
+                if done >= BEGINNING and not rehearses:
+                    rehearses = True
+                    made = denoised(Denoiser(trainer.network(), noise, scale, compute))
+                    trainer.pairs = denoiser_pairs(made, unit, compute, generator, made=rehearsed)
+                    trainer.learning_rate = REHEARSING_RATE
                 trainer.step(min(done, 1.0))
             steps[name] = trainer.steps
             clean[name] = Denoiser(trainer.network(), noise, scale, compute)(light).cpu().numpy()
     return {
         "case": case.name,
         "seconds": seconds,
-        "psnr": {name: psnr(volume, truth) for name, volume in clean.items()},
+        "psnr": {name: psnr(volume, truth) for name, volume in clean.items()} | reached,
         "steps": steps,
         "machine": machine(compute),
         "version": __version__,
@@ -258,8 +269,7 @@ Written by `{command}` on {results[0]["machine"]}; {results[0]["seconds"]:g} s o
 
 PSNR in dB of the planes against the same planes without noise, one gain and one offset fitted; the peak is the 99.9 −
 0.1 percentile of those. All but N2V2 are one network on the same patches, given the planes before and after as well;
-N2V2 is careamics' own, on single planes, with its defaults. `otf_stream/learn/denoise.py` says why the service does
-not rehearse, where that is ahead: planes get better, volumes do not.
+N2V2 is careamics' own, on single planes, with its defaults.
 
 | | {cases} | mean |
 |---{"|---" * (len(results) + 1)}|

@@ -5,22 +5,24 @@ the noise is: a map of its standard deviation is part of the input. On the stack
 *recorruption*: noise of the estimated model is added to a plane in one copy and subtracted in another, such that
 the noises of the two copies are independent; the network learns to predict one from the other and, since noise
 cannot be predicted, learns the sample. It needs no second exposure and no blind spot. The planes before and after
-are independent recordings of nearly the same sample: they are given as they are. To rehearse on what the shipped
-network makes of the planes, with noise drawn upon it anew, brings planes nearer to the truth (``otf-stream bench
-denoisers``), but left the volumes of the four stacks on which it was tried as they were, or 0.1 dB worse.
+are independent recordings of nearly the same sample: they are given as they are. Most of what is asked for there is
+noise, so that it is learnt slowly. The other way is to *rehearse*: the planes as they are denoised so far are taken for
+the sample, noise is drawn upon them, and the network is asked for them. Each needs the other: what is rehearsed is
+only as good as the denoiser was.
 
 The variance of the noise model is linear in the pixel, so the noisy pixel itself gives an unbiased variance.
 
 References
 ----------
 Pang, Zheng, Quan, Ji: Recorrupted-to-Recorrupted, CVPR 2021.
+Zhang, Li, Law, Wang, Qin, Li: IDR, self-supervised denoising via iterative data refinement, CVPR 2022 (rehearsal).
 Zhang, Zuo, Zhang: FFDNet, IEEE TIP 27 (2018), for the map of the noise.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -32,7 +34,7 @@ from otf_stream.learn.compute import Compute
 from otf_stream.learn.folding import folded
 from otf_stream.learn.nafnet import NAFNet
 from otf_stream.learn.planes import PlanePool
-from otf_stream.learn.training import PARTS, Trainer, apply_network
+from otf_stream.learn.training import PARTS, Pairs, Trainer, apply_network
 from otf_stream.optics.forward import mirrored
 from otf_stream.optics.noise import NoiseModel
 
@@ -41,6 +43,12 @@ NEIGHBOURS = 2
 
 PATCH = 64
 """Side of a training patch, in pixels."""
+
+BEGINNING = 0.2
+"""Share of the training that is recorruption; the rest is to rehearse."""
+
+REHEARSING_RATE = 1e-3
+"""Learning rate for planes that are clean: what is asked for is no noise, and more may be learnt from each step."""
 
 _RECORRUPTION = 0.7
 _LEARNING_RATE = 3e-4  # the network knows noise already; more makes it forget
@@ -111,14 +119,43 @@ def recorrupted(patches: Tensor, noise: NoiseModel, generator: torch.Generator) 
     return with_noise_map(given, noise, math.sqrt(1 + _RECORRUPTION**2)), centre - extra / _RECORRUPTION
 
 
+def rehearsed(clean: Tensor, noise: NoiseModel, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Make an input by drawing noise upon patches that were denoised before, and ask for those.
+
+    Parameters
+    ----------
+    clean
+        ``(n, c, y, x)``, as :func:`neighbourhoods` gathers denoised planes.
+    noise
+        Of the camera, in their unit.
+    generator
+        Source of randomness, on the patches' device.
+
+    Returns
+    -------
+    tuple of Tensor
+        Input ``(n, c + 1, y, x)``, the map of the noise last, and target ``(n, 1, y, x)``.
+    """
+    noisy = clean + noise.draw(clean.flatten(0, 1)[:, None], generator).view_as(clean)
+    return with_noise_map(noisy, noise), clean[:, :1]
+
+
+Made = Callable[[Tensor, NoiseModel, torch.Generator], tuple[Tensor, Tensor]]
+"""Makes a batch of inputs and targets of patches with their neighbours: :func:`recorrupted` or :func:`rehearsed`."""
+
+
+def denoiser_pairs(
+    pool: PlanePool, noise: NoiseModel, compute: Compute, generator: torch.Generator, *, made: Made = recorrupted
+) -> Pairs:
+    """Return what draws batches from the neighbourhoods in ``pool``, as many patches as suit the device."""
+    return lambda: made(pool.patches(compute.patches, PATCH, PATCH, generator), noise, generator)
+
+
 def denoiser_trainer(
     network: NAFNet, pool: PlanePool, noise: NoiseModel, compute: Compute, generator: torch.Generator
 ) -> Trainer:
     """Return a trainer of ``network`` for the noisy neighbourhoods in ``pool``, whose noise is ``noise``."""
-
-    def pairs() -> tuple[Tensor, Tensor]:
-        return recorrupted(pool.patches(compute.patches, PATCH, PATCH, generator), noise, generator)
-
+    pairs = denoiser_pairs(pool, noise, compute, generator)
     return Trainer(network, pairs, compute, learning_rate=_LEARNING_RATE, parts=PARTS)
 
 

@@ -60,7 +60,7 @@ class Trainer:
     compute
         Device and precision.
     learning_rate
-        The highest, reached after the warm-up.
+        The highest, reached after the warm-up; may be replaced together with ``pairs``.
     loss
         What is made small.
     parts
@@ -101,7 +101,7 @@ class Trainer:
         self._stacks = stacks
         self._recorded: Callable[..., Any] | None = None
         self._replicas = [self._network, *(_replica(self._network) for _ in range(self._parts - 1))]
-        self._peak = learning_rate
+        self.learning_rate = learning_rate
         self._optimiser = torch.optim.AdamW(
             self._trained, lr=learning_rate, betas=(0.9, 0.95), weight_decay=1e-4, fused=True
         )
@@ -128,7 +128,7 @@ class Trainer:
             From 0 at the first step to 1 at the last.
         """
         for group in self._optimiser.param_groups:
-            group["lr"] = self._peak * _schedule(progress)
+            group["lr"] = self.learning_rate * _schedule(progress)
         degraded, clean = self.pairs()
         parts = zip(self._replicas, degraded.chunk(self._parts), clean.chunk(self._parts), strict=True)
         # One part needs no threads.

@@ -9,6 +9,7 @@ clock, so that a fixed number of steps, which is reproducible, and a deadline, w
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -201,6 +202,13 @@ class Schedule:
         """Take note of a training step and of what it took."""
         self.trained += seconds
         self._step = seconds
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Take a training step, and note what it took."""
+        begun = time.perf_counter()
+        yield
+        self.stepped(time.perf_counter() - begun)
 
     @property
     def spent(self) -> float:
@@ -457,6 +465,13 @@ class Schedule:
             self._denoising = _denoising_share(self.trained + self.time_to_train)
             self._denoised = max(self._denoised, min(progress / self._denoising, 1.0))
         return self._denoised
+
+    @property
+    def left_for_denoising(self) -> float:
+        """Seconds that are left to train the denoiser; where steps are counted, any number."""
+        if self._budget.steps is not None:
+            return math.inf
+        return max(self._denoising * (self.trained + self.time_to_train) - self.trained, 0.0)
 
     def deblurring(self, steps: int) -> float:
         """Progress of the deblurring network after ``steps`` steps, from 0 to 1."""

@@ -72,13 +72,15 @@ class Feed:
         """How many planes have been read."""
         return len(self._read)
 
-    def fresh(self, *, at_once: bool = False) -> Iterator[Batch]:
+    def fresh(self, *, at_once: bool = False, least: float = 0.0) -> Iterator[Batch]:
         """Yield the planes that have come since the last look and whose neighbours are there too.
 
         Parameters
         ----------
         at_once
             Look now, however short ago the last look was.
+        least
+            Yield none unless there are so many times as many as have been read.
         """
         if not at_once and time.monotonic() - self._looked < _LOOK:
             return
@@ -87,6 +89,8 @@ class Feed:
         there = self._source.planes()
         ready = there if complete else there[: max(len(there) - NEIGHBOURS, 1)]
         new = [place for place, z in enumerate(ready) if z not in self._read]
+        if len(new) < least * self.seen:
+            return
         for run in np.split(np.array(new, int), np.flatnonzero(np.diff(new) != 1) + 1) if new else []:
             for start in range(0, len(run), self._batch):
                 places = run[start : start + self._batch]

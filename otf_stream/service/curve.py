@@ -17,6 +17,9 @@ from otf_stream.learn.training import Trainer
 
 _INTERVAL = 2.0  # seconds
 
+Progress = Callable[[str, float], None]
+"""Told the stage and its progress, from 0 to 1."""
+
 
 class Curve:
     """Notes steps and loss now and then.

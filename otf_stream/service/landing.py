@@ -26,7 +26,7 @@ from otf_stream.restore.methods import Grid
 from otf_stream.restore.regions import Method, Region
 from otf_stream.restore.turns import Turn, Work
 from otf_stream.service.costs import WRITERS
-from otf_stream.service.learning import Progress
+from otf_stream.service.curve import Progress
 from otf_stream.service.source import StackSource
 from otf_stream.service.tidying import tidy_up
 from otf_stream.store.disk import is_full, passes

@@ -7,8 +7,7 @@ more. After every step another stack may have the device.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,11 +17,9 @@ from torch import Tensor
 from otf_stream.config import LayerChoice
 from otf_stream.learn.checkpoints import shipped_network
 from otf_stream.learn.compute import Compute
-from otf_stream.learn.denoise import PATCH as NOISY_PATCH
-from otf_stream.learn.denoise import Denoiser, denoiser_trainer, neighbourhoods
+from otf_stream.learn.denoise import Denoiser
 from otf_stream.learn.nafnet import NAFNet
 from otf_stream.learn.pairs import AxialPairs, SlicePairs, both
-from otf_stream.learn.planes import PlanePool, random_window
 from otf_stream.learn.slices import shown
 from otf_stream.learn.training import PARTS, Trainer, with_statistics
 from otf_stream.learn.zest import select_layers
@@ -32,9 +29,10 @@ from otf_stream.restore.trust import Trust, examine
 from otf_stream.restore.turns import Room, Turn, Work
 from otf_stream.service.budget import Schedule
 from otf_stream.service.character import Character, FoundPsf, characterise, find_psf
-from otf_stream.service.cleaned import CleanStack, Feed
+from otf_stream.service.cleaned import CleanStack
 from otf_stream.service.costs import RestoringTime
-from otf_stream.service.curve import Curve
+from otf_stream.service.curve import Curve, Progress
+from otf_stream.service.denoising import learn_to_denoise
 from otf_stream.service.rehearsal import SIDES, TAKES, rehearsed, share
 from otf_stream.service.source import StackSource
 from otf_stream.service.speed import Speedometer
@@ -44,12 +42,8 @@ FEWEST_PLANES = 5
 _LEARNING_RATE = 2e-3
 _PAIRS = 2  # times as many in a step as patches
 _LATERAL = 0.25  # of the pairs are of lateral planes, the others of the stack on its side
-_NOISY_WINDOW = 384  # side of what the denoiser learns from of a plane, in pixels
 _LONGEST_LINE = 512  # pixels: what a network takes before its statistics are known is more than after
 _MORE = 1.5  # times as many planes are worth being learnt from anew
-
-Progress = Callable[[str, float], None]
-"""Told the stage and its progress, from 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -131,11 +125,12 @@ def learn(
         Puts denoised planes aside on the disk, and may wait for it to have room.
     """
     generator, curve = compute.generator(seed), curve or Curve()
-    denoiser, denoiser_steps = yield from _learn_to_denoise(
+    denoiser, denoiser_steps = yield from learn_to_denoise(
         source,
         denoising or shipped_network("denoise"),
         character,
         schedule,
+        speed,
         compute,
         generator,
         progress,
@@ -206,7 +201,8 @@ def learn(
         if schedule.paused:
             yield Turn.WAITING
         else:
-            _step(trainer, done, schedule)
+            with schedule.step():
+                trainer.step(done)
             progress("finetune", done)
             curve.stepped("finetune", trainer)
             schedule.reserve(lambda: time_left(speed.measure(), stack))
@@ -254,57 +250,7 @@ def _axial_slices(stack: CleanStack, found: FoundPsf, scale: float, compute: Com
             yield shown(imaging, interpolation, planes[start : start + batch] / scale)
 
 
-def _learn_to_denoise(
-    source: StackSource,
-    network: NAFNet,
-    character: Character,
-    schedule: Schedule,
-    compute: Compute,
-    generator: torch.Generator,
-    progress: Progress,
-    curve: Curve,
-    *,
-    finetune: bool,
-) -> Work[tuple[Denoiser, int]]:
-    """Fine-tune a denoiser by turns; return it and the steps it took."""
-    pool = PlanePool(compute.device, smallest=NOISY_PATCH, expected=len(source.extent))
-    feed = Feed(source, compute)
-
-    def take(*, at_once: bool = False) -> None:
-        for batch in feed.fresh(at_once=at_once):
-            # With its neighbours, a plane takes five times its memory; noise is the same everywhere.
-            _, height, width = batch.planes.shape
-            y, x = random_window(height, width, _NOISY_WINDOW, generator)
-            pool.add(character.normalised(neighbourhoods(batch.planes[:, y, x], batch.wanted)), generator)
-
-    take(at_once=True)
-    yield Turn.READY
-    trainer = denoiser_trainer(network, pool, character.normalised_noise, compute, generator)
-    if finetune:
-        trainer.prepare()
-        yield Turn.READY
-    while finetune and (done := schedule.denoising(trainer.steps)) < 1:
-        if schedule.paused:
-            yield Turn.WAITING
-        else:
-            _step(trainer, done, schedule)
-            progress("denoise", done)
-            curve.stepped("denoise", trainer)
-            yield Turn.READY
-        take()
-    denoiser = Denoiser(trainer.network(), character.noise, character.scale, compute)
-    trainer.forget()
-    return denoiser, trainer.steps
-
-
 def time_left(speed: Speedometer, stack: CleanStack) -> RestoringTime:
     """Return what restoring will take once what is learnt has been learnt."""
     took = speed.restoring_time(stack.left_to_denoise)
     return replace(took, first=took.first + stack.haze_time_of_all)
-
-
-def _step(trainer: Trainer, progress: float, schedule: Schedule) -> None:
-    """Take a step of training."""
-    begun = time.perf_counter()
-    trainer.step(progress)
-    schedule.stepped(time.perf_counter() - begun)

@@ -35,10 +35,10 @@ from otf_stream.service.ahead import may_go_ahead
 from otf_stream.service.budget import Schedule, Watch
 from otf_stream.service.character import Character, FoundPsf, characterise, find_psf, uncharacterised, usual_psf
 from otf_stream.service.costs import WRITERS, Costs
-from otf_stream.service.curve import Curve
+from otf_stream.service.curve import Curve, Progress
 from otf_stream.service.demand import Demand
 from otf_stream.service.landing import landing, scaled, writing
-from otf_stream.service.learning import FEWEST_PLANES, Learned, Progress, learn
+from otf_stream.service.learning import FEWEST_PLANES, Learned, learn
 from otf_stream.service.memory import Lesson, Memory
 from otf_stream.service.network import Land, NetworkPath
 from otf_stream.service.provenance import LIGHT_LOST, provenance, timing

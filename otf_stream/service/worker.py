@@ -32,8 +32,8 @@ from otf_stream.learn.compute import Compute, choose_compute
 from otf_stream.monitor.work import MOST, Awaited, WorkerStatus, keep_telling
 from otf_stream.restore.turns import Turn
 from otf_stream.service.costs import Costs
+from otf_stream.service.curve import Progress
 from otf_stream.service.demand import Demand, time_to_spare
-from otf_stream.service.learning import Progress
 from otf_stream.service.memory import Memory
 from otf_stream.service.pending import Key, PendingStack, PendingStacks
 from otf_stream.service.preview import Previewer

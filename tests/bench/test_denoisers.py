@@ -1,5 +1,7 @@
 """Every family is asked for what it cannot see, and the comparison is told."""
 
+import json
+
 import pytest
 import torch
 
@@ -12,9 +14,10 @@ from otf_stream.bench.denoisers import (
     line,
     page,
     plane_to_plane,
-    rehearsed,
+    run_denoisers,
     sub_sampling,
 )
+from otf_stream.bench.results import machine
 from otf_stream.learn.compute import choose_compute
 from otf_stream.learn.nafnet import NAFNet
 from otf_stream.optics.noise import NoiseModel
@@ -52,27 +55,16 @@ def test_plane_to_plane_never_gives_what_it_asks_for():
         assert not any(torch.equal(channel, wanted[0]) for channel in patch)
 
 
-def test_rehearsals_are_of_clean_planes_with_noise_that_is_drawn_anew():
-    clean = torch.full((8, 5, 128, 128), 2.0)
-    drawn = generator()
-    given, target = rehearsed(clean, NoiseModel(0.5, 0.0, 1.0, (0.7, 0.7)), drawn)
-    assert given.shape == (8, 6, 128, 128)
-    assert torch.equal(target, clean[:, :1])
-    wrong = (given[:, :5] - clean).transpose(0, 1).flatten(1)
-    torch.testing.assert_close(wrong.std(1), torch.full((5,), 2**0.5), rtol=0.05, atol=0)
-    assert float((torch.corrcoef(wrong) - torch.eye(5)).abs().max()) < 0.02
-    assert not torch.equal(given, rehearsed(clean, NOISE, drawn)[0])
-
-
 def test_only_what_was_asked_for_counts():
     asked = torch.tensor([[[[1.0, float("nan")]]]])
     assert float(asked_error(torch.tensor([[[[3.0, 100.0]]]]), asked)) == 4
 
 
-def test_a_comparison_trains_every_family_and_is_told(monkeypatch):
-    def tiny(name=None):
-        return NAFNet(width=4, enc_blk_nums=(1,), middle_blk_num=1, dec_blk_nums=(1,), guide_channels=5)
+def tiny(name=None):
+    return NAFNet(width=4, enc_blk_nums=(1,), middle_blk_num=1, dec_blk_nums=(1,), guide_channels=5)
 
+
+def test_a_comparison_trains_every_family_and_is_told(monkeypatch):
     monkeypatch.setattr(denoisers, "shipped_network", tiny)
     monkeypatch.setattr(denoisers, "denoising_network", tiny)
     result = compare(Case("confocal", "low", 6), choose_compute("cpu"), seconds=0.5, n2v2_python=None)
@@ -81,6 +73,7 @@ def test_a_comparison_trains_every_family_and_is_told(monkeypatch):
         *denoisers.FAMILIES,
         "pre-trained + recorruption",
         "pre-trained + rehearsal",
+        "pre-trained + both",
     }
     assert all(steps >= 1 for steps in result["steps"].values())
     assert result["psnr"]["pre-trained"] == pytest.approx(result["psnr"]["noisy"], abs=0.1)  # it does nothing yet
@@ -88,3 +81,17 @@ def test_a_comparison_trains_every_family_and_is_told(monkeypatch):
     assert "| the noisy planes |" in told
     assert "N2V2 (careamics)" not in told
     assert result["case"] in line(result)
+
+
+def test_a_way_that_is_new_is_run_without_those_that_are_known(monkeypatch, tmp_path):
+    monkeypatch.setattr(denoisers, "shipped_network", tiny)
+    monkeypatch.setattr(denoisers, "denoising_network", tiny)
+    compute, case, path = choose_compute("cpu"), Case("confocal", "low", 6), tmp_path / "denoising.jsonl"
+    known = {name: 30.0 for name in denoisers._NAMES if name not in ("n2v2", "pre-trained + both")}
+    old = {"case": case.name, "seconds": 0.5, "psnr": known, "steps": {}, "machine": machine(compute), "version": "0"}
+    path.write_text(json.dumps(old) + "\n", "utf-8")
+    for _ in range(2):
+        [result] = run_denoisers([case], path, compute, seconds=0.5, n2v2_python=None)
+        assert set(result["steps"]) == {"pre-trained + both"}
+        assert result["psnr"].items() >= known.items()
+    assert len(path.read_text("utf-8").splitlines()) == 2

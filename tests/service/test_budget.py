@@ -99,6 +99,22 @@ def test_only_time_on_the_device_counts_as_spent_and_only_training_as_progress()
         assert schedule.deblurring(0) == pytest.approx((10 / (10 + 40 - 10) - 0.2) / 0.8)
 
 
+def test_what_is_left_for_denoising_is_its_share_without_what_it_has_had():
+    stack = Stack(expected=1)
+    schedule = stack.schedule(Budget(total=100, tail=0))
+    with schedule.turn():
+        assert schedule.denoising(0) == 0
+        assert schedule.left_for_denoising == pytest.approx(0.35 * 100)
+        stack.now += 20
+        schedule.trained += 10  # the other ten went elsewhere
+        schedule.denoising(0)
+        assert schedule.left_for_denoising == pytest.approx(0.35 * 90 - 10)
+        stack.now += 30
+        schedule.trained += 30
+        assert schedule.left_for_denoising == 0
+    assert stack.schedule(Budget(steps=3)).left_for_denoising == float("inf")
+
+
 @pytest.mark.parametrize(("training", "share"), [(20, 0.1), (30, 0.1), (55, 0.225), (80, 0.35), (400, 0.35)])
 def test_denoising_gets_more_of_more_time_and_its_share_is_settled_once_it_is_over(training, share):
     stack = Stack(expected=1)

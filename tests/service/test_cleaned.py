@@ -42,6 +42,21 @@ def test_a_growing_stack_is_read_plane_by_plane_with_neighbours(session):
     assert feed.seen == 12
 
 
+def test_few_new_planes_may_wait_for_more(session):
+    stack = small_stack(planes=12)
+    store = session({(0, 0): stack[:8]}, planes=12, close=False)
+    feed = Feed(StackSource(store, (0, 0)), CPU)
+
+    def look():
+        return [z for batch in feed.fresh(at_once=True, least=0.5) for z in batch.indices]
+
+    assert look() == [0, 1, 2, 3, 4, 5]
+    write(store, [((0, 0, z), stack[z]) for z in range(8, 10)])
+    assert look() == []
+    write(store, [((0, 0, z), stack[z]) for z in range(10, 12)])
+    assert look() == [6, 7, 8, 9, 10, 11]
+
+
 def test_planes_that_never_come_are_bridged_in_the_haze_and_some_are_held_out(session):
     store = session({(0, 0): small_stack(planes=18)}, skip=(3, 4))
     source = StackSource(store, (0, 0))
