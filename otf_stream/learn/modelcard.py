@@ -47,7 +47,7 @@ def model_card(
 
 _PURPOSE: dict[Shipped, str] = {
     "denoise": """turns a noisy plane, its neighbours and a map of the noise into the plane without its noise. Every
-stack fine-tunes it, by recorruption.""",
+stack fine-tunes it, by recorruption and by rehearsing.""",
     "deblur": """turns the axial slices of a stack, denoised, freed of haze, deconvolved and interpolated, into what a
 microscope as sharp along z as across would see; taught on lateral planes that were made to look like such slices.
 Every stack fine-tunes it on its own lateral planes.""",
