@@ -37,12 +37,13 @@ from otf_stream.learn.denoise import (
     BEGINNING,
     PATCH,
     REHEARSING_RATE,
+    Ask,
     Denoiser,
-    denoiser_pairs,
     denoiser_trainer,
     denoising_network,
     neighbourhoods,
     recorrupted,
+    rehearse,
     rehearsed,
     with_noise_map,
 )
@@ -51,9 +52,6 @@ from otf_stream.learn.planes import PlanePool
 from otf_stream.learn.training import Trainer, with_statistics
 from otf_stream.optics.noise import NoiseModel, estimate_noise
 from otf_stream.restore.evaluate import psnr
-
-Ask = Callable[[Tensor, NoiseModel, torch.Generator], tuple[Tensor, Tensor]]
-"""Makes, of noisy patches ``(n, c, y, x)`` with their neighbours, what is given, and what is to be predicted."""
 
 _BATCH = 8
 _LEARNING_RATE = 2e-3  # from scratch
@@ -210,8 +208,7 @@ def compare(
                 if done >= BEGINNING and not rehearses:
                     rehearses = True
                     made = denoised(Denoiser(trainer.network(), noise, scale, compute))
-                    trainer.pairs = denoiser_pairs(made, unit, compute, generator, made=rehearsed)
-                    trainer.learning_rate = REHEARSING_RATE
+                    rehearse(trainer, made, unit, compute, generator)
                 trainer.step(min(done, 1.0))
             steps[name] = trainer.steps
             clean[name] = Denoiser(trainer.network(), noise, scale, compute)(light).cpu().numpy()

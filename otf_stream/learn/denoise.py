@@ -140,15 +140,15 @@ def rehearsed(clean: Tensor, noise: NoiseModel, generator: torch.Generator) -> t
     return with_noise_map(noisy, noise), clean[:, :1]
 
 
-Made = Callable[[Tensor, NoiseModel, torch.Generator], tuple[Tensor, Tensor]]
-"""Makes a batch of inputs and targets of patches with their neighbours: :func:`recorrupted` or :func:`rehearsed`."""
+Ask = Callable[[Tensor, NoiseModel, torch.Generator], tuple[Tensor, Tensor]]
+"""Makes, of patches ``(n, c, y, x)`` with their neighbours, what is given, and what is to be predicted."""
 
 
 def denoiser_pairs(
-    pool: PlanePool, noise: NoiseModel, compute: Compute, generator: torch.Generator, *, made: Made = recorrupted
+    pool: PlanePool, noise: NoiseModel, compute: Compute, generator: torch.Generator, *, ask: Ask = recorrupted
 ) -> Pairs:
     """Return what draws batches from the neighbourhoods in ``pool``, as many patches as suit the device."""
-    return lambda: made(pool.patches(compute.patches, PATCH, PATCH, generator), noise, generator)
+    return lambda: ask(pool.patches(compute.patches, PATCH, PATCH, generator), noise, generator)
 
 
 def denoiser_trainer(
@@ -157,6 +157,14 @@ def denoiser_trainer(
     """Return a trainer of ``network`` for the noisy neighbourhoods in ``pool``, whose noise is ``noise``."""
     pairs = denoiser_pairs(pool, noise, compute, generator)
     return Trainer(network, pairs, compute, learning_rate=_LEARNING_RATE, parts=PARTS)
+
+
+def rehearse(
+    trainer: Trainer, clean: PlanePool, noise: NoiseModel, compute: Compute, generator: torch.Generator
+) -> None:
+    """Let a trainer go on with the denoised neighbourhoods in ``clean``, upon which ``noise`` is drawn."""
+    trainer.pairs = denoiser_pairs(clean, noise, compute, generator, ask=rehearsed)
+    trainer.learning_rate = REHEARSING_RATE
 
 
 @dataclass(frozen=True)

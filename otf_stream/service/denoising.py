@@ -17,12 +17,10 @@ from otf_stream.learn.compute import Compute
 from otf_stream.learn.denoise import (
     BEGINNING,
     PATCH,
-    REHEARSING_RATE,
     Denoiser,
-    denoiser_pairs,
     denoiser_trainer,
     neighbourhoods,
-    rehearsed,
+    rehearse,
 )
 from otf_stream.learn.nafnet import NAFNet
 from otf_stream.learn.planes import PlanePool, random_window
@@ -116,8 +114,7 @@ def learn_to_denoise(
             rehearses = True
             windows = _Windows(source, character, compute, generator, side=side, denoiser=denoiser())
             yield from windows.taking(at_once=True)
-            trainer.pairs = denoiser_pairs(windows.pool, noise, compute, generator, made=rehearsed)
-            trainer.learning_rate = REHEARSING_RATE
+            rehearse(trainer, windows.pool, noise, compute, generator)
         else:
             with schedule.step():
                 trainer.step(done)

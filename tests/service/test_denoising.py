@@ -57,8 +57,8 @@ def asked(monkeypatch):
         counted["clean"] += 1
         return rehearsed(patches, *more)
 
-    monkeypatch.setattr(denoise.denoiser_pairs, "__kwdefaults__", {"made": noisy})
-    monkeypatch.setattr(denoising, "rehearsed", clean)
+    monkeypatch.setattr(denoise.denoiser_pairs, "__kwdefaults__", {"ask": noisy})
+    monkeypatch.setattr(denoise, "rehearsed", clean)
     return counted
 
 
@@ -113,11 +113,11 @@ def test_planes_that_come_later_are_denoised_too(session, asked, monkeypatch):
     store = session({(0, 0): stack[:8]}, planes=16, close=False)
     pools = []
 
-    def pairs(pool, *more, **kind):
+    def rehearse(trainer, pool, *more):
         pools.append(pool)
-        return denoise.denoiser_pairs(pool, *more, **kind)
+        denoise.rehearse(trainer, pool, *more)
 
-    monkeypatch.setattr(denoising, "denoiser_pairs", pairs)
+    monkeypatch.setattr(denoising, "rehearse", rehearse)
     monkeypatch.setattr("otf_stream.service.cleaned._LOOK", 0.0)
     done = []
 
