@@ -44,7 +44,7 @@ from otf_stream.learn.denoise import (
     neighbourhoods,
     recorrupted,
     rehearse,
-    rehearsed,
+    renoised,
     with_noise_map,
 )
 from otf_stream.learn.nafnet import NAFNet
@@ -199,7 +199,7 @@ def compare(
             trainer = denoiser_trainer(shipped_network("denoise"), pool, unit, compute, generator)
         elif name == "pre-trained + rehearsal":
             made = denoised(_as_shipped(pool, noise, scale, compute, generator))
-            trainer = _trainer(shipped_network("denoise"), rehearsed, made, unit, compute, generator, REHEARSING_RATE)
+            trainer = _trainer(shipped_network("denoise"), renoised, made, unit, compute, generator, REHEARSING_RATE)
         elif name == "pre-trained + both":
             trainer = denoiser_trainer(shipped_network("denoise"), pool, unit, compute, generator)
         if trainer:

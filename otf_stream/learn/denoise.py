@@ -119,7 +119,7 @@ def recorrupted(patches: Tensor, noise: NoiseModel, generator: torch.Generator) 
     return with_noise_map(given, noise, math.sqrt(1 + _RECORRUPTION**2)), centre - extra / _RECORRUPTION
 
 
-def rehearsed(clean: Tensor, noise: NoiseModel, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def renoised(clean: Tensor, noise: NoiseModel, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Make an input by drawing noise upon patches that were denoised before, and ask for those.
 
     Parameters
@@ -163,7 +163,7 @@ def rehearse(
     trainer: Trainer, clean: PlanePool, noise: NoiseModel, compute: Compute, generator: torch.Generator
 ) -> None:
     """Let a trainer go on with the denoised neighbourhoods in ``clean``, upon which ``noise`` is drawn."""
-    trainer.pairs = denoiser_pairs(clean, noise, compute, generator, ask=rehearsed)
+    trainer.pairs = denoiser_pairs(clean, noise, compute, generator, ask=renoised)
     trainer.learning_rate = REHEARSING_RATE
 
 

@@ -7,7 +7,8 @@ stack is deconvolved, by physics alone, and laid on its side, so that a lateral 
 This sample is imaged, recorded by the camera, denoised, freed of haze and cut into axial slices, exactly as the stack
 is, and what those of them should become that lie in planes of the stack is known: the planes.
 
-Restoring the sample by the network first was tried: between planes it is better, and the volumes are not.
+Restoring the sample by the network first was tried: between planes it is better, and the volumes are not. So were
+drawn samples beside it, whose truth is exact, imaged the same way: volumes are the same, or 0.07 dB worse.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from otf_stream.learn.denoise import (
     denoising_network,
     neighbourhoods,
     recorrupted,
-    rehearsed,
+    renoised,
     with_noise_map,
 )
 from otf_stream.learn.planes import PlanePool
@@ -150,10 +150,10 @@ def test_tiles_are_invisible_and_come_one_by_one():
 def test_rehearsals_are_of_clean_planes_with_noise_that_is_drawn_anew():
     clean = torch.full((8, 5, 128, 128), 2.0)
     drawn = torch.Generator().manual_seed(0)
-    given, target = rehearsed(clean, NoiseModel(0.5, 0.0, 1.0, (0.7, 0.7)), drawn)
+    given, target = renoised(clean, NoiseModel(0.5, 0.0, 1.0, (0.7, 0.7)), drawn)
     assert given.shape == (8, 6, 128, 128)
     assert torch.equal(target, clean[:, :1])
     wrong = (given[:, :5] - clean).transpose(0, 1).flatten(1)
     torch.testing.assert_close(wrong.std(1), torch.full((5,), 2**0.5), rtol=0.05, atol=0)
     assert float((torch.corrcoef(wrong) - torch.eye(5)).abs().max()) < 0.02
-    assert not torch.equal(given, rehearsed(clean, NOISE, drawn)[0])
+    assert not torch.equal(given, renoised(clean, NOISE, drawn)[0])

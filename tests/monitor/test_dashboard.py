@@ -215,7 +215,7 @@ def test_sliders_and_contrast_say_what_is_shown(page):
     slider.press("Home")
     page.wait_for_function("() => document.querySelector('[data-view=xy-raw]').src.includes('at=0&')")
     slider.press("End")
-    sync_api.expect(page.locator(".slices")).to_contain_text("plane 11 of 12")
+    sync_api.expect(page.locator(".slices")).to_contain_text("plane 12 of 12")
     page.wait_for_function("() => document.querySelector('[data-view=xy-restored]').src.includes('at=44&')")
     for view in ("xy-raw", "xy-restored"):
         is_drawn(page, view)

@@ -47,7 +47,7 @@ class Clock:
 def asked(monkeypatch):
     """Count the batches of either kind, and keep the planes that were rehearsed."""
     counted = Counter()
-    recorrupted, rehearsed = denoise.recorrupted, denoise.rehearsed
+    recorrupted, renoised = denoise.recorrupted, denoise.renoised
 
     def noisy(patches, *more):
         counted["noisy"] += 1
@@ -55,10 +55,10 @@ def asked(monkeypatch):
 
     def clean(patches, *more):
         counted["clean"] += 1
-        return rehearsed(patches, *more)
+        return renoised(patches, *more)
 
     monkeypatch.setattr(denoise.denoiser_pairs, "__kwdefaults__", {"ask": noisy})
-    monkeypatch.setattr(denoise, "rehearsed", clean)
+    monkeypatch.setattr(denoise, "renoised", clean)
     return counted
 
 

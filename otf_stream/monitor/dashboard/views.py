@@ -72,7 +72,7 @@ def view(session: Session, axis: Axis, at: int) -> View:
     if axis == "xy":
         at = min(at, depth - 1)
         plane = min(round(at * voxel.lateral / voxel.z), sizes.z - 1)
-        caption = f"z = {at * voxel.lateral:.1f} µm: plane {plane} of {sizes.z}"
+        caption = f"z = {at * voxel.lateral:.1f} µm: plane {plane + 1} of {sizes.z}"
         return View(axis, {"raw": plane, "restored": at}, (across, down), caption)
     letter, length, pixel = ("y", rows, voxel.y) if axis == "xz" else ("x", columns, voxel.x)
     at = min(at, length - 1)
