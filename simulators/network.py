@@ -120,6 +120,8 @@ class _Proxy:
 
     def __init__(self, cuts: Sequence[Cut]) -> None:
         self.counts: Counter[str] = Counter()
+        self.begun = threading.Event()
+        """Set once the first bytes have passed, from which cuts are counted."""
         self._cuts = cuts
         self._begun: float | None = None
         self._stop = threading.Event()
@@ -133,6 +135,7 @@ class _Proxy:
     def _start_clock(self) -> None:
         if self._begun is None:
             self._begun = time.monotonic()
+            self.begun.set()
 
     def _cut(self) -> Cut | None:
         """Return the cut that there is now."""
@@ -256,8 +259,8 @@ class StreamProxy(_Proxy):
                     if self._faults.delay_s:
                         self._count("delayed")
                         self._stop.wait(dice.uniform(0, self._faults.delay_s))
-                while (cut := self._cut()) and cut.kind == "stall" and not over.is_set():
-                    if self._stop.wait(_LOOK_S):
+                while (cut := self._cut()) and cut.kind == "stall":
+                    if over.is_set() or self._stop.wait(_LOOK_S):
                         return
                 if cut:
                     if not data and self._age(cut) < _MIDST_S:

@@ -119,7 +119,7 @@ def _run(kind: str, seed: int, cuts_s: tuple[float, float], number: int) -> Resu
         data, log = Path(folder) / "data", Path(folder) / "log"
         with listening(data, log) as (address, listener):
             with _network(address, case.faults, number) as proxy:
-                found = _sent(proxy.address, case, Path(folder) / "spill")
+                found = _sent(proxy, case, Path(folder) / "spill")
             if not listener.is_alive():
                 found["problems"].append(f"the listener ended with code {listener.exitcode}")
             found["problems"] += plane_problems(data, case.sample, range(case.sample.planes))
@@ -135,10 +135,12 @@ def _network(address: str, faults: StreamFaults | MessageFaults, seed: int) -> S
     return MessageProxy(address, faults, seed=seed)
 
 
-def _sent(address: str, case: Case, spill: Path) -> Result:
+def _sent(proxy: StreamProxy | MessageProxy, case: Case, spill: Path) -> Result:
     """Send all planes; return how long it took, and what the publisher has to complain of."""
     sample, problems = case.sample, []
-    publisher = Publisher(address, sample.acquisition, session=sample.session, memory=case.memory, spill=spill)
+    publisher = Publisher(proxy.address, sample.acquisition, session=sample.session, memory=case.memory, spill=spill)
+    # Cuts are drawn to fall while planes are on their way: a slow start must not have them all sent before.
+    proxy.begun.wait(_PATIENCE_S)
     begun = time.monotonic()
     try:
         for z, plane in paced(enumerate(sample.stack()), case.per_second):
