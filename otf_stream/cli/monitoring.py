@@ -53,9 +53,10 @@ def monitor(
         elif not say.is_terminal:
             say.print(view(look()))
         else:
-            with until_stopped(), Live(console=say, auto_refresh=False, screen=False) as live:
-                for seen in _views(look):
-                    live.update(seen, refresh=True)
+            with until_stopped() as stopped, Live(console=say, auto_refresh=False, screen=False) as live:
+                views = _views(look)
+                while not stopped():
+                    live.update(next(views), refresh=True)
                     time.sleep(_LOOK)
 
 

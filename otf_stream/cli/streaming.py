@@ -150,9 +150,9 @@ def watch(
         watching = FolderWatch(folder, to, given, quiet_s=quiet, existing=existing)
         say.print(f"watching [bold]{escape(str(folder))}[/]; Ctrl-C ends")
         with progress_bar() as bar:
-            with until_stopped():
+            with until_stopped() as stopped:
                 shown: dict[int, tuple[Any, str]] = {}
-                while not (once and watching.rests):
+                while not (stopped() or (once and watching.rests)):
                     watching.look()
                     _show_watched(watching.watched(), bar, shown)
                     time.sleep(poll)

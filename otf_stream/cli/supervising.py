@@ -7,7 +7,7 @@ terminal.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -97,17 +97,17 @@ def serve(
             from otf_stream.learn.checkpoints import network_to_deblur
 
             network_to_deblur(settings.weights)  # refused now, and not when a stack is on the stage
-        with until_stopped(), Service(settings) as service:
+        with until_stopped(at_once=False) as stopped, Service(settings, stopped) as service:
             where = escape(str(settings.data.resolve()))
             if settings.security == "none" and not is_loopback(settings.listen):
                 say.print("security is none: whoever reaches this address may write planes, and read those on the way")
             say.print(f"listening on [bold]{service.address}[/], stores in [bold]{where}[/]; Ctrl-C ends")
-            _watch(service, settings.data)
+            _watch(service, settings.data, stopped)
     say.print("stopped; unfinished stacks go on at the next start")
 
 
-def _watch(service: Service, data: Path) -> None:
-    """Show the sessions until interrupted: as a live table on a terminal, as lines elsewhere."""
+def _watch(service: Service, data: Path, stopped: Callable[[], bool]) -> None:
+    """Show the sessions until told to stop: as a live table on a terminal, as lines elsewhere."""
     from otf_stream.cli.live import MOST_SHOWN, view
     from otf_stream.monitor.lookout import Lookout
 
@@ -117,7 +117,7 @@ def _watch(service: Service, data: Path) -> None:
         Lookout(data) as lookout,
         Live(console=say, auto_refresh=False, transient=True) if say.is_terminal else nullcontext() as live,
     ):
-        while True:
+        while not stopped():
             told = service.watch()
             with suppress(OSError):  # a log on a full disk, a folder that cannot be read now: no reason to stop
                 for message in told:

@@ -56,20 +56,38 @@ def errors_told() -> Iterator[None]:
 
 
 @contextmanager
-def until_stopped() -> Iterator[None]:
-    """Run the body until Ctrl-C, or the SIGTERM that service managers send."""
+def until_stopped(at_once: bool = True) -> Iterator[Callable[[], bool]]:
+    """Run the body until Ctrl-C, or the SIGTERM that service managers send.
+
+    Parameters
+    ----------
+    at_once
+        Raise ``KeyboardInterrupt`` wherever the body is, which ends waits in code of others. What runs in an extension
+        module may lose it, and what starts processes may lose these: who looks after others is only asked.
+
+    Yields
+    ------
+    Callable
+        Whether somebody said so; a loop asks it in any case.
+    """
     import signal
 
-    def stop(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
+    said = False
 
-    before = signal.signal(signal.SIGTERM, stop)
+    def stop(number: int, frame: Any) -> None:
+        nonlocal said
+        said = True
+        if at_once:
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield lambda: said
     except KeyboardInterrupt:
         pass
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def fail(message: str) -> None:

@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -130,7 +131,7 @@ def _bound(address: str, stop: threading.Event, tell: Say) -> socket.socket | No
                     "Planes are taken and restored all the same"
                 )
             told = True
-            stop.wait(_AGAIN)
+            time.sleep(_AGAIN)  # not a wait for what a signal's handler sets: it would wait for its own lock
         else:
             return found
     return None

@@ -38,6 +38,7 @@ from otf_stream.service.whereabouts import Whereabouts
 # Forking a process that has threads (ZeroMQ's, torch's) is not safe; Windows cannot fork at all.
 _PROCESSES = multiprocessing.get_context("spawn")
 _START = 600.0  # seconds that a listener may take to look at what is there, and to bind
+_ASK = 0.2  # seconds between two questions whether the service is to stop, while it does
 _STOP = 10.0  # seconds that a process may take to end by itself
 _LONGEST_PAUSE = 30.0
 _STEADY = 60.0  # seconds after which an earlier death is forgotten
@@ -106,16 +107,21 @@ class Service:
     ----------
     config
         How it runs.
+    stopping
+        Whether it is to stop already: asked where it waits for a listener that starts.
 
     Raises
     ------
+    KeyboardInterrupt
+        On entering and from `watch`, if it is.
     ServiceError
         On entering, if the listener cannot bind its address or write its folder, or has to ask for keys and there are
         none; if the monitor has to ask for a token and there is none; or if another service has the data folder.
     """
 
-    def __init__(self, config: ServiceConfig) -> None:
+    def __init__(self, config: ServiceConfig, stopping: Callable[[], bool] = lambda: False) -> None:
         self._config = config
+        self._stopping = stopping
         self.address = config.listen
         """Where microscopes connect; with the real port once the service runs."""
         self._folder = folder_lock(config.data)
@@ -215,7 +221,12 @@ class Service:
         )
         process.start()
         theirs.close()
-        self.address = _bound_address(ours, process)
+        try:
+            self.address = _bound_address(ours, self._stopping)
+        except BaseException:  # nobody else knows of it yet
+            process.kill()
+            process.join()
+            raise
         return process
 
     def _start_worker(self) -> SpawnProcess:
@@ -257,15 +268,21 @@ def required_keys(config: ServiceConfig) -> Path | None:
     return keys.folder
 
 
-def _bound_address(ready: Connection, process: SpawnProcess) -> str:
+def _bound_address(ready: Connection, stopping: Callable[[], bool]) -> str:
     """Wait for the listener to say where it listens."""
+    until = time.monotonic() + _START
+    answer = ""
     with ready:
         try:
-            answer = ready.recv_bytes().decode() if ready.poll(_START) else f"!it did not start within {_START:g} s"
+            while not answer:
+                if stopping():
+                    raise KeyboardInterrupt
+                if ready.poll(_ASK):
+                    answer = ready.recv_bytes().decode()
+                elif time.monotonic() > until:
+                    answer = f"!it did not start within {_START:g} s"
         except (EOFError, OSError):
             answer = "!it ended while it started; what it wrote last tells why"
     if answer.startswith("!"):
-        process.kill()
-        process.join()
         raise ServiceError(f"the listener does not run: {answer[1:]} (--listen sets the address, --data the folder)")
     return answer

@@ -112,7 +112,7 @@ class Worker:
                 release_memory()
             busy = ended is not None
             if ended is not Turn.READY:
-                stop.wait(_POLL)
+                time.sleep(_POLL)  # not a wait for what a signal's handler sets: it would wait for its own lock
 
     def work(self) -> Turn | None:
         """Give a stack that has something to do a turn, the most urgent one.

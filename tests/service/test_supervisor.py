@@ -1,5 +1,6 @@
 """The supervisor computes nothing, refuses what its worker could not do, and outlives whatever kills that."""
 
+import multiprocessing
 import subprocess
 import sys
 
@@ -108,6 +109,14 @@ def test_a_data_folder_has_one_service_and_who_comes_next_may_have_it(config):
         raise AssertionError("it started")
     with Service(config):
         assert is_served(config.data)
+    assert not is_served(config.data)
+
+
+def test_a_service_that_is_to_stop_while_it_starts_leaves_no_process(config):
+    before = set(multiprocessing.active_children())
+    with pytest.raises(KeyboardInterrupt), Service(config, stopping=lambda: True):
+        raise AssertionError("it started")
+    assert set(multiprocessing.active_children()) == before
     assert not is_served(config.data)
 
 
