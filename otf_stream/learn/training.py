@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from otf_stream.learn.adamw import AdamW
 from otf_stream.learn.compute import Compute
 from otf_stream.learn.nafnet import NAFNet, StackAttention, channels_last
 
@@ -102,9 +103,7 @@ class Trainer:
         self._recorded: Callable[..., Any] | None = None
         self._replicas = [self._network, *(_replica(self._network) for _ in range(self._parts - 1))]
         self.learning_rate = learning_rate
-        self._optimiser = torch.optim.AdamW(
-            self._trained, lr=learning_rate, betas=(0.9, 0.95), weight_decay=1e-4, fused=True
-        )
+        self._optimiser = AdamW(self._trained)
         self.steps = 0
         self._losses: list[Tensor] = []
         self._last = compute.milestone()
@@ -127,8 +126,6 @@ class Trainer:
         progress
             From 0 at the first step to 1 at the last.
         """
-        for group in self._optimiser.param_groups:
-            group["lr"] = self.learning_rate * _schedule(progress)
         degraded, clean = self.pairs()
         parts = zip(self._replicas, degraded.chunk(self._parts), clean.chunk(self._parts), strict=True)
         # One part needs no threads.
@@ -137,7 +134,7 @@ class Trainer:
         for parameter, gradient in zip(self._trained, _mean([gradients for _, gradients in found]), strict=True):
             parameter.grad = gradient
         nn.utils.clip_grad_norm_(self._trained, 1.0)
-        self._optimiser.step()
+        self._optimiser.step(self.learning_rate * _schedule(progress))
         self.steps += 1
         keep = min(_AVERAGING, self.steps / (self.steps + 9))
         with torch.no_grad():

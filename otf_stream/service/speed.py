@@ -37,7 +37,7 @@ _LATELY = 30.0  # seconds
 
 
 def warm_up(compute: Compute) -> None:
-    """Do what is slow the first time, before a stack has to wait for it: find kernels, load the optimiser."""
+    """Do what is slow the first time, before a stack has to wait for it: find kernels, and compile some."""
     inputs: dict[Shipped, int] = {"denoise": 2 + 2 * NEIGHBOURS, "deblur": CHANNELS}
     if compute.device.type != "cpu":
         inputs["deblur-large"] = CHANNELS

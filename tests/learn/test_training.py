@@ -14,14 +14,14 @@ from otf_stream.learn.training import Trainer, apply_network, layers_of, psnr_lo
 CPU = choose_compute("cpu")
 
 
-def test_the_learning_rate_warms_up_and_anneals():
+def test_the_learning_rate_warms_up_and_anneals(monkeypatch):
     network = NAFNet(width=8)
     images = torch.rand(2, 1, 16, 16)
     trainer = Trainer(network, lambda: (images, images), CPU, learning_rate=1e-2)
     rates = []
+    monkeypatch.setattr(trainer._optimiser, "step", rates.append)
     for progress in (0.0, 0.03, 0.5, 1.0):
         trainer.step(progress)
-        rates.append(trainer._optimiser.param_groups[0]["lr"])
     assert rates[0] < rates[1] > rates[2] > rates[3] > 0
 
 
