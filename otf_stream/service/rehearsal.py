@@ -9,6 +9,9 @@ is, and what those of them should become that lie in planes of the stack is know
 
 Restoring the sample by the network first was tried: between planes it is better, and the volumes are not. So were
 drawn samples beside it, whose truth is exact, imaged the same way: volumes are the same, or 0.07 dB worse.
+
+Not every stack gains. The demo's volume is 0.4 dB worse for it (35.4 dB; 35.9 without). Why was not found out; its
+planes, unlike those of a microscope, have not been blurred by lateral optics, and there is no haze in them to be freed of.
 """
 
 from __future__ import annotations
