@@ -11,7 +11,7 @@ Restoring the sample by the network first was tried: between planes it is better
 drawn samples beside it, whose truth is exact, imaged the same way: volumes are the same, or 0.07 dB worse.
 
 Not every stack gains. The demo's volume is 0.4 dB worse for it (35.4 dB; 35.9 without). Why was not found out; its
-planes, unlike those of a microscope, have not been blurred by lateral optics, and there is no haze in them to be freed of.
+planes, unlike those of a microscope, have not been blurred by lateral optics, and have no haze to be freed of.
 """
 
 from __future__ import annotations
