@@ -21,7 +21,7 @@ from stacks import small_stack
 from typer.testing import CliRunner, Result
 
 from otf_stream import __version__
-from otf_stream.cli import app
+from otf_stream.cli.commands import app
 from otf_stream.learn.checkpoints import load_checkpoint, load_weights
 from otf_stream.learn.nafnet import NAFNet
 from otf_stream.store.journal import journal_path
@@ -115,19 +115,19 @@ def test_version() -> None:
     assert (done.returncode, done.stdout.strip()) == (0, f"otf-stream {__version__}")
 
 
-def test_a_fixed_number_of_steps_gives_the_same_volume_bit_for_bit(tmp_path: Path) -> None:
+def test_what_the_script_imports_is_next_to_nothing() -> None:
+    # Each process of a service imports it anew, and calls none of the commands.
+    program = "import sys, otf_stream.cli; print(*{'typer', 'rich', 'pydantic', 'numpy'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.split()) == (0, []), done.stderr
+
+
+def test_a_fixed_number_of_steps_gives_the_same_volume_bit_for_bit_in_whichever_process(tmp_path: Path) -> None:
     stack = save(tmp_path / "cells.tif", small_stack(planes=8, side=48))
-    commands: dict[str, tuple[object, ...]] = {
-        name: (
-            "restore", stack, tmp_path / f"{name}.ome.zarr", *VOXEL_SIZE, "--steps", 3, "--seed", 0,
-            "--report", tmp_path / f"{name}.json", "--json",
-        )
-        for name in ("first", "second")
-    }  # fmt: skip
     volumes = []
-    for name, done in all_of(commands).items():
-        assert done.returncode == 0, done.stderr
+    for name, run in (("first", otf_stream), ("second", invoke)):
         store, report = tmp_path / f"{name}.ome.zarr", tmp_path / f"{name}.json"
+        done = run("restore", stack, store, *VOXEL_SIZE, "--steps", 3, "--seed", 0, "--report", report, "--json")
         told = json.loads(done.stdout)
         assert told == json.loads(report.read_text(encoding="utf-8")) == read_provenance(store)
         provenance = told["t0c0"]

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from otf_stream.acquire.keys import KeyFolder
-from otf_stream.cli import app
+from otf_stream.cli.commands import app
 
 
 def keys(*arguments: object) -> Result:

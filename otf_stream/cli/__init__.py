@@ -1,66 +1,13 @@
-"""The command line. Each command reads its arguments, calls the part that does the work, and prints what came of it.
+"""The command line: what the installed script calls. The commands are put together in `otf_stream.cli.commands`.
 
-Here the commands are put together, in the order in which ``--help`` shows them; each module beside this one has a
-group of them. Heavy modules are imported inside the commands, so that ``--help`` and a typing error answer at once.
+Nothing is imported before it is called: each process that a command starts imports anew what the script imports.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
-from otf_stream import __version__
-from otf_stream.bench.commands import app as bench
-from otf_stream.cli import checking, keys, monitoring, recorded, seeing, streaming, supervising, weights
-from otf_stream.cli.terminal import installed_with
-
-app = typer.Typer(
-    name="otf-stream",
-    help="An isotropic view of a microscope's sample while the sample is still on the stage.",
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for command in (
-    supervising.demo,
-    supervising.serve,
-    monitoring.monitor,
-    checking.doctor,
-    streaming.replay,
-    streaming.simulate,
-    streaming.watch,
-    streaming.deliver,
-    recorded.restore,
-    recorded.evaluate,
-    seeing.report,
-    seeing.view,
-    weights.pretrain,
-):
-    app.command()(command)
-app.add_typer(keys.app)
-app.add_typer(monitoring.logs)
-app.add_typer(bench)
-app.add_typer(weights.app)
-
 
 def main() -> None:
     """Run the command line; every foreseen error ends in one clear line and exit code 1."""
-    with installed_with("service"):
-        app()
+    from otf_stream.cli.commands import run
 
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"otf-stream {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    pass
+    run()

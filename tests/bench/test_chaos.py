@@ -23,7 +23,7 @@ from otf_stream.bench.chaos.part import Part, Runs, numbered, run_of
 from otf_stream.bench.chaos.report import PARTS, forget, page
 from otf_stream.bench.chaos.sample import Sample
 from otf_stream.bench.results import Result, read_results
-from otf_stream.cli import app
+from otf_stream.cli.commands import app
 from otf_stream.store.chunks import chunk_file
 from otf_stream.store.session import SessionStore
 

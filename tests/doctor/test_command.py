@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from otf_stream.cli import app
+from otf_stream.cli.commands import app
 from otf_stream.doctor import examination
 from otf_stream.doctor.capacity import depth_of
 from otf_stream.doctor.findings import Finding

@@ -21,7 +21,7 @@ from waiting import until
 from otf_stream.acquire.keys import KeyFolder
 from otf_stream.acquire.publisher import Publisher
 from otf_stream.acquisition import Acquisition, Sizes, VoxelSize
-from otf_stream.cli import app
+from otf_stream.cli.commands import app
 from otf_stream.monitor.lookout import overview
 
 SCRIPT = shutil.which("otf-stream", path=str(Path(sys.executable).parent))

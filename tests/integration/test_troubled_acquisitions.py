@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from waiting import until
 
 from otf_stream.acquire.hooks.pymmcore_plus import streaming
-from otf_stream.cli import app
+from otf_stream.cli.commands import app
 from otf_stream.config import ServiceConfig
 from otf_stream.monitor.lookout import overview
 from otf_stream.service.supervisor import Service

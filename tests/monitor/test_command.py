@@ -9,7 +9,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from otf_stream.acquire.keys import KeyFolder
-from otf_stream.cli import app
+from otf_stream.cli.commands import app
 from otf_stream.cli.live import view
 from otf_stream.cli.monitoring import _folder, _service, _token, _views
 from otf_stream.monitor.token import TokenFile

@@ -9,7 +9,7 @@ import pytest
 from monitor_folders import at_work, land, stack
 from typer.testing import CliRunner
 
-from otf_stream.cli import app
+from otf_stream.cli.commands import app
 from otf_stream.monitor.log import FILE, FOLDER, EventRecord, SecondRecord, ThroughputLog, read_record
 from otf_stream.monitor.lookout import Lookout
 from otf_stream.monitor.monitor import Monitor

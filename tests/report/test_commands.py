@@ -5,7 +5,7 @@ import sys
 
 from typer.testing import CliRunner
 
-from otf_stream.cli import app
+from otf_stream.cli.commands import app
 
 RUN = CliRunner()
 

@@ -13,7 +13,7 @@ import tifffile
 from typer.testing import CliRunner
 
 from otf_stream.acquire.listener import Listener
-from otf_stream.cli import app
+from otf_stream.cli.commands import app
 from otf_stream.store.session import SessionStore
 from simulators.faults import Faults
 from simulators.scenes import View

@@ -9,7 +9,7 @@ import tifffile
 from typer.testing import CliRunner
 
 from otf_stream.acquire.listener import Listener
-from otf_stream.cli import app
+from otf_stream.cli.commands import app
 
 from .conftest import check, noise
 
