@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_SUBSAMPLES = 8  # of a voxel
 _FAINT = 2e-3  # share of the peak below which a kernel is cut off
 _NARROWEST = 0.3  # of the core: a microscope is never much sharper along z than across
 _SPREAD = 1.15
@@ -153,32 +152,30 @@ def focus(side: int, sigma: float) -> Tensor:
 def stretched(psf: Tensor, stretch: float) -> Tensor:
     """Stretch along the first axis, about its middle, and keep the sum.
 
+    Cubic convolution (Keys 1981), which makes nothing wider than is asked for, as linear interpolation would: by 3 % at
+    a full width of 5 voxels.
+
     Parameters
     ----------
     psf
         ``(odd, …)``, float32. What is stretched past the ends is cut off.
     stretch
-        Above 1 makes it wider. Each voxel is averaged over its extent, so that none is missed.
+        Above 1 makes it wider.
     """
-    n = len(psf)
-    within = (torch.arange(_SUBSAMPLES, dtype=torch.float32) + 0.5) / _SUBSAMPLES - 0.5
-    at = (torch.arange(n)[:, None] - n // 2 + within) / stretch + n // 2
-    inside = ((at >= 0) & (at <= n - 1)).float()
-    at = at.clamp(0, n - 1)
-    below = at.floor().long().clamp(max=max(n - 2, 0))
-    fraction = at - below
-    matrix = torch.zeros(n, n)
-    for sample in range(_SUBSAMPLES):
-        rows = torch.arange(n)
-        weight = inside[:, sample] / (_SUBSAMPLES * stretch)
-        matrix.index_put_((rows, below[:, sample]), (1 - fraction[:, sample]) * weight, accumulate=True)
-        matrix.index_put_(
-            (rows, (below[:, sample] + 1).clamp(max=n - 1)), fraction[:, sample] * weight, accumulate=True
-        )
+    offset = torch.arange(len(psf), dtype=torch.float32) - len(psf) // 2
+    matrix = _cubic(offset[:, None] / stretch - offset)
     changed = torch.tensordot(matrix.to(psf.device), psf, dims=1)
     before, after = psf.sum(), changed.sum()
     kept: Tensor = changed * (before / after) if abs(float(after)) > 1e-9 else changed
     return kept
+
+
+def _cubic(distance: Tensor) -> Tensor:
+    """Weight of a sample at some distance in voxels: eq. 15 of Keys, Cubic convolution interpolation, 1981."""
+    far = distance.abs()
+    near = (1.5 * far - 2.5) * far**2 + 1
+    beyond = ((-0.5 * far + 2.5) * far - 4) * far + 2
+    return torch.where(far < 1, near, torch.where(far < 2, beyond, 0.0))
 
 
 def full_width(kernel: Tensor) -> float:

@@ -46,12 +46,16 @@ def test_planes_seen_through_what_is_left_without_their_focus_are_seen_through_c
 
 
 @given(st.floats(1.5, 4), st.floats(0.4, 2.0))
-def test_stretching_changes_the_width_and_no_light(sigma, stretch):
+def test_stretching_changes_the_width_and_nothing_else(sigma, stretch):
     changed = stretched(gaussian(sigma), stretch)
     assert float(changed.sum()) == pytest.approx(1, abs=1e-4)
-    # Averaging over voxels widens a little.
-    expected = (full_width(gaussian(sigma)) * stretch) ** 2
-    assert expected**0.5 * 0.97 < full_width(changed) < (expected + 2) ** 0.5 * 1.03
+    assert full_width(changed) == pytest.approx(full_width(gaussian(sigma * stretch)), rel=0.02)
+    torch.testing.assert_close(changed, gaussian(sigma * stretch), atol=0.02, rtol=0)
+
+
+def test_what_is_stretched_to_once_its_width_stays_as_it_is():
+    psf = torch.from_numpy(point_spread(Microscope("widefield", 1.1), (61, 31), z_um=0.1, pixel_um=0.1))
+    torch.testing.assert_close(stretched(psf, 1.0), psf)
 
 
 def test_haze_can_be_taken_away_and_multiplied():
