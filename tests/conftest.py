@@ -36,8 +36,8 @@ LONG = (
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Run half as many tests again as there are cores: many wait for processes, or for what must not come."""
-    return 3 * (os.cpu_count() or 1) // 2
+    """Run twice as many tests as there are cores: many wait for processes, or for what must not come."""
+    return 2 * (os.cpu_count() or 1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

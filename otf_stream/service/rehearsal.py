@@ -10,8 +10,11 @@ is, and what those of them should become that lie in planes of the stack is know
 Restoring the sample by the network first was tried: between planes it is better, and the volumes are not. So were
 drawn samples beside it, whose truth is exact, imaged the same way: volumes are the same, or 0.07 dB worse.
 
-Not every stack gains. The demo's volume is 0.4 dB worse for it (35.4 dB; 35.9 without). Why was not found out; its
-planes, unlike those of a microscope, have not been blurred by lateral optics, and have no haze to be freed of.
+What is taught so depends on the point spread function more than what lateral crops teach, whose blur is drawn from a
+family: with one that is too wide the sample is deconvolved too much, and has too much contrast. The demo's volume, at
+85 s, has 36.1 dB with the true one (36.0 without what is laid on its side), 35.7 with the one that is estimated (35.9),
+and had 35.4 with kernels 4 % wider than the estimate (35.9). Samples imaged with a wider and with a narrower one, and
+with less and more haze, as far as the estimate is undecided, were tried: volumes are the same, or 0.3 dB worse.
 """
 
 from __future__ import annotations
