@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +49,6 @@ def otf_stream(*arguments: object) -> Done:
     )  # fmt: skip
     assert "Traceback" not in done.stderr + done.stdout, done.stderr
     return done
-
-
-def all_of(commands: dict[str, tuple[object, ...]]) -> dict[str, Done]:
-    """Run commands that have nothing to do with one another, two at a time: most of their time is start-up."""
-    with ThreadPoolExecutor(2) as pool:
-        return dict(zip(commands, pool.map(lambda arguments: otf_stream(*arguments), commands.values()), strict=True))
 
 
 def invoke(*arguments: object) -> Result:
