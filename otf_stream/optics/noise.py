@@ -4,6 +4,11 @@ A photon-transfer curve without calibration frames: variance against mean is a s
 gain. Local variances come from a second-difference filter, which is blind to slopes, in blocks small enough
 that most of them hold no edge; in each intensity bin the lower blocks speak for the noise, because
 structure only ever adds variance.
+
+How many blocks are low by chance must be known for that. So each pixel counts relative to the noise that its own
+brightness lets expect: in a block whose light is in a few pixels, as of a thin fibre, the mean of plain squares
+scatters far more than in an even one. And no bin is narrower than blocks scatter: blocks of one brightness, sorted by a
+mean that differs by noise alone, tell a gain that is too low, all the more where most of a stack is dark.
 """
 
 from __future__ import annotations
@@ -13,7 +18,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from scipy.ndimage import convolve1d
+from scipy.ndimage import convolve1d, gaussian_filter
 from torch import Tensor
 from torch.nn.functional import conv2d
 
@@ -22,7 +27,9 @@ from otf_stream.optics.grain import estimate_grain, second_difference, spreading
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
 
 _BLOCK = 8
-_BINS = 24
+_AROUND = 1.0  # pixels: the brightness of a pixel is averaged over a Gaussian of this σ
+_BINS = 256
+_NARROWEST_BIN = 6.0  # standard deviations of the mean of a block
 _FEWEST_BLOCKS = 16
 _REFITS = 12
 
@@ -92,48 +99,56 @@ def estimate_noise(planes: np.ndarray) -> NoiseModel:
     unit = 2.0 ** float(np.ceil(np.log2(np.max(np.abs(planes), where=np.isfinite(planes), initial=1.0))))
     planes = planes / np.float32(unit)
     grain = estimate_grain(planes)
-    means, variances = (values.astype(float) for values in _local_statistics(planes, grain))
-    if means.size == 0:
+    brightness, squares = _local_statistics(planes, grain)
+    if brightness.size == 0:
         return NoiseModel(0.0, 0.0, 0.0)
     # Below the darkest percent of block means lies only light's absence, as far as the data can tell.
-    offset = float(np.percentile(means, 1))
-    gain, intercept = _lower_line(means, variances)
+    offset = float(np.percentile(brightness.mean(axis=1), 1))
+    gain, intercept = _lower_line(brightness, squares)
     read_noise = float(np.sqrt(max(intercept + gain * offset, 0.0)))
     return NoiseModel(gain, offset, read_noise, grain).rescaled(0.0, 1 / unit)
 
 
 def _local_statistics(planes: np.ndarray, grain: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and noise variance of every block of every plane, saturated and non-finite blocks left out."""
+    """Brightness and squared noise of the pixels of every block, ``(blocks, pixels)``.
+
+    Saturated and non-finite blocks are left out.
+    """
     _, height, width = planes.shape
     rows, columns = height // _BLOCK, width // _BLOCK
     if rows == 0 or columns == 0:
-        return np.empty(0), np.empty(0)
+        return np.empty((0, _BLOCK**2)), np.empty((0, _BLOCK**2))
     finite = planes[np.isfinite(planes)]
     ceiling = finite.max() if finite.size and np.ptp(finite) > 0 else np.inf  # where the camera may have saturated
     filters = [second_difference(along) for along in grain]
-    means, variances = [], []
+    brightness, squares = [], []
     for plane in planes:
         trusted = np.isfinite(plane) & (plane < ceiling)
-        residual = np.where(trusted, plane, 0.0)
+        residual = light = np.where(trusted, plane, np.float32(0))
         for axis, filtered in enumerate(filters):
             residual = convolve1d(residual, filtered, axis=axis, mode="reflect")
-        cells = [
-            image[: rows * _BLOCK, : columns * _BLOCK].reshape(rows, _BLOCK, columns, _BLOCK)
-            for image in (plane, residual**2, trusted)
-        ]
-        keep = cells[2].all(axis=(1, 3))
-        means.append(cells[0].mean(axis=(1, 3))[keep])
-        variances.append(cells[1].mean(axis=(1, 3))[keep])
-    return np.concatenate(means), np.concatenate(variances)
+        around = [gaussian_filter(image, _AROUND, mode="reflect") for image in (light, trusted.astype(np.float32))]
+        light, squared, within = (
+            image[: rows * _BLOCK, : columns * _BLOCK]
+            .reshape(rows, _BLOCK, columns, _BLOCK)
+            .swapaxes(1, 2)
+            .reshape(-1, _BLOCK**2)
+            for image in (around[0] / np.maximum(around[1], 1e-3), residual**2, trusted)
+        )
+        keep = within.all(axis=1)
+        brightness.append(light[keep])
+        squares.append(squared[keep])
+    return np.concatenate(brightness), np.concatenate(squares)
 
 
-def _lower_line(means: np.ndarray, variances: np.ndarray) -> tuple[float, float]:
+def _lower_line(brightness: np.ndarray, squares: np.ndarray) -> tuple[float, float]:
     """Slope (not negative) and intercept of the line of pure noise under block variances that structure has raised.
 
-    The line is refitted to what the lower half of each bin says relative to the line before.
+    The line is refitted to what the lower half of each bin says relative to the line before. Parameters as
+    :func:`_local_statistics` returns them.
     """
-    edges = np.quantile(means, np.linspace(0, 1, _BINS + 1)[1:-1])
-    bins = np.searchsorted(edges, means, side="right")
+    means, variances = brightness.mean(axis=1, dtype=float), squares.mean(axis=1, dtype=float)
+    bins = np.searchsorted(_edges(means, variances), means, side="right")
     members = [inside for index in range(_BINS) if (inside := np.flatnonzero(bins == index)).size >= _FEWEST_BLOCKS]
     if not members:
         return 0.0, float(np.median(variances))
@@ -142,11 +157,22 @@ def _lower_line(means: np.ndarray, variances: np.ndarray) -> tuple[float, float]
     slope, intercept = 0.0, float(np.median(variances))
     faintest = 1e-3 * max(float(variances.mean()), 1e-12)
     for _ in range(_REFITS):
-        line = np.maximum(slope * means + intercept, faintest)
-        pure = [_lower_half_mean(variances[inside] / line[inside]) for inside in members]
+        line = np.maximum(slope * brightness + intercept, faintest)
+        ratios = (squares / line).mean(axis=1)
+        pure = [_lower_half_mean(ratios[inside]) for inside in members]
         expected = np.maximum(slope * level + intercept, faintest)
         slope, intercept = _weighted_line(level, np.array(pure) * expected, weight / expected)
     return slope, intercept
+
+
+def _edges(means: np.ndarray, variances: np.ndarray) -> list[float]:
+    """Return where bins of blocks end: at quantiles of the means that are farther apart than noise puts them."""
+    order = np.argsort(means)
+    edges = [float(means[order[0]])]
+    for some in np.array_split(order, _BINS)[1:]:
+        if some.size and means[some[0]] - edges[-1] >= _NARROWEST_BIN * np.sqrt(np.median(variances[some])) / _BLOCK:
+            edges.append(float(means[some[0]]))
+    return edges[1:]
 
 
 def _lower_half_mean(ratios: np.ndarray) -> float:

@@ -33,6 +33,14 @@ def test_edges_do_not_pass_for_noise():
     np.testing.assert_allclose(estimate_noise(planes).variance(level), truth, rtol=0.35)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_sample_that_is_mostly_dark_tells_the_gain(seed):
+    rng = np.random.default_rng(seed)
+    points = np.where(rng.random((16, 256, 256)) < 2e-4, 1500.0, 0.0)
+    planes = 3.0 * rng.poisson(0.5 + gaussian_filter(points, (0, 3, 3))) + rng.normal(100.0, 6.0, points.shape)
+    assert estimate_noise(planes).gain == pytest.approx(3.0, rel=0.1)
+
+
 def test_a_constant_stack_has_no_noise():
     assert estimate_noise(np.full((4, 64, 64), 7, np.uint16)) == NoiseModel(0.0, 7.0, 0.0)
 
