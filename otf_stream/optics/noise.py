@@ -99,53 +99,54 @@ def estimate_noise(planes: np.ndarray) -> NoiseModel:
     unit = 2.0 ** float(np.ceil(np.log2(np.max(np.abs(planes), where=np.isfinite(planes), initial=1.0))))
     planes = planes / np.float32(unit)
     grain = estimate_grain(planes)
-    brightness, squares = _local_statistics(planes, grain)
-    if brightness.size == 0:
+    means, brightness, squares = _local_statistics(planes, grain)
+    if means.size == 0:
         return NoiseModel(0.0, 0.0, 0.0)
     # Below the darkest percent of block means lies only light's absence, as far as the data can tell.
-    offset = float(np.percentile(brightness.mean(axis=1), 1))
+    offset = float(np.percentile(means, 1))
     gain, intercept = _lower_line(brightness, squares)
     read_noise = float(np.sqrt(max(intercept + gain * offset, 0.0)))
     return NoiseModel(gain, offset, read_noise, grain).rescaled(0.0, 1 / unit)
 
 
-def _local_statistics(planes: np.ndarray, grain: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Brightness and squared noise of the pixels of every block, ``(blocks, pixels)``.
+def _local_statistics(planes: np.ndarray, grain: tuple[float, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean of every block, and brightness around and squared noise of its pixels, ``(blocks, pixels)``.
 
     Saturated and non-finite blocks are left out.
     """
     _, height, width = planes.shape
     rows, columns = height // _BLOCK, width // _BLOCK
     if rows == 0 or columns == 0:
-        return np.empty((0, _BLOCK**2)), np.empty((0, _BLOCK**2))
+        return np.empty(0), np.empty((0, _BLOCK**2)), np.empty((0, _BLOCK**2))
     finite = planes[np.isfinite(planes)]
     ceiling = finite.max() if finite.size and np.ptp(finite) > 0 else np.inf  # where the camera may have saturated
     filters = [second_difference(along) for along in grain]
-    brightness, squares = [], []
+    means, brightness, squares = [], [], []
     for plane in planes:
         trusted = np.isfinite(plane) & (plane < ceiling)
         residual = light = np.where(trusted, plane, np.float32(0))
         for axis, filtered in enumerate(filters):
             residual = convolve1d(residual, filtered, axis=axis, mode="reflect")
-        around = [gaussian_filter(image, _AROUND, mode="reflect") for image in (light, trusted.astype(np.float32))]
-        light, squared, within = (
+        smooth = [gaussian_filter(image, _AROUND, mode="reflect") for image in (light, trusted.astype(np.float32))]
+        pixels, around, squared, within = (
             image[: rows * _BLOCK, : columns * _BLOCK]
             .reshape(rows, _BLOCK, columns, _BLOCK)
             .swapaxes(1, 2)
             .reshape(-1, _BLOCK**2)
-            for image in (around[0] / np.maximum(around[1], 1e-3), residual**2, trusted)
+            for image in (light, smooth[0] / np.maximum(smooth[1], 1e-3), residual**2, trusted)
         )
         keep = within.all(axis=1)
-        brightness.append(light[keep])
+        means.append(pixels[keep].mean(axis=1, dtype=float))
+        brightness.append(around[keep])
         squares.append(squared[keep])
-    return np.concatenate(brightness), np.concatenate(squares)
+    return np.concatenate(means), np.concatenate(brightness), np.concatenate(squares)
 
 
 def _lower_line(brightness: np.ndarray, squares: np.ndarray) -> tuple[float, float]:
     """Slope (not negative) and intercept of the line of pure noise under block variances that structure has raised.
 
     The line is refitted to what the lower half of each bin says relative to the line before. Parameters as
-    :func:`_local_statistics` returns them.
+    :func:`_local_statistics` returns them; blocks are sorted by what is around their pixels, which scatters less.
     """
     means, variances = brightness.mean(axis=1, dtype=float), squares.mean(axis=1, dtype=float)
     bins = np.searchsorted(_edges(means, variances), means, side="right")
