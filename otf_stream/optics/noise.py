@@ -28,7 +28,7 @@ Array = TypeVar("Array", np.ndarray, torch.Tensor)
 
 _BLOCK = 8
 _AROUND = 1.0  # pixels: the brightness of a pixel is averaged over a Gaussian of this σ
-_BINS = 256
+_BINS = 256  # at the most
 _NARROWEST_BIN = 6.0  # standard deviations of the mean of a block
 _FEWEST_BLOCKS = 16
 _REFITS = 12
@@ -124,7 +124,7 @@ def _local_statistics(planes: np.ndarray, grain: tuple[float, float]) -> tuple[n
     means, brightness, squares = [], [], []
     for plane in planes:
         trusted = np.isfinite(plane) & (plane < ceiling)
-        residual = light = np.where(trusted, plane, np.float32(0))
+        residual = light = np.where(trusted, plane, 0.0)
         for axis, filtered in enumerate(filters):
             residual = convolve1d(residual, filtered, axis=axis, mode="reflect")
         smooth = [gaussian_filter(image, _AROUND, mode="reflect") for image in (light, trusted.astype(np.float32))]
