@@ -68,9 +68,9 @@ def phantom(shape_zyx: tuple[int, int, int], *, seed: int) -> Volume:
     return seen_isotropically(cells(shape_zyx, seed=seed))
 
 
-def seen_isotropically(sample: Volume) -> Volume:
+def seen_isotropically(sample: Volume, sigma: float = LATERAL_SIGMA) -> Volume:
     """Return the truth of a sample: what a microscope as sharp along z as it is across it would see of it."""
-    return np.asarray(gaussian_filter(sample, LATERAL_SIGMA, mode="nearest", truncate=3.5), np.float32)
+    return np.asarray(gaussian_filter(sample, sigma, mode="nearest", truncate=3.5), np.float32)
 
 
 def cells(shape_zyx: tuple[int, int, int], *, seed: int) -> Volume:

@@ -67,6 +67,11 @@ class Case:
         return (PLANES - 1) * self.z_step + 1
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of the isotropic grid, ``(z', y, x)``."""
+        return self.depth, SIDE, SIDE
+
+    @property
     def camera(self) -> Camera:
         """The camera, whose gain and offset no method is told."""
         return Camera(photons=PHOTONS[self.noise])
@@ -75,6 +80,11 @@ class Case:
     def pixel_um(self) -> float:
         """Lateral pixel size."""
         return INSTRUMENTS[self.modality].pixel_um
+
+    @property
+    def lateral_sigma(self) -> float:
+        """σ across, in pixels, of the point spread function in focus; the truth is as sharp along z."""
+        return LATERAL_SIGMA
 
     @property
     def acquisition(self) -> Acquisition:
@@ -97,7 +107,7 @@ class Case:
     @property
     def axial_width(self) -> float:
         """True width of the core of the point spread function along z, in pixels, full at half maximum."""
-        return split_psf(torch.from_numpy(self.psf), LATERAL_SIGMA).width
+        return split_psf(torch.from_numpy(self.psf), self.lateral_sigma).width
 
     def draw(self) -> tuple[Volume, NDArray[np.uint16]]:
         """Return the truth ``(z', y, x)`` and the planes ``(z, y, x)``; neither can be written to."""
@@ -105,20 +115,19 @@ class Case:
 
     def expected(self) -> Volume:
         """Return the planes without noise, ``(z, y, x)``, in photons of a voxel of truth 1.0."""
-        return self._seen(self._sample())
+        return self._imaged()[1]
 
-    def _sample(self) -> Volume:
-        return _SAMPLES[self.sample]((self.depth, SIDE, SIDE), seed=self.seed)
-
-    def _seen(self, sample: Volume) -> Volume:
+    def _imaged(self) -> tuple[Volume, Volume]:
+        """Return the truth, and the planes without noise."""
+        sample = _SAMPLES[self.sample](self.shape, seed=self.seed)
         # As bright in every modality: what differs is blur, and noise is a level of its own.
-        return through_optics(sample, self.psf)[:: self.z_step]
+        return seen_isotropically(sample), through_optics(sample, self.psf)[:: self.z_step]
 
 
 @lru_cache(maxsize=1)  # drawing takes longer than many a method, and cases are run by many methods in a row
 def _drawn(case: Case) -> tuple[Volume, NDArray[np.uint16]]:
-    sample = case._sample()
-    truth, planes = seen_isotropically(sample), case.camera.expose(case._seen(sample), seed=case.seed)
+    truth, light = case._imaged()
+    planes = case.camera.expose(light, seed=case.seed)
     truth.flags.writeable = planes.flags.writeable = False
     return truth, planes
 

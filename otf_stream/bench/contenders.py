@@ -27,7 +27,7 @@ from otf_stream.service.budget import Budget
 from otf_stream.service.settings import Settings
 from otf_stream.service.stack import restore_stack
 from otf_stream.store.restored import read_restored
-from simulators.phantom import LATERAL_SIGMA, Volume, seen_isotropically
+from simulators.phantom import Volume, seen_isotropically
 
 _MOST_ITERATIONS = 300
 _EVERY = 5
@@ -70,7 +70,7 @@ def richardson_lucy(case: Case, planes: Planes, truth: Volume) -> tuple[Volume, 
     for iteration, estimate in enumerate(_richardson_lucy(case, planes), start=1):
         if iteration % _EVERY and iteration != 1:
             continue
-        volume = seen_isotropically(estimate)
+        volume = seen_isotropically(estimate, case.lateral_sigma)
         reached = psnr(volume, truth)
         if best is None or reached > best[0]:
             best = reached, volume, iteration
@@ -115,12 +115,12 @@ def care(case: Case, planes: Planes, *, seconds: float, python: Path) -> Volume:
     subprocess.CalledProcessError
         If it fails.
     """
-    beyond = _beyond_lateral(case.psf)
+    beyond = _beyond_lateral(case.psf, case.lateral_sigma)
     given = {"planes": planes, "psf": beyond, "anisotropy": case.z_step, "depth": case.depth}
     return run_elsewhere(python, "care.py", seconds=seconds, **given)
 
 
-def _beyond_lateral(psf: NDArray[np.float32]) -> NDArray[np.float32]:
+def _beyond_lateral(psf: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
     """The blur ``(z, x)`` by which a lateral plane becomes an axial slice, sum 1.
 
     The plane is blurred already, as much along the axis that plays z as along x; what is left is a ratio of spectra.
@@ -129,8 +129,8 @@ def _beyond_lateral(psf: NDArray[np.float32]) -> NDArray[np.float32]:
     seen = psf.sum(axis=1)
     seen /= seen.sum()
     spectrum = np.fft.rfft2(np.fft.ifftshift(seen))
-    along = np.exp(-2 * (np.pi * LATERAL_SIGMA * np.fft.fftfreq(depth)) ** 2)[:, None]
-    across = np.exp(-2 * (np.pi * LATERAL_SIGMA * np.fft.rfftfreq(side)) ** 2)
+    along = np.exp(-2 * (np.pi * sigma * np.fft.fftfreq(depth)) ** 2)[:, None]
+    across = np.exp(-2 * (np.pi * sigma * np.fft.rfftfreq(side)) ** 2)
     ratio = spectrum * (along * across) / ((along * across) ** 2 + 1e-4)
     kernel = np.clip(np.fft.fftshift(np.fft.irfft2(ratio, s=seen.shape)), 0, None)
     return np.asarray(kernel / kernel.sum(), np.float32)

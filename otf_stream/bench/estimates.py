@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from otf_stream import __version__
 from otf_stream.acquisition import Modality
 from otf_stream.bench.cases import HELD_OUT, TUNED_ON, Z_STEPS, Case
+from otf_stream.bench.gaussian import MORPHOLOGIES
 from otf_stream.bench.results import Result, machine, run_missing
 from otf_stream.bench.streaming import recorded
 from otf_stream.learn.compute import Compute
@@ -30,7 +31,6 @@ from otf_stream.service.character import characterise, find_psf
 from otf_stream.service.source import StackSource
 from simulators.instruments import INSTRUMENTS, PHOTONS
 from simulators.microscope import physical_psf, pixel_size
-from simulators.phantom import LATERAL_SIGMA
 
 WIDTH_BAR, GAIN_BAR = 0.15, 0.1
 """Of the truth: how far off the axial width, and the gain of the camera, may be."""
@@ -113,7 +113,7 @@ def run_estimates(
 
 def estimate(case: Case, compute: Compute) -> Result:
     """Estimate blur, haze and noise of a case as the service does, from a session store; say what they truly are."""
-    true = split_psf(torch.from_numpy(case.psf), LATERAL_SIGMA)
+    true = split_psf(torch.from_numpy(case.psf), case.lateral_sigma)
     _, planes = case.draw()
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -150,6 +150,7 @@ def page(results: Sequence[Result], command: str) -> str:
         "Cells of the benchmark of quality": [r for r in results if not r["drawn"] and r["sample"] in TUNED_ON],
         "Its samples held out": [r for r in results if not r["drawn"] and r["sample"] in HELD_OUT],
         "Instruments drawn at random": [r for r in results if r["drawn"]],
+        "Samples and optics of another simulator": [r for r in results if r["sample"] in MORPHOLOGIES],
     }
     parts = [
         "# What a stack tells of its microscope",

@@ -20,6 +20,7 @@ import numpy as np
 from otf_stream import __version__
 from otf_stream.bench.cases import HELD_OUT, TUNED_ON, Case
 from otf_stream.bench.contenders import care, interpolated, ours, richardson_lucy
+from otf_stream.bench.gaussian import MORPHOLOGIES
 from otf_stream.bench.results import Result, machine, read_results, run_missing
 from otf_stream.learn.checkpoints import digest
 from otf_stream.learn.compute import Compute
@@ -156,7 +157,12 @@ def page(results: Iterable[Result], command: str, pictures: Sequence[str] = ()) 
         "otf_stream the planes, the voxel size and the name of the modality. What rivals reached is of the run in "
         "which a case was restored first, since it does not change with our method.",
     ]
-    for title, kinds in (("Cells, which methods were tuned on", TUNED_ON), ("Samples held out", HELD_OUT)):
+    sections = {
+        "Cells, which methods were tuned on": TUNED_ON,
+        "Samples held out": HELD_OUT,
+        "Samples and optics of another simulator": MORPHOLOGIES,
+    }
+    for title, kinds in sections.items():
         some = [result for result in results if result["sample"] in kinds]
         if some:
             parts += [f"## {title}", _summary(some), _by_kind(some), _table(some), _estimates(some)]

@@ -9,30 +9,44 @@ import typer
 
 from otf_stream.bench.commands.options import Again, Page, Threads, numbers, prepared, tell, written
 
-_Python = Path | None
+_Path = Path | None
 
 
 def quality(
-    out: Page = Path("docs/quality.md"),
+    out: Annotated[
+        _Path,
+        typer.Option(help="The page to write; by default docs/quality.md, or of that simulator docs/gaussian.md."),
+    ] = None,
     cases: Annotated[
-        Literal["few", "cells", "all"],
-        typer.Option(help="Four cases with cells, or all 36, both with four held out; or all 72. Hours, but for few."),
+        Literal["few", "cells", "all", "gaussian"],
+        typer.Option(
+            help="Four cases with cells, or all 36, both with four held out; or all 72; or ten of another simulator, "
+            "of Gaussian optics, for a page of their own. Hours, but for few."
+        ),
     ] = "few",
     budget: Annotated[float, typer.Option(help="Seconds for each stack, and for training CARE.", min=10)] = 120.0,
     care_python: Annotated[
-        _Python, typer.Option(help="Interpreter of an environment with csbdeep, tensorflow-cpu and tf-keras.")
+        _Path, typer.Option(help="Interpreter of an environment with csbdeep, tensorflow-cpu and tf-keras.")
     ] = None,
     threads: Threads = None,
     again: Again = False,
 ) -> None:
     """Compare with interpolation, Richardson–Lucy and CARE on phantoms of four modalities."""
-    from otf_stream.bench.cases import TUNED_ON, all_cases, few_cases, few_held_out_cases
+    from otf_stream.bench.cases import TUNED_ON, Case, all_cases, few_cases, few_held_out_cases
+    from otf_stream.bench.gaussian import gaussian_cases
     from otf_stream.bench.quality import page, run_cases, version_of_ours
     from otf_stream.bench.results import read_results
 
     few = [*few_cases(), *few_held_out_cases()]
     with_cells = [case for case in all_cases() if case.sample in TUNED_ON]
-    wanted = {"few": few, "cells": [*with_cells, *few_held_out_cases()], "all": all_cases()}[cases]
+    wanted: dict[str, list[Case]] = {
+        "few": few,
+        "cells": [*with_cells, *few_held_out_cases()],
+        "all": all_cases(),
+        "gaussian": [*gaussian_cases()],
+    }
+    chosen, pictured = wanted[cases], wanted["gaussian" if cases == "gaussian" else "few"]
+    out = out or Path("docs/gaussian.md" if cases == "gaussian" else "docs/quality.md")
     results, compute = prepared(out, threads, again=again)
     command = f"otf-stream bench quality --cases {cases} --budget {budget:g}"
     if care_python:
@@ -42,8 +56,8 @@ def quality(
         """Write the page of what is there: all of it takes hours."""
         of_now = {"budget": budget, "ours": version_of_ours()}
         found = {result["case"]: result for result in read_results(results) if of_now.items() <= result.items()}
-        there = [found[case.name] for case in wanted if case.name in found]
-        shown = [f"images/quality/{case.name}.png" for case in few if case.name in found]
+        there = [found[case.name] for case in chosen if case.name in found]
+        shown = [f"images/quality/{case.name}.png" for case in pictured if case.name in found]
         if there:
             out.write_text(page(there, command, shown), encoding="utf-8")
 
@@ -53,7 +67,7 @@ def quality(
 
     write()
     run_cases(
-        wanted,
+        chosen,
         results,
         compute,
         seconds=budget,
@@ -87,7 +101,7 @@ def layers(
 def denoisers(
     out: Page = Path("docs/denoising.md"),
     seconds: Annotated[float, typer.Option(help="Training time of each contender on each stack.", min=1)] = 60.0,
-    n2v2_python: Annotated[_Python, typer.Option(help="Interpreter of an environment with careamics.")] = None,
+    n2v2_python: Annotated[_Path, typer.Option(help="Interpreter of an environment with careamics.")] = None,
     threads: Threads = None,
     again: Again = False,
 ) -> None:
@@ -123,14 +137,18 @@ def curves(
 
 def estimates(
     out: Page = Path("docs/estimates.md"),
-    drawn: Annotated[int, typer.Option(help="Instruments drawn at random, beside the 72 cases.", min=0)] = 80,
+    drawn: Annotated[
+        int, typer.Option(help="Instruments drawn at random, beside the 72 cases and ten of another simulator.", min=0)
+    ] = 80,
     seed: Annotated[int, typer.Option(help="Of the instruments.", min=0)] = 0,
     again: Again = False,
 ) -> None:
     """Compare the blur, haze and noise that are estimated with the true ones."""
     from otf_stream.bench.cases import all_cases
     from otf_stream.bench.estimates import drawn_cases, page, run_estimates
+    from otf_stream.bench.gaussian import gaussian_cases
 
     results, compute = prepared(out, 1, again=again)
-    found = run_estimates([*all_cases(), *drawn_cases(drawn, seed=seed)], results, compute, progress=tell)
+    cases = [*all_cases(), *drawn_cases(drawn, seed=seed), *gaussian_cases()]
+    found = run_estimates(cases, results, compute, progress=tell)
     written(out, page(found, f"otf-stream bench estimates --drawn {drawn} --seed {seed}"), results)
