@@ -30,8 +30,10 @@ from otf_stream.optics.psf import SplitPsf
 _STRETCHES = np.geomspace(0.25, 2.5, 24)
 _HAZES = np.linspace(0.0, 1.5, 7)
 # Chosen on instruments drawn at random, none of them one that results are reported of.
-_UNDECIDED = 2e-4  # of the misfit, per value
-_USUAL_STRETCH, _USUAL_HAZE = 0.3, 0.5  # standard deviations
+_UNDECIDED = 1.5e-4  # of the misfit, per value
+_USUAL_STRETCH = 0.3  # standard deviation of its logarithm
+_USUAL_HAZE = 1.25, 0.5  # mean and standard deviation: aberrations add to what the physics of a good objective says
+_WITHOUT_HAZE = 0.1  # share of the stacks: simulated with Gaussians, or with their haze taken away before
 _KNOTS = 12
 _SHARPEST = 0.75  # cycles per pixel: beyond it nothing folds back that matters
 _DECAY = 2.5  # the power of a sample of edges falls about so fast; it only conditions the fit
@@ -160,8 +162,7 @@ def _average(candidates: Sequence[SplitPsf], misfits: Array) -> SplitPsf:
     Many explain a stack almost equally well, and which of them does so best is up to its noise and to how isotropic
     its sample happens to be. They count by their likelihood, made less decided by that, and by how usual they are.
     """
-    usual = 0.5 * (np.log(_STRETCHES)[:, None] / _USUAL_STRETCH) ** 2 + 0.5 * ((_HAZES - 1) / _USUAL_HAZE) ** 2
-    unlikely = misfits / _UNDECIDED + usual
+    unlikely = misfits / _UNDECIDED + _unusual()
     weights = np.exp(unlikely.min() - unlikely)
     weights /= weights.sum()
     widths = np.array([psf.width for psf in candidates])[:, None] * _STRETCHES
@@ -173,6 +174,19 @@ def _average(candidates: Sequence[SplitPsf], misfits: Array) -> SplitPsf:
     own = psf.core_share
     haze = own * (1 - share) / max(share * (1 - own), 1e-9)
     return psf.changed(float(width / psf.width), float(haze))
+
+
+def _unusual() -> Array:
+    """Negative logarithm of how usual each ``(stretch, haze)`` is, up to a constant.
+
+    Haze is not just little of what is usual: some stacks have none at all. With the normal distribution alone, a tenth
+    of the light of such a stack was taken for haze.
+    """
+    mean, deviation = _USUAL_HAZE
+    hazes = np.exp(-0.5 * ((_HAZES - mean) / deviation) ** 2)
+    hazes *= (1 - _WITHOUT_HAZE) / hazes.sum()
+    hazes[0] += _WITHOUT_HAZE
+    return np.asarray(0.5 * (np.log(_STRETCHES)[:, None] / _USUAL_STRETCH) ** 2 - np.log(hazes))
 
 
 def _hats(radius: Array) -> Array:

@@ -9,6 +9,7 @@ from otf_stream.optics.forward import convolved
 from otf_stream.optics.isotropy import estimate_psf
 from otf_stream.optics.pointspread import Microscope, focus_width, likely_psfs, point_spread
 from otf_stream.optics.psf import full_width, split_psf
+from simulators.gaussian import gaussian_psf
 from simulators.microscope import Camera, expected
 from simulators.phantom import phantom
 from simulators.tissues import foam
@@ -61,6 +62,16 @@ def test_width_and_haze_of_physical_microscopes_are_found(tissue, microscope):
     assert found
     assert psf.width == pytest.approx(true.width, rel=0.15)
     assert psf.core_share == pytest.approx(true.core_share, abs=0.12)
+
+
+@pytest.mark.parametrize("modality", ["confocal", "multiphoton", "light-sheet"])
+def test_where_there_is_no_haze_hardly_any_is_found(tissue, modality):
+    """As in stacks that were simulated with Gaussians, or whose background was subtracted by filters."""
+    stack, noise = noisy(convolved(tissue, torch.from_numpy(gaussian_psf(1.0, 3.5)))[::4].numpy())
+    psf, found = estimate_psf(stack, 4.0, likely_psfs(modality, Optics(), 0.1), noise_variance=noise)
+    assert found
+    assert psf.core_share > 0.95
+    assert psf.width == pytest.approx(2.3548 * 3.5, rel=0.1)
 
 
 @pytest.mark.parametrize(
