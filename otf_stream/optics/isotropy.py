@@ -1,12 +1,15 @@
 """The point spread function of a stack, found from the stack itself.
 
-A sample does not know where the optical axis lies: at one spatial frequency it has, on average, as much power along
-z as across. What the stack shows is that power times the squared optical transfer function, folded by the coarse
-sampling along z, plus the noise. So of all point spread functions that a microscope of this kind may have, the true
-one is that under which a power spectrum of *any radial shape* explains the whole spectrum of the stack: its axial
-width, but also the haze, which takes light from frequencies near the axis, can be read off. How well each explains it
-is its likelihood, in which the noise has its place: where the sample is weaker than the noise, nothing is learnt and
-nothing goes wrong. What is used is the average of those that explain it, since the best one changes with the noise.
+A sample does not know where the optical axis lies: at one spatial frequency it has, on average, as much power along z
+as across. What the stack shows is that power times the squared optical transfer function, folded by the coarse sampling
+along z, smeared by the window, plus the noise. So of all point spread functions that a microscope of this kind may
+have, the true one is that under which a power spectrum of *any radial shape* explains the whole spectrum of the stack:
+its axial width, but also the haze, which takes light from frequencies near the axis, can be read off.
+
+How well each explains it is its likelihood, in which the noise has its place: where the sample is weaker than the
+noise, nothing is learnt and nothing goes wrong. The window must not be left out: haze lies in a ridge of low axial
+frequencies, and what the window smears beside it looks like light of the core. What is used is the average of those
+that explain the stack, since the best one changes with the noise.
 
 References
 ----------
@@ -25,14 +28,15 @@ from numpy.typing import NDArray
 from scipy.fft import fft, rfft2
 
 from otf_stream.optics.grain import grain_spectrum
+from otf_stream.optics.noise import NoiseModel
 from otf_stream.optics.psf import SplitPsf
 
 _STRETCHES = np.geomspace(0.25, 2.5, 24)
 _HAZES = np.linspace(0.0, 1.5, 7)
 # Chosen on instruments drawn at random, none of them one that results are reported of.
-_UNDECIDED = 1.5e-4  # of the misfit, per value
-_USUAL_STRETCH = 0.3  # standard deviation of its logarithm
-_USUAL_HAZE = 1.25, 0.5  # mean and standard deviation: aberrations add to what the physics of a good objective says
+_ALIKE = 32  # values of a spectrum that tell as much as one: samples are isotropic on average only
+_USUAL_STRETCH = 0.2  # standard deviation of its logarithm
+_USUAL_HAZE = 1.25, 0.35  # mean and standard deviation: aberrations add to what the physics of a good objective says
 _WITHOUT_HAZE = 0.1  # share of the stacks: simulated with Gaussians, or with their haze taken away before
 _KNOTS = 12
 _SHARPEST = 0.75  # cycles per pixel: beyond it nothing folds back that matters
@@ -71,16 +75,19 @@ class Spectrum:
     anisotropy: float
 
 
-def spectrum(stack: NDArray[np.float32], anisotropy: float, noise: float, grain: tuple[float, float]) -> Spectrum:
-    """Measure the spectrum of ``stack``, ``(z, y, x)``, whose noise has this variance and grain."""
+def spectrum(stack: NDArray[np.float32], anisotropy: float, noise: NoiseModel) -> Spectrum:
+    """Measure the spectrum of ``stack``, ``(z, y, x)``, counts, and that of its noise."""
     planes, height, width = stack.shape
     side = min(height, width, _LARGEST_SIDE)
     top, left = (height - side) // 2, (width - side) // 2
-    window = np.hanning(side + 2)[1:-1]
-    window = (np.hanning(planes + 2)[1:-1, None, None] * window[:, None] * window).astype(np.float32)
+    across = _window(side)
+    window = (_window(planes)[:, None, None] * across[:, None] * across).astype(np.float32)
+    energy = (window**2).sum()
     field = stack[:, top : top + side, left : left + side]
+    # Bright regions are noisier: what counts is where the window looks.
+    variance = float((noise.variance(field) * window**2).sum() / energy)
     field = (field - (field * window).sum() / window.sum()) * window
-    power = np.abs(fft(rfft2(field, axes=(1, 2)), axis=0)) ** 2 / (window**2).sum()
+    power = np.abs(fft(rfft2(field, axes=(1, 2)), axis=0)) ** 2 / energy
     fy, fx = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)
     radius, rings = np.hypot(fy, fx).ravel(), min(_RINGS, side // 4)
     bins = np.minimum((radius * 2 * (rings)).astype(int), rings)  # corners past Nyquist go to a last bin
@@ -91,7 +98,7 @@ def spectrum(stack: NDArray[np.float32], anisotropy: float, noise: float, grain:
 
     around = np.stack([averaged(plane) for plane in power])
     half = planes // 2 + 1
-    floor = averaged(noise * grain_spectrum(grain[0], fy) * grain_spectrum(grain[1], fx))
+    floor = averaged(max(variance, 1e-9) * grain_spectrum(noise.grain[0], fy) * grain_spectrum(noise.grain[1], fx))
     return Spectrum(
         axial=np.arange(half) / (planes * anisotropy),
         lateral=averaged(radius),
@@ -102,13 +109,26 @@ def spectrum(stack: NDArray[np.float32], anisotropy: float, noise: float, grain:
     )
 
 
+def _window(length: int) -> Array:
+    return np.asarray(np.hanning(length + 2)[1:-1])
+
+
+def _smearing(planes: int) -> Array:
+    """Share of the power at each axial frequency that the window shows at each other, ``(m, m)``; rows sum to 1."""
+    shown = np.abs(fft(_window(planes))) ** 2
+    shown /= shown.sum()
+    at = np.arange(planes // 2 + 1)
+    itself_negative = (at == 0) | (2 * at == planes)
+    return np.asarray(
+        shown[(at[:, None] - at) % planes] + np.where(itself_negative, 0, shown[(at[:, None] + at) % planes])
+    )
+
+
 def estimate_psf(
     stack: NDArray[np.float32],
     anisotropy: float,
     candidates: Sequence[SplitPsf],
-    *,
-    noise_variance: float = 0.0,
-    grain: tuple[float, float] = (0.0, 0.0),
+    noise: NoiseModel,
 ) -> tuple[SplitPsf, bool]:
     """Estimate the point spread function that makes the sample isotropic.
 
@@ -121,10 +141,9 @@ def estimate_psf(
     candidates
         What the microscope may have, the most likely one first. Each is stretched along z to 0.25 … 2.5 times its
         width, with 0 … 1.5 times its haze.
-    noise_variance
-        Mean variance of the noise, counts².
-    grain
-        Of the noise, along y and x. Planes are independent recordings: along z the noise has none.
+    noise
+        Of the stack; how strong it is need not be known exactly. Planes are independent recordings: along z it is
+        white.
 
     Returns
     -------
@@ -136,19 +155,20 @@ def estimate_psf(
     """
     if len(stack) < _FEWEST_PLANES or min(stack.shape[1:]) < _SMALLEST_SIDE:
         return candidates[0], False
-    seen = spectrum(np.asarray(stack, np.float32), anisotropy, max(noise_variance, 1e-9), grain)
+    seen = spectrum(np.asarray(stack, np.float32), anisotropy, noise)
     # The lowest frequencies hold the shape of the field of view.
     kept = np.hypot(seen.axial[:, None], seen.lateral) > 1.5 / (len(stack) * anisotropy)
     if not kept.any() or (seen.power[kept] > 3 * seen.noise[kept]).mean() < 0.01:
         return candidates[0], False
     folds = np.abs(seen.axial + np.arange(-_FOLDS, _FOLDS + 1)[:, None] / anisotropy)
-    shapes = _hats(np.hypot(folds[..., None], seen.lateral))
+    shapes, smearing = _hats(np.hypot(folds[..., None], seen.lateral)), _smearing(len(stack))
 
     def misfits_of(psf: SplitPsf, stretch: float) -> Array:
         core, tail = _transfer(psf, folds * stretch, seen.lateral)
         hazes = _HAZES[:, None, None, None]
         passed = np.abs(core + hazes * tail) ** 2 / (psf.core_share + hazes * (1 - psf.core_share)) ** 2
-        basis = np.einsum("hfzr,fzrk->hzrk", passed, shapes)[:, kept]
+        folded = np.einsum("hfzr,fzrk->hzrk", passed, shapes)
+        basis = np.einsum("mz,hzrk->hmrk", smearing, folded, optimize=True)[:, kept]
         return _misfits(basis, seen.power[kept], seen.noise[kept], seen.weight[kept])
 
     guesses = [(psf, stretch) for psf in candidates for stretch in _STRETCHES]
@@ -162,7 +182,7 @@ def _average(candidates: Sequence[SplitPsf], misfits: Array) -> SplitPsf:
     Many explain a stack almost equally well, and which of them does so best is up to its noise and to how isotropic
     its sample happens to be. They count by their likelihood, made less decided by that, and by how usual they are.
     """
-    unlikely = misfits / _UNDECIDED + _unusual()
+    unlikely = misfits / _ALIKE + _unusual()
     weights = np.exp(unlikely.min() - unlikely)
     weights /= weights.sum()
     widths = np.array([psf.width for psf in candidates])[:, None] * _STRETCHES
@@ -209,17 +229,18 @@ def _transfer(psf: SplitPsf, axial: Array, lateral: Array) -> tuple[Array, Array
 
 
 def _misfits(basis: Array, power: Array, noise: Array, weight: Array) -> Array:
-    """Negative log likelihood, per value, of the best sum of each ``basis``, ``(n, values, knots)``, plus noise."""
-    count, _, knots = basis.shape
+    """Negative log likelihood of the best sum of each ``basis``, ``(n, values, knots)``, and of noise.
+
+    How strong the noise is, is found with it, from what is told on: in the dark it is told a few hundredths too strong.
+    """
+    count, values, knots = basis.shape
     share = np.repeat(power.mean() / np.maximum(basis.mean((1, 2)) * knots, 1e-30), knots).reshape(count, knots, 1)
+    share = np.concatenate([share, np.ones((count, 1, 1))], axis=1)
+    basis = np.concatenate([basis, np.broadcast_to(noise[:, None], (count, values, 1))], axis=2)
     turned = basis.transpose(0, 2, 1)
-
-    def model() -> Array:
-        return np.asarray((basis @ share)[..., 0] + noise)
-
     for _ in range(_STEPS):
-        seen = model()
-        more = turned @ (weight * power / seen**2)[..., None]
-        share *= np.sqrt(more / np.maximum(turned @ (weight / seen)[..., None], 1e-30))
-    seen = model()
-    return np.asarray((weight * (power / seen + np.log(seen))).sum(1) / weight.sum())
+        seen = basis @ share
+        more = turned @ (weight * power / seen[..., 0] ** 2)[..., None]
+        share *= np.sqrt(more / np.maximum(turned @ (weight / seen[..., 0])[..., None], 1e-30))
+    seen = (basis @ share)[..., 0]
+    return np.asarray((weight * (power / seen + np.log(seen))).sum(1))

@@ -162,8 +162,7 @@ def find_psf(source: StackSource, noise: NoiseModel, measured: Path | None = Non
         stack,
         acquisition.voxel_size.anisotropy,
         likely_psfs(acquisition.modality, acquisition.optics, acquisition.voxel_size.lateral),
-        noise_variance=float(noise.variance(stack).mean()),
-        grain=noise.grain,
+        noise,
     )
     return FoundPsf(psf, "estimated" if estimated else "usual")
 
