@@ -2,7 +2,7 @@
 
 What works in one simulator may work because of it. These stacks are blurred by Gaussians, as those of many papers are,
 and each has something that the other cases lack: a camera of another gain, a focus sampled finely or coarsely, tails
-to one side, points in the dark. Nothing is fitted to them.
+to one side, points in the dark. Nothing is fitted to them, but for the share of stacks that are taken to have no haze.
 """
 
 from __future__ import annotations
