@@ -48,7 +48,7 @@ def test_a_finer_pixel_samples_the_focus_with_more_of_them() -> None:
 
 def test_rivals_are_judged_as_sharp_as_the_truth(monkeypatch) -> None:
     """Whose focus is wider than that of the other cases: an estimate of the sharp sample is looked at through it."""
-    monkeypatch.setattr(contenders, "_MOST_ITERATIONS", 30)
+    monkeypatch.setattr(contenders, "_MOST_ITERATIONS", 20)
     case = CASES["fine-pixels"]
     truth, planes = case.draw()
     deconvolved, _ = richardson_lucy(case, planes, truth)

@@ -18,10 +18,10 @@ def test_a_seed_gives_one_sample(draw) -> None:
     assert 0.3 < sample.max() < 5
 
 
-@pytest.mark.parametrize("draw", [nuclei, neurites, membrane, clouds, beads])
-def test_samples_are_alike_along_all_axes(draw) -> None:
-    """On average: a small volume holds but a handful of branches."""
-    seen = [seen_isotropically(draw(SHAPE, seed=seed)) for seed in range(8)]
+@pytest.mark.parametrize(("draw", "count"), [(nuclei, 1), (neurites, 8), (membrane, 1), (clouds, 1), (beads, 1)])
+def test_samples_are_alike_along_all_axes(draw, count) -> None:
+    """Of neurites on average: a small volume holds but a handful of branches."""
+    seen = [seen_isotropically(draw(SHAPE, seed=seed)) for seed in range(count)]
     steps = [np.mean([np.abs(np.diff(volume, axis=axis)).mean() for volume in seen]) for axis in range(3)]
     assert max(steps) < 1.3 * min(steps)
 
