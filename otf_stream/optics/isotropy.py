@@ -222,7 +222,8 @@ def _transfer(psf: SplitPsf, axial: Array, lateral: Array) -> tuple[Array, Array
     core, tail = psf.core.numpy(), psf.tail.sum(1).numpy()  # around the axis all directions are one
     z = np.arange(len(core)) - len(core) // 2
     x = np.arange(tail.shape[1]) - tail.shape[1] // 2
-    along = np.exp(-2j * np.pi * axial[..., None] * z)
+    # Beyond half a cycle per sample a transform repeats itself; what was sampled passes nothing there.
+    along = np.exp(-2j * np.pi * axial[..., None] * z) * (np.abs(axial) < 0.5)[..., None]
     across = tail @ np.cos(2 * np.pi * x[:, None] * lateral)
     sharp = np.exp(-2 * (np.pi * psf.lateral_sigma * lateral) ** 2)
     return (along @ core)[..., None] * sharp, along @ across

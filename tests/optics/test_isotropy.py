@@ -6,7 +6,7 @@ import torch
 
 from otf_stream.acquisition import Optics
 from otf_stream.optics.forward import convolved
-from otf_stream.optics.isotropy import estimate_psf
+from otf_stream.optics.isotropy import _transfer, estimate_psf
 from otf_stream.optics.noise import NoiseModel
 from otf_stream.optics.pointspread import Microscope, focus_width, likely_psfs, point_spread
 from otf_stream.optics.psf import full_width, split_psf
@@ -88,6 +88,14 @@ def test_another_draw_of_the_noise_hardly_moves_the_width(tissue, microscope):
     drawn = [noisy(light, seed) for seed in range(6)]
     widths = [estimate_psf(stack, 4.0, usual, noise)[0].width for stack, noise in drawn]
     assert max(widths) / min(widths) < 1.03
+
+
+@pytest.mark.parametrize("stretch", [1.0, 1.4, 2.0, 2.5])
+def test_a_wide_point_spread_function_passes_nothing_fine(stretch):
+    """Its transform repeats itself beyond what its samples can tell: some widths were found because of that."""
+    folds = np.linspace(0.2, 0.8, 61)[None]
+    core, _ = _transfer(split_psf(torch.from_numpy(gaussian_psf(1.0, 3.0)), 1.0), folds * stretch, np.array([0.0]))
+    assert np.abs(core).max() < 1e-2
 
 
 @pytest.mark.parametrize("shape", [(7, 64, 64), (16, 30, 64)])
