@@ -65,6 +65,27 @@ def test_width_and_haze_of_physical_microscopes_are_found(tissue, microscope):
     assert psf.core_share == pytest.approx(true.core_share, abs=0.12)
 
 
+@pytest.mark.parametrize(
+    ("microscope", "pixel"),
+    [
+        (Microscope("multiphoton", 0.95, excitation_um=0.92), 0.5),  # a wide field, sampled too coarsely
+        (Microscope("multiphoton", 0.3, excitation_um=0.92), 0.5),  # the aperture that such pixels suit
+        (Microscope("confocal", 0.5), 0.3),
+        (Microscope("widefield", 0.3), 0.65),
+    ],
+    ids=lambda value: f"{value.modality}-{value.numerical_aperture}" if isinstance(value, Microscope) else f"{value}",
+)
+def test_the_stack_tells_whether_large_pixels_suit_the_focus_or_are_wider(tissue, microscope, pixel):
+    """Both are usual; one aperture blurs a hundred times as far along z as the other."""
+    whole = torch.from_numpy(point_spread(microscope, (97, 49), z_um=pixel, pixel_um=pixel))
+    true = split_psf(whole, focus_width(microscope) / 2.3548 / pixel)
+    stack, noise = noisy(convolved(tissue, whole)[::4].numpy())
+    psf, found = estimate_psf(stack, 4.0, likely_psfs(microscope.modality, Optics(), pixel), noise)
+    assert found
+    assert psf.width == pytest.approx(true.width, rel=0.15)
+    assert psf.core_share == pytest.approx(true.core_share, abs=0.12)
+
+
 @pytest.mark.parametrize("modality", ["confocal", "light-sheet"])
 def test_where_there_is_no_haze_hardly_any_is_found(tissue, modality):
     """As in stacks that were simulated with Gaussians, or whose background was subtracted by filters."""

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from otf_stream.acquisition import Optics
-from otf_stream.optics.pointspread import Microscope, microscope_of, point_spread
+from otf_stream.optics.pointspread import Microscope, likely_psfs, microscope_of, point_spread
 
 
 def psf(microscope: Microscope, planes: int = 61, side: int = 41) -> np.ndarray:
@@ -63,3 +63,25 @@ def test_oil_is_taken_where_the_aperture_needs_it() -> None:
 def test_an_aperture_above_the_index_is_refused() -> None:
     with pytest.raises(ValueError, match=r"aperture of 1.4 is not below the refractive index of 1.33"):
         microscope_of("confocal", Optics(numerical_aperture=1.4, refractive_index=1.33))
+
+
+@pytest.mark.parametrize("modality", ["confocal", "multiphoton"])
+def test_a_pixel_wider_than_the_focus_sees_the_light_of_all_its_parts(modality) -> None:
+    microscope = Microscope(modality, 0.95, excitation_um=0.8)
+    coarse = point_spread(microscope, (31, 9), z_um=0.3, pixel_um=0.7)
+    fine = point_spread(microscope, (31, 63), z_um=0.3, pixel_um=0.1).reshape(31, 9, 7, 9, 7).sum((2, 4))
+    elsewhere = {"confocal": 0.06, "multiphoton": 0.03}  # of the light; of a product of averages, twice or thrice that
+    assert np.abs(coarse - fine).sum() < elsewhere[modality]
+
+
+def test_a_pixel_too_coarse_for_the_usual_aperture_leaves_it_likely() -> None:
+    usual = likely_psfs("multiphoton", Optics(), 0.1)[0].width * 0.1
+    widths = np.array([psf.width for psf in likely_psfs("multiphoton", Optics(), 0.5)]) * 0.5
+    assert widths[0] == pytest.approx(usual, rel=0.1)
+    assert widths.max() > 6 * usual  # of the aperture that such pixels suit
+    assert (np.sort(widths)[1:] / np.sort(widths)[:-1]).max() < 2.5  # widths between are likely too
+
+
+def test_a_known_aperture_is_not_doubted() -> None:
+    (only,) = likely_psfs("multiphoton", Optics(numerical_aperture=0.95), 1.0)
+    assert only.width * 1.0 == pytest.approx(1.5, rel=0.1)
