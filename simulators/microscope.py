@@ -146,9 +146,17 @@ def pixel_size(microscope: Microscope) -> float:
     return focus_width(microscope) / (2 * math.sqrt(2 * math.log(2)) * LATERAL_SIGMA)
 
 
-def physical_psf(microscope: Microscope) -> NDArray[np.float32]:
-    """Compute the point spread function on the isotropic grid of `pixel_size`: ``(z, y, x)``, sum 1, vectorial."""
-    pixel = pixel_size(microscope)
+def physical_psf(microscope: Microscope, pixel_um: float | None = None) -> NDArray[np.float32]:
+    """Compute the point spread function on an isotropic grid: ``(z, y, x)``, sum 1, vectorial.
+
+    Parameters
+    ----------
+    microscope
+        Whose.
+    pixel_um
+        Of the grid; that of `pixel_size` where not given.
+    """
+    pixel = pixel_um or pixel_size(microscope)
     depth, side = (2 * reach + 1 for reach in _REACH)
     return point_spread(microscope, (depth, side), z_um=pixel, pixel_um=pixel, model="vectorial")
 

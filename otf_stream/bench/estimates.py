@@ -1,15 +1,15 @@
 """``otf-stream bench estimates``: how near to the truth blur, haze and noise are estimated from the planes alone.
 
 On every case of the benchmark of quality, and on instruments drawn at random: fine and coarse objectives, thin and
-thick sheets, aberrated or not. What the estimate of the point spread function takes for usual was chosen on other
-instruments that were drawn in the same way.
+thick sheets, aberrated or not, and some with a wide field, whose pixels are larger than their focus. What the estimate
+of the point spread function takes for usual was chosen on other instruments that were drawn in the same way.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from statistics import fmean
@@ -31,6 +31,7 @@ from otf_stream.service.character import characterise, find_psf
 from otf_stream.service.source import StackSource
 from simulators.instruments import INSTRUMENTS, PHOTONS
 from simulators.microscope import physical_psf, pixel_size
+from simulators.phantom import LATERAL_SIGMA
 
 WIDTH_BAR, GAIN_BAR = 0.15, 0.1
 """Of the truth: how far off the axial width, and the gain of the camera, may be."""
@@ -42,6 +43,10 @@ _APERTURES: dict[Modality, tuple[float, float]] = {
     "widefield": (0.8, 1.2),
 }
 _SHEETS_UM = (1.5, 4.0)
+_WIDE_APERTURE = 0.25  # the least of a wide field; the greatest is that of any
+_WIDE_SHEETS_UM = (3.0, 10.0)
+_WIDE_FOCUS = (0.15, 0.6)  # σ in pixels
+_WIDE_Z_STEPS = (2, 3, 4)  # pixels
 _DEPTHS_UM = (0.0, 50.0)
 _MISMATCHES = (0.0, 0.03)
 _FIRST_SEED = 1000  # of samples that no other benchmark has
@@ -66,12 +71,35 @@ class DrawnCase(Case):
     @property
     def psf(self) -> NDArray[np.float32]:
         """The true point spread function, ``(z, y, x)`` on the isotropic grid."""
-        return _psf(self.microscope)
+        return _psf(self.microscope, self.pixel_um)
+
+
+@dataclass(frozen=True)
+class WideCase(DrawnCase):
+    """A stack of a wide field: its focus is smaller than its pixels, by how much is not told.
+
+    Parameters
+    ----------
+    focus
+        σ across, in pixels.
+    """
+
+    focus: float = field(kw_only=True)
+
+    @property
+    def lateral_sigma(self) -> float:
+        """σ across, in pixels, of the point spread function in focus."""
+        return self.focus
+
+    @property
+    def pixel_um(self) -> float:
+        """Lateral pixel size."""
+        return pixel_size(self.microscope) * LATERAL_SIGMA / self.focus
 
 
 @lru_cache(maxsize=1)
-def _psf(microscope: Microscope) -> NDArray[np.float32]:
-    return physical_psf(microscope)
+def _psf(microscope: Microscope, pixel_um: float) -> NDArray[np.float32]:
+    return physical_psf(microscope, pixel_um)
 
 
 def drawn_cases(count: int, *, seed: int) -> list[DrawnCase]:
@@ -92,6 +120,22 @@ def drawn_cases(count: int, *, seed: int) -> list[DrawnCase]:
         noise, z_step = str(rng.choice(list(PHOTONS))), int(rng.choice(Z_STEPS))
         sample = samples[index // len(modalities) % len(samples)]
         cases.append(DrawnCase(modality, noise, z_step, sample, _FIRST_SEED + index, microscope=microscope))
+    return cases
+
+
+def wide_cases(count: int, *, seed: int) -> list[WideCase]:
+    """Draw instruments as :func:`drawn_cases` does, of any aperture, and with pixels that are too large for it."""
+    rng = np.random.default_rng([seed, 1])
+    cases = []
+    for drawn in drawn_cases(count, seed=seed):
+        aperture = np.exp(rng.uniform(np.log(_WIDE_APERTURE), np.log(_APERTURES[drawn.modality][1])))
+        microscope = replace(
+            drawn.microscope, numerical_aperture=float(aperture), sheet_um=float(rng.uniform(*_WIDE_SHEETS_UM))
+        )
+        z_step, focus = int(rng.choice(_WIDE_Z_STEPS)), float(rng.uniform(*_WIDE_FOCUS))
+        cases.append(
+            WideCase(drawn.modality, drawn.noise, z_step, drawn.sample, drawn.seed, microscope=microscope, focus=focus)
+        )
     return cases
 
 
@@ -149,7 +193,8 @@ def page(results: Sequence[Result], command: str) -> str:
     sections = {
         "Cells of the benchmark of quality": [r for r in results if not r["drawn"] and r["sample"] in TUNED_ON],
         "Its samples held out": [r for r in results if not r["drawn"] and r["sample"] in HELD_OUT],
-        "Instruments drawn at random": [r for r in results if r["drawn"]],
+        "Instruments drawn at random": [r for r in results if r["drawn"] and "focus" not in r],
+        "Wide fields: pixels larger than the focus": [r for r in results if "focus" in r],
         "Samples and optics of another simulator": [r for r in results if r["sample"] in MORPHOLOGIES],
     }
     parts = [
@@ -159,7 +204,7 @@ def page(results: Sequence[Result], command: str) -> str:
         "the point spread function, full at half maximum; haze is the share of the light that is not in the core; the "
         "gain is that of the camera. Errors of width and gain are shares of the truth, those of haze are of all light: "
         "the mean of their sizes, and the worst. What is taken for a usual microscope was chosen on other draws of the "
-        "same kind as the last.",
+        "same kind as those drawn at random.",
     ]
     for title, some in sections.items():
         if some:

@@ -62,17 +62,21 @@ def monitor(
 
 @logs.command()
 def summary(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Of the log, DATA/logs/throughput.jsonl*.")],
+    of: Annotated[
+        list[Path],
+        typer.Argument(metavar="DATA|FILE…", help="A service's data folder, or files of its throughput log."),
+    ],
     json: Json = False,
     plot: Annotated[Path | None, typer.Option(help="Draw rates and deadline margins into this PNG.")] = None,
 ) -> None:
     """Print rates, percentiles, lost planes and deadline margins of what a log tells."""
+    from otf_stream.monitor.log import files_of
     from otf_stream.monitor.summary import read_log, summarise
 
     with errors_told():
-        found = read_log(files)
+        found = read_log(file for path in of for file in (files_of(path) if path.is_dir() else [path]))
         if not found.seconds and not found.events:
-            fail(f"{', '.join(map(str, files))}: no record of a throughput log; give DATA/logs/throughput.jsonl*")
+            fail(f"{', '.join(map(str, of))}: no record of a throughput log; give the data folder of a service")
             raise typer.Exit(1)
         told = summarise(found)
         if plot is not None:

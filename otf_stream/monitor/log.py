@@ -76,6 +76,11 @@ def read_record(line: str | bytes) -> Record | None:
         return None
 
 
+def files_of(data: Path) -> list[Path]:
+    """Find the files of the log of a data folder, in no order."""
+    return list((data / FOLDER).glob(f"{FILE}*"))
+
+
 class ThroughputLog:
     """Writes the log of a data folder.
 

@@ -35,8 +35,8 @@ _BESIDE = (0.85, 1.2)  # times the usual aperture are as likely, where none is g
 _RUNG = 1.4  # apertures between two are so far apart at most
 _SHEETS = (1.0, 0.6, 1.6)
 _FOCUS = (0.7, 3.0)  # pixels: standard deviation of a focus that the pixels were chosen for
-_COARSE = 0.4  # wavelengths by aperture: of wider pixels,
-_PARTS = 5  # parts along a side are computed; with 15 the light on the axis is at most 1.5 % less
+_COARSE = 0.4  # wavelengths by aperture: wider pixels are computed in parts
+_PARTS = (3, 5)  # along a side, from twice as wide pixels on the more; with 15 the light on the axis is 2 % less
 _SAMPLES = 3  # along a side of other pixels, of which the models take the average
 _LARGEST_APERTURE = 0.95  # of the index
 _NEAR = 0.01  # voxels
@@ -224,12 +224,14 @@ def _point_spread(microscope: Microscope, grid: _Grid, model: LensModel) -> NDAr
             z = (np.arange(grid.planes) - grid.planes // 2) * grid.z_um
             psf *= np.exp(-0.5 * (z * _FWHM / microscope.sheet_um) ** 2)[:, None, None]
         return psf
-    if grid.pixel_um <= _COARSE * microscope.excitation_um / microscope.numerical_aperture:
+    coarse = _COARSE * microscope.excitation_um / microscope.numerical_aperture
+    if grid.pixel_um <= coarse:
         return _twice_through(microscope, grid, model)
     # What passes two lenses is a product, and that is not the product of averages over pixels wider than the focus.
-    parts = replace(grid, side=grid.side * _PARTS, pixel_um=grid.pixel_um / _PARTS, samples=1)
+    n = _PARTS[0] if grid.pixel_um <= 2 * coarse else _PARTS[1]
+    parts = replace(grid, side=grid.side * n, pixel_um=grid.pixel_um / n, samples=1)
     fine = _twice_through(microscope, parts, model)
-    return np.asarray(fine.reshape(grid.planes, grid.side, _PARTS, grid.side, _PARTS).sum((2, 4)))
+    return np.asarray(fine.reshape(grid.planes, grid.side, n, grid.side, n).sum((2, 4)))
 
 
 def _twice_through(microscope: Microscope, grid: _Grid, model: LensModel) -> NDArray[np.float64]:

@@ -5,9 +5,11 @@ from dataclasses import replace
 import pytest
 
 from otf_stream.bench.cases import Case
-from otf_stream.bench.estimates import drawn_cases, line, page, run_estimates
+from otf_stream.bench.estimates import drawn_cases, line, page, run_estimates, wide_cases
 from otf_stream.learn.compute import choose_compute
 from simulators.instruments import INSTRUMENTS
+from simulators.microscope import pixel_size
+from simulators.phantom import LATERAL_SIGMA
 
 
 def test_instruments_are_drawn_of_every_modality_and_no_two_alike():
@@ -24,6 +26,20 @@ def test_a_drawn_instrument_images_with_its_own_optics():
     other = replace(one, microscope=replace(one.microscope, numerical_aperture=0.6))
     assert other.axial_width > 1.1 * one.axial_width  # in pixels of its own, which a worse objective makes larger
     assert other.acquisition.voxel_size.x > 1.3 * one.acquisition.voxel_size.x
+
+
+def test_a_wide_field_has_pixels_larger_than_its_focus():
+    cases = wide_cases(8, seed=0)
+    assert len({case.name for case in cases}) == 8
+    assert cases == wide_cases(8, seed=0)
+    for case in cases:
+        assert case.pixel_um > 1.5 * pixel_size(case.microscope)
+        assert case.lateral_sigma * case.pixel_um == pytest.approx(LATERAL_SIGMA * pixel_size(case.microscope))
+    coarse = cases[1]  # two photons
+    fine = drawn_cases(2, seed=0)[1]
+    assert coarse.psf.shape == fine.psf.shape
+    as_fine = replace(coarse, focus=LATERAL_SIGMA)
+    assert coarse.axial_width == pytest.approx(as_fine.axial_width * coarse.focus / LATERAL_SIGMA, rel=0.1)
 
 
 @pytest.fixture(scope="module")

@@ -191,6 +191,17 @@ def test_a_summary_adds_up(tmp_path):
     assert (found.sessions_ended, found.unreadable_lines) == ({"finished": 1}, 1)
 
 
+def test_the_command_finds_the_log_of_a_data_folder(tmp_path):
+    (tmp_path / "logs").mkdir()
+    night(tmp_path).rename(tmp_path / "logs" / "throughput.jsonl.1")
+    done = CliRunner().invoke(app, ["logs", "summary", str(tmp_path), "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["planes"] == 1107
+    (tmp_path / "logs" / "throughput.jsonl.1").unlink()
+    done = CliRunner().invoke(app, ["logs", "summary", str(tmp_path)])
+    assert (done.exit_code, "no record" in done.output) == (1, True)
+
+
 def test_the_command_prints_and_draws(tmp_path):
     path, picture = night(tmp_path), tmp_path / "night.png"
     done = CliRunner().invoke(app, ["logs", "summary", str(path), "--plot", str(picture)])

@@ -140,15 +140,16 @@ def estimates(
     drawn: Annotated[
         int, typer.Option(help="Instruments drawn at random, beside the 72 cases and ten of another simulator.", min=0)
     ] = 80,
+    wide: Annotated[int, typer.Option(help="Others, with pixels larger than their focus.", min=0)] = 20,
     seed: Annotated[int, typer.Option(help="Of the instruments.", min=0)] = 0,
     again: Again = False,
 ) -> None:
     """Compare the blur, haze and noise that are estimated with the true ones."""
     from otf_stream.bench.cases import all_cases
-    from otf_stream.bench.estimates import drawn_cases, page, run_estimates
+    from otf_stream.bench.estimates import drawn_cases, page, run_estimates, wide_cases
     from otf_stream.bench.gaussian import gaussian_cases
 
     results, compute = prepared(out, 1, again=again)
-    cases = [*all_cases(), *drawn_cases(drawn, seed=seed), *gaussian_cases()]
+    cases = [*all_cases(), *drawn_cases(drawn, seed=seed), *wide_cases(wide, seed=seed), *gaussian_cases()]
     found = run_estimates(cases, results, compute, progress=tell)
-    written(out, page(found, f"otf-stream bench estimates --drawn {drawn} --seed {seed}"), results)
+    written(out, page(found, f"otf-stream bench estimates --drawn {drawn} --wide {wide} --seed {seed}"), results)
