@@ -1,4 +1,4 @@
-"""Session stores with small stacks in them, and a small network."""
+"""Session stores with small stacks in them, of pixels that suit the usual focus, and a small network."""
 
 import uuid
 
@@ -18,7 +18,7 @@ def session(tmp_path):
     opened = []
 
     def make(
-        stacks, *, voxel_size=(0.8, 0.2, 0.2), skip=(), close=True, planes=None, name="stack", modality="confocal"
+        stacks, *, voxel_size=(0.4, 0.1, 0.1), skip=(), close=True, planes=None, name="stack", modality="confocal"
     ):
         first = next(iter(stacks.values()))
         times, channels = (max(key[axis] for key in stacks) + 1 for axis in (0, 1))
