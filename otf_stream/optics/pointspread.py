@@ -165,11 +165,11 @@ def _likely_apertures(usual: Microscope, pixel_um: float) -> list[float]:
     """Choose apertures that a microscope with such pixels may have, the most likely one first."""
     aperture, most = usual.numerical_aperture, _LARGEST_APERTURE * usual.refractive_index
     width = focus_width(usual) / _FWHM / pixel_um
-    suiting = aperture * width / float(np.clip(width, *_FOCUS))
+    suiting = aperture * (width / float(np.clip(width, *_FOCUS)))
     first = max(suiting, aperture)
     rungs = math.ceil(math.log(first / suiting) / math.log(_RUNG))
-    likely = {first, *np.geomspace(first, suiting, rungs + 1).tolist(), *(first * _BESIDE[1], suiting * _BESIDE[0])}
-    return sorted((min(na, most) for na in likely), key=lambda na: abs(na - first))
+    likely = [*np.geomspace(first, suiting, rungs + 1).tolist(), first * _BESIDE[1], suiting * _BESIDE[0]]
+    return sorted({min(na, most) for na in likely}, key=lambda na: abs(na - first))
 
 
 def focus_width(microscope: Microscope) -> float:

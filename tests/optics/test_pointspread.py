@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from otf_stream.acquisition import Optics
-from otf_stream.optics.pointspread import Microscope, likely_psfs, microscope_of, point_spread
+from otf_stream.optics.pointspread import Microscope, _likely_apertures, likely_psfs, microscope_of, point_spread
 
 
 def psf(microscope: Microscope, planes: int = 61, side: int = 41) -> np.ndarray:
@@ -80,6 +82,17 @@ def test_a_pixel_too_coarse_for_the_usual_aperture_leaves_it_likely() -> None:
     assert widths[0] == pytest.approx(usual, rel=0.1)
     assert widths.max() > 6 * usual  # of the aperture that such pixels suit
     assert (np.sort(widths)[1:] / np.sort(widths)[:-1]).max() < 2.5  # widths between are likely too
+
+
+@given(st.sampled_from(["confocal", "multiphoton", "light-sheet", "widefield"]), st.floats(0.02, 3.0))
+@settings(max_examples=40, deadline=None)
+def test_no_likely_aperture_counts_twice_and_none_between_is_left_out(modality, pixel_um) -> None:
+    usual = microscope_of(modality, Optics())
+    likely = np.sort(_likely_apertures(usual, pixel_um))
+    steps = likely[1:] / likely[:-1]
+    assert 0 < likely[0] <= likely[-1] < usual.refractive_index
+    assert (steps > 1).all()
+    assert (steps < 1.5).all()
 
 
 def test_a_known_aperture_is_not_doubted() -> None:
