@@ -33,6 +33,10 @@ def pretrain(
         int, typer.Option(help="That draw scenes; none: this one does. Changes no weight.", min=0)
     ] = 0,
     start: Annotated[Path | None, typer.Option(help="Weights to go on from; new ones, if not given.")] = None,
+    lateral: Annotated[
+        float,
+        typer.Option(help="Share of lateral planes, beside axial slices, in what deblurring learns.", min=0, max=1),
+    ] = 0.25,
     device: Device = "auto",
     seed: Seed = 0,
     threads: Annotated[int | None, typer.Option(help="Processor cores to use; all, if not given.", min=1)] = None,
@@ -47,8 +51,8 @@ def pretrain(
     from otf_stream.learn.denoise import denoising_network
     from otf_stream.learn.modelcard import card_text, model_card
     from otf_stream.learn.nafnet import NAFNet, deblurring_network, large_deblurring_network
-    from otf_stream.learn.pretrain import axial_pairs, noisy_pairs
     from otf_stream.learn.pretrain import pretrain as train
+    from otf_stream.learn.scene_pairs import axial_pairs, noisy_pairs
 
     with errors_told():
         _check_weights_name(out, overwrite=overwrite)
@@ -67,12 +71,15 @@ def pretrain(
             raise ValueError(
                 f"--start {start} holds no network of the sizes of {network}; give weights of that network"
             )
-        make_pairs = noisy_pairs if network == "denoise" else axial_pairs(shipped_network("denoise"), compute)
+        deblurs = network != "denoise"
+        make_pairs = axial_pairs(shipped_network("denoise"), compute, lateral=lateral) if deblurs else noisy_pairs
         reports = []
         command = (
             f"otf-stream pretrain {network} {out.name} --steps {steps} --scenes {scenes} --together {together} "
             f"--renewals {renewals} --learning-rate {learning_rate:g} --seed {seed} --device {compute.device.type} "
-            f"--threads {torch.get_num_threads()}" + (f" --start {start.name}" if start else "")
+            f"--threads {torch.get_num_threads()}"
+            + (f" --start {start.name}" if start else "")
+            + (f" --lateral {lateral:g}" if deblurs else "")
         )
         with progress_bar() as bar:
             task = bar.add_task("steps", total=steps)

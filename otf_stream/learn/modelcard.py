@@ -49,8 +49,8 @@ _PURPOSE: dict[Shipped, str] = {
     "denoise": """turns a noisy plane, its neighbours and a map of the noise into the plane without its noise. Every
 stack fine-tunes it, by recorruption and by rehearsing.""",
     "deblur": """turns the axial slices of a stack, denoised, freed of haze, deconvolved and interpolated, into what a
-microscope as sharp along z as across would see; taught on lateral planes that were made to look like such slices.
-Every stack fine-tunes it on its own lateral planes.""",
+microscope as sharp along z as across would see; taught on such slices of drawn samples (`--lateral` tells the share of
+lateral planes, made to look like them, beside). Every stack fine-tunes it on its own planes.""",
     "deblur-large": "does what deblur does, on a graphics card, with seven times the parameters.",
 }
 

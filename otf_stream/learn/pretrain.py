@@ -1,11 +1,8 @@
 """Pre-training: what the networks can know before they have seen the sample.
 
-Both learn from drawn scenes, whose truth is known. The denoiser learns what a plane shows without its noise; the
-deblurring network is trained exactly as it will be fine-tuned, on pairs of lateral planes and what they would look like
-as axial slices. Showing it the axial slices of the scenes themselves, with the haze that could not be taken away, was
-tried: it learns to doubt, and was 1 dB worse after fine-tuning. A step is taught by several scenes, and each has a
-part of the batch to itself, because the networks' attention looks at the statistics of a stack. Scenes that are never
-trained on say how well they generalise.
+Both learn from drawn scenes (:mod:`otf_stream.learn.scene_pairs`), whose truth is known. A step is taught by several,
+and each has a part of the batch to itself, because the networks' attention looks at the statistics of a stack. Scenes
+that are never trained on say how well they generalise.
 
 Scenes may be drawn by processes of their own, since drawing one takes a second of a core. Each has a seed of its own:
 how many processes draw changes nothing.
@@ -28,23 +25,14 @@ import torch
 from torch import Tensor
 
 from otf_stream.learn.compute import Compute, use_one_core
-from otf_stream.learn.denoise import PATCH as NOISY_PATCH
-from otf_stream.learn.denoise import Denoiser, neighbourhoods, with_noise_map
 from otf_stream.learn.nafnet import NAFNet
-from otf_stream.learn.pairs import AxialPairs, patch_side
-from otf_stream.learn.planes import PlanePool, random_patches
+from otf_stream.learn.scene_pairs import MakePairs
 from otf_stream.learn.scenes import Scene, draw_scene
-from otf_stream.learn.training import Pairs, Trainer, psnr_loss, with_statistics
-from otf_stream.optics.psf import AxialBlur
+from otf_stream.learn.training import Trainer, psnr_loss, with_statistics
 
-_BATCH = 8  # patches of a scene
-_AT_ONCE = 64  # patches that are drawn together: few take a graphics card as long as many
 _JUDGED = 4  # batches of a held-out scene
 _AHEAD = 2  # scenes that are drawn before they are needed, for each process
 _REPORTS = 10
-
-MakePairs = Callable[[Scene, torch.Generator], Pairs]
-"""Makes a source of batches from a scene."""
 
 
 @dataclass(frozen=True)
@@ -64,56 +52,6 @@ class Report:
     steps: int
     seconds: float
     gain_db: float
-
-
-def _by_batches(pairs: Pairs) -> Pairs:
-    """Deal out what ``pairs`` draws at once in batches."""
-    batches: Iterator[tuple[Tensor, Tensor]] = iter(())
-
-    def batch() -> tuple[Tensor, Tensor]:
-        nonlocal batches
-        while (found := next(batches, None)) is None:
-            batches = zip(*(torch.split(drawn, _BATCH) for drawn in pairs()), strict=True)
-        return found
-
-    return batch
-
-
-def noisy_pairs(scene: Scene, generator: torch.Generator) -> Pairs:
-    """Return a source of what a denoiser is given of a scene, and of what it should make of it."""
-
-    def pairs() -> tuple[Tensor, Tensor]:
-        noisy = scene.seen + scene.noise.draw(scene.seen[:, None], generator)[:, 0]
-        both = torch.cat([neighbourhoods(noisy), scene.seen[:, None]], dim=1)
-        patches = random_patches(both, _AT_ONCE, NOISY_PATCH, NOISY_PATCH, generator)
-        return with_noise_map(patches[:, :-1], scene.noise), patches[:, -1:]
-
-    return _by_batches(pairs)
-
-
-def axial_pairs(denoising: NAFNet, compute: Compute) -> MakePairs:
-    """Return what makes, of a scene, a source of pairs for deblurring, exactly as a stack gives them.
-
-    Parameters
-    ----------
-    denoising
-        A pre-trained denoising network, whose errors the pairs carry.
-    compute
-        Where it runs.
-    """
-
-    def make(scene: Scene, generator: torch.Generator) -> Pairs:
-        noisy = noisy_pairs(scene, generator)
-        batches = (noisy()[0] for _ in range(_JUDGED))
-        denoiser = Denoiser(with_statistics(denoising, batches, compute), scene.noise, 1.0, compute)
-        # Freed of haze, what is left is made as bright as all of it was, and so are the errors in it.
-        errors = denoiser.errors(scene.seen, generator) / scene.psf.core_share
-        clean = PlanePool(compute.device, smallest=patch_side(scene.anisotropy))
-        clean.add(scene.truth[:, None], generator)
-        blur = AxialBlur(scene.psf.kernel)
-        return _by_batches(AxialPairs(clean, errors, blur, scene.anisotropy, generator, batch=_AT_ONCE))
-
-    return make
 
 
 def pretrain(

@@ -264,13 +264,15 @@ def _lens(microscope: Microscope, wavelength: float, grid: _Grid, model: LensMod
     planes, side = grid.planes, grid.side
     index = microscope.refractive_index
     aberrated = microscope.depth_um > 0 and microscope.index_mismatch != 0
-    # Aberration moves the focus; what it may move by is computed in excess and cut off.
+    # Aberration moves the focus; what it may move by is computed in excess and cut off. Without it, both sides of the
+    # focus are alike, and one is enough.
     excess = 2 * (planes // 2) if aberrated else 0
+    first = -(planes // 2) - excess // 2 if aberrated else 0
+    z = np.arange(first, planes // 2 + excess // 2 + 1) * grid.z_um
     psf: NDArray[np.float64] = psfmodels.make_psf(
-        planes + excess,
+        z + microscope.depth_um,
         side,
         dxy=grid.pixel_um,
-        dz=grid.z_um,
         pz=microscope.depth_um,
         NA=min(microscope.numerical_aperture, _SAFE_APERTURE * index),
         wvl=wavelength,
@@ -285,11 +287,11 @@ def _lens(microscope: Microscope, wavelength: float, grid: _Grid, model: LensMod
         model=model,
         oversample_factor=grid.samples,
     )
-    if aberrated:
-        brightest = int(psf[:, side // 2, side // 2].argmax())
-        start = min(max(brightest - planes // 2, 0), excess)
-        psf = psf[start : start + planes]
-    return psf
+    if not aberrated:
+        return np.concatenate([psf[:0:-1], psf])
+    brightest = int(psf[:, side // 2, side // 2].argmax())
+    start = min(max(brightest - planes // 2, 0), excess)
+    return psf[start : start + planes]
 
 
 def _through_pinhole(psf: NDArray[np.float64], radius: float) -> NDArray[np.float64]:

@@ -1,4 +1,5 @@
 import numpy as np
+import psfmodels
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -53,6 +54,18 @@ def test_index_mismatch_blurs_to_one_side() -> None:
     assert one_sided(good) < 0.01
     assert one_sided(bad) > 0.05
     assert psf(bad, 121)[:, 20, 20].argmax() == 60
+
+
+@pytest.mark.parametrize("model", ["scalar", "vectorial"])
+@pytest.mark.parametrize("depth_um", [0.0, 20.0])
+def test_one_side_of_the_focus_tells_the_other(model, depth_um) -> None:
+    widefield = Microscope("widefield", 0.9, depth_um=depth_um)
+    computed = point_spread(widefield, (31, 15), z_um=0.1, pixel_um=0.1, model=model)
+    both = psfmodels.make_psf(
+        31, 15, dxy=0.1, dz=0.1, NA=0.9, wvl=0.52, pz=depth_um, ns=1.33, ni=1.33, ni0=1.33, ti0=1500.0, tg=170.0,
+        tg0=170.0, ng=1.515, ng0=1.515, model=model,
+    )  # fmt: skip
+    np.testing.assert_allclose(computed, both / both.sum(), rtol=1e-4)
 
 
 def test_oil_is_taken_where_the_aperture_needs_it() -> None:
