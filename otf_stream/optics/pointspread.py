@@ -270,7 +270,7 @@ def _lens(microscope: Microscope, wavelength: float, grid: _Grid, model: LensMod
     first = -(planes // 2) - excess // 2 if aberrated else 0
     z = np.arange(first, planes // 2 + excess // 2 + 1) * grid.z_um
     psf: NDArray[np.float64] = psfmodels.make_psf(
-        z + microscope.depth_um,
+        (z + microscope.depth_um).tolist(),
         side,
         dxy=grid.pixel_um,
         pz=microscope.depth_um,
