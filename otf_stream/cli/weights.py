@@ -35,7 +35,9 @@ def pretrain(
     start: Annotated[Path | None, typer.Option(help="Weights to go on from; new ones, if not given.")] = None,
     lateral: Annotated[
         float,
-        typer.Option(help="Share of lateral planes, beside axial slices, in what deblurring learns.", min=0, max=1),
+        typer.Option(
+            help="Share, in eighths, of lateral planes beside axial slices in what deblurring learns.", min=0, max=1
+        ),
     ] = 0.25,
     device: Device = "auto",
     seed: Seed = 0,

@@ -70,7 +70,7 @@ def axial_pairs(denoising: NAFNet, compute: Compute, *, lateral: float = LATERAL
     compute
         Where it runs.
     lateral
-        Share of the pairs that are lateral planes, from 0 to 1; the others are axial slices.
+        Share of the pairs that are lateral planes, from 0 to 1, rounded to eighths; the others are axial slices.
     """
     many = round(lateral * BATCH)
 
@@ -101,9 +101,10 @@ def _slices(scene: Scene, denoiser: Denoiser, generator: torch.Generator) -> tup
     """Return the XZ and YZ slices of a scene as a network is shown them, with the truth, half precision; their unit."""
     light = denoiser(denoiser.recorded(scene.seen, generator))
     psf = _nearly(scene.psf, generator)
-    coarse = haze(binned(light, _BINNING), psf, scene.anisotropy, binning=_BINNING)
+    seen = binned(light, _BINNING)
+    coarse = haze(seen, psf, scene.anisotropy, binning=_BINNING)
     added = spread(coarse, _BINNING, slice(0, light.shape[1]), slice(0, light.shape[2]))
-    free = (light - added) / share_left(binned(light, _BINNING), coarse, psf)
+    free = (light - added) / share_left(seen, coarse, psf)
     unit = max(float(np.percentile(free.cpu().numpy(), _BRIGHT)), _FAINTEST)
     depth = (len(free) - 1) * scene.anisotropy + 1
     positions = plane_positions(len(free), scene.anisotropy, free.device)
