@@ -92,11 +92,11 @@ def pretrain(
             ):  # fmt: skip
                 reports.append(report)
                 card = model_card(
-                    trained, reports, steps=steps, scenes=scenes, together=together, seed=seed, compute=compute,
-                    before=before,
+                    trained, reports, command=command, steps=steps, scenes=scenes, together=together, seed=seed,
+                    compute=compute, before=before,
                 )  # fmt: skip
                 save_weights(trained, out, card)
-                out.with_suffix(".md").write_text(card_text(network, card, command), encoding="utf-8")
+                out.with_suffix(".md").write_text(card_text(network, card), encoding="utf-8")
                 say.print(f"step {report.steps}: {report.gain_db:+.2f} dB over the input on unseen scenes")
     typer.echo(f"weights: {out}\ncard:    {out.with_suffix('.md')}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -21,6 +21,7 @@ def model_card(
     network: NAFNet,
     reports: Sequence[Report],
     *,
+    command: str,
     steps: int,
     scenes: int,
     together: int,
@@ -28,9 +29,13 @@ def model_card(
     compute: Compute,
     before: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Gather what a user of the weights should know; JSON can hold it. ``before`` is the card of what it began with."""
+    """Gather what a user of the weights should know; JSON can hold it.
+
+    ``command`` is what reproduces them, and ``before`` the card of what training went on from.
+    """
     return {
         "before": before,
+        "command": command,
         "parameters": sum(p.numel() for p in network.parameters()),
         "steps": steps,
         "scenes": scenes,
@@ -55,11 +60,11 @@ lateral planes, made to look like them, beside). Every stack fine-tunes it on it
 }
 
 
-def card_text(name: Shipped, card: dict[str, Any], command: str) -> str:
-    """Write a card as Markdown; ``command`` is what reproduces the weights."""
+def card_text(name: Shipped, card: dict[str, Any]) -> str:
+    """Write a card as Markdown."""
     rows = "\n".join(f"| {r['steps']} | {r['seconds']:.0f} | {r['gain_db']:+.2f} |" for r in card["validation"])
     device = f" ({card['device']})" if card.get("device") else ""
-    began = f"\n- **Before**: {_begun(card['before'])}" if card.get("before") else ""
+    began = "".join(f"\n- **Before**: {_told(earlier)}" for earlier in _went_on_from(card))
     taken, most = card["validation"][-1]["steps"], card["steps"]
     steps = f"{most} steps" if taken == most else f"{taken} of {most} steps (it was ended then)"
     return f"""# The pre-trained network: {name}
@@ -72,7 +77,7 @@ A NAFNet of {card["parameters"]:,} parameters that {_PURPOSE[name]}
   recording, no download.
 - **Schedule**: {steps}, each of 8 patches of 64 × 64 pixels from each of {card["together"]} of
   {card["scenes"]} scenes at a time, AdamW, cosine; running mean of the weights.{began}
-- **Seed**: {card["seed"]}. **Reproduce**: `{command}`
+- **Seed**: {card["seed"]}. **Reproduce**: `{card["command"]}`
 - **Hardware**: {card["machine"]}, {card["threads"]} thread(s), {card["compute"]}{device};
   torch {card["versions"]["torch"]}.
 - **Limits**: samples without preferred direction; fixed patterns of the camera, reflections and scatter were never
@@ -86,11 +91,18 @@ PSNR over that of what it corrects (the noisy plane, the deconvolved slice), mea
 """
 
 
-def _begun(card: dict[str, Any]) -> str:
-    """Tell how the weights came about that training went on from."""
+def _went_on_from(card: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Go back through the cards of what training went on from, the last first."""
+    while card := card.get("before") or {}:
+        yield card
+
+
+def _told(card: dict[str, Any]) -> str:
+    """Tell how weights came about that training went on from."""
     if not card.get("validation"):
         return "weights of which no training is told."
     last, together = card["validation"][-1], card.get("together", 1)
+    reproduce = f"\n  **Reproduce**: `{card['command']}`" if card.get("command") else ""
     return f"""{last["steps"]} of {card["steps"]} steps of 8 patches from each of {together} of {card["scenes"]}
   scenes, seed {card["seed"]}, in {last["seconds"]:.0f} s on {card.get("device") or card["machine"]}, torch
-  {card["versions"]["torch"]}: {last["gain_db"]:+.2f} dB."""
+  {card["versions"]["torch"]}: {last["gain_db"]:+.2f} dB.{reproduce}"""

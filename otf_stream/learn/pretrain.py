@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import count, islice
 from typing import Any
@@ -68,7 +69,7 @@ def pretrain(
     processes: int = 0,
     progress: Callable[[float], None] = lambda done: None,
 ) -> Iterator[tuple[Report, NAFNet]]:
-    """Train a network on drawn scenes; ten times on the way, and at the end, report and yield it.
+    """Train a network on drawn scenes; before, ten times on the way, and at the end, report and yield it.
 
     Parameters
     ----------
@@ -105,6 +106,7 @@ def pretrain(
     every, renew = max(steps // _REPORTS, 1), max(steps // (renewals * scenes), 1)
     with _drawing(processes) as draw:
         judge = held_out(make_pairs, compute, seed + 1, scenes=max(scenes // 16, 1), draw=draw)
+        yield Report(0, time.monotonic() - begun, judge(network)), deepcopy(network).eval()
         fresh = draw(seed)
         drawn = [make_pairs(next(fresh).on(compute.device), generator) for _ in range(scenes)]
 

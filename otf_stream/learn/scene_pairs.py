@@ -29,7 +29,7 @@ from otf_stream.learn.scenes import Scene
 from otf_stream.learn.slices import shown
 from otf_stream.learn.training import Pairs, with_statistics
 from otf_stream.optics.forward import imaging_matrix, interpolation_matrix, plane_positions
-from otf_stream.optics.haze import binned, haze, share_left, spread
+from otf_stream.optics.haze import HazeField, binned
 from otf_stream.optics.psf import AxialBlur, SplitPsf
 
 BATCH = 8
@@ -101,10 +101,8 @@ def _slices(scene: Scene, denoiser: Denoiser, generator: torch.Generator) -> tup
     """Return the XZ and YZ slices of a scene as a network is shown them, with the truth, half precision; their unit."""
     light = denoiser(denoiser.recorded(scene.seen, generator))
     psf = _nearly(scene.psf, generator)
-    seen = binned(light, _BINNING)
-    coarse = haze(seen, psf, scene.anisotropy, binning=_BINNING)
-    added = spread(coarse, _BINNING, slice(0, light.shape[1]), slice(0, light.shape[2]))
-    free = (light - added) / share_left(seen, coarse, psf)
+    field = HazeField.of(binned(light, _BINNING), psf, scene.anisotropy, _BINNING)
+    free = field.removed(light, slice(0, light.shape[1]), slice(0, light.shape[2]))
     unit = max(float(np.percentile(free.cpu().numpy(), _BRIGHT)), _FAINTEST)
     depth = (len(free) - 1) * scene.anisotropy + 1
     positions = plane_positions(len(free), scene.anisotropy, free.device)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -34,6 +35,44 @@ def binned(planes: Tensor, binning: int) -> Tensor:
     height, width = planes.shape[1:]
     padded = functional.pad(planes[:, None], (0, -width % binning, 0, -height % binning), mode="replicate")
     return functional.avg_pool2d(padded, binning)[:, 0]
+
+
+@dataclass(frozen=True)
+class HazeField:
+    """The haze of a stack, computed once for all of it.
+
+    Parameters
+    ----------
+    coarse
+        Counts in each bin of each plane that is there, ``(z, y, x)``.
+    binning
+        Pixels a bin.
+    core_share
+        What planes are divided by once they are freed of haze, to be as bright as they were.
+    """
+
+    coarse: Tensor
+    binning: int
+    core_share: float
+
+    @classmethod
+    def of(
+        cls, light: Tensor, psf: SplitPsf, anisotropy: float, binning: int, wanted: slice | Tensor = slice(None)
+    ) -> Self:
+        """Compute it for the ``wanted`` ones of binned planes.
+
+        Those are ``(z, y, x)``, at an even distance; see :func:`haze`.
+        """
+        coarse = haze(light, psf, anisotropy, binning=binning)[wanted]
+        return cls(coarse, binning, share_left(light[wanted], coarse, psf))
+
+    def removed(self, light: Tensor, y: slice, x: slice) -> Tensor:
+        """Free planes ``(z, y, x)``, counts above the background, of haze; ``y`` and ``x`` say where they lie."""
+        return light.sub(spread(self.coarse, self.binning, y, x).to(light.device)).div_(self.core_share)
+
+    def added(self, light: Tensor, y: slice, x: slice) -> Tensor:
+        """Undo :meth:`removed`."""
+        return light.mul(self.core_share).add_(spread(self.coarse, self.binning, y, x).to(light.device))
 
 
 def haze(light: Tensor, psf: SplitPsf, anisotropy: float, *, binning: int, iterations: int = _ITERATIONS) -> Tensor:

@@ -12,8 +12,9 @@ import math
 
 from torch import Tensor
 
+from otf_stream.optics.haze import HazeField
 from otf_stream.optics.noise import NoiseModel
-from otf_stream.restore.methods import Grid, HazeField
+from otf_stream.restore.methods import Grid
 from otf_stream.restore.regions import Region
 
 _NO_NOISE = 1e-12  # counts²

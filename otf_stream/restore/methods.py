@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -17,8 +16,7 @@ from torch import Tensor
 from otf_stream.learn.denoise import Denoiser
 from otf_stream.optics.deconvolution import deconvolved
 from otf_stream.optics.forward import along_z, imaging_matrix, interpolation_matrix
-from otf_stream.optics.haze import haze, share_left, spread
-from otf_stream.optics.psf import SplitPsf
+from otf_stream.optics.haze import HazeField
 from otf_stream.restore.regions import Method, Region
 from otf_stream.restore.turns import Turn, Work
 
@@ -79,44 +77,6 @@ class Grid:
         stop = math.floor(places[other] + _SAME) + 1 if after else self.depth
         inner = slice(one, other + 1)
         return inner, Grid(self.planes[inner], self.anisotropy, stop - start, self.start + start)
-
-
-@dataclass(frozen=True)
-class HazeField:
-    """The haze of a stack, computed once for all of it.
-
-    Parameters
-    ----------
-    coarse
-        Counts in each bin of each plane that is there, ``(z, y, x)``.
-    binning
-        Pixels a bin.
-    core_share
-        What planes are divided by once they are freed of haze, to be as bright as they were.
-    """
-
-    coarse: Tensor
-    binning: int
-    core_share: float
-
-    @classmethod
-    def of(
-        cls, light: Tensor, psf: SplitPsf, anisotropy: float, binning: int, wanted: slice | Tensor = slice(None)
-    ) -> Self:
-        """Compute it for the ``wanted`` ones of binned planes.
-
-        Those are ``(z, y, x)``, at an even distance; see :func:`otf_stream.optics.haze.haze`.
-        """
-        coarse = haze(light, psf, anisotropy, binning=binning)[wanted]
-        return cls(coarse, binning, share_left(light[wanted], coarse, psf))
-
-    def removed(self, light: Tensor, y: slice, x: slice) -> Tensor:
-        """Free planes ``(z, y, x)``, counts above the background, of haze; ``y`` and ``x`` say where they lie."""
-        return light.sub(spread(self.coarse, self.binning, y, x).to(light.device)).div_(self.core_share)
-
-    def added(self, light: Tensor, y: slice, x: slice) -> Tensor:
-        """Undo :meth:`removed`."""
-        return light.mul(self.core_share).add_(spread(self.coarse, self.binning, y, x).to(light.device))
 
 
 Light = Callable[[Sequence[int], slice, slice], Tensor]

@@ -23,9 +23,9 @@ from otf_stream.learn.compute import Compute
 from otf_stream.learn.denoise import NEIGHBOURS, Denoiser
 from otf_stream.learn.pairs import PATCH, patch_side
 from otf_stream.learn.planes import PlanePool, random_window
-from otf_stream.optics.haze import binned, spread
+from otf_stream.optics.haze import HazeField, binned, spread
 from otf_stream.optics.haze_errors import haze_errors
-from otf_stream.restore.methods import CleanPlanes, Grid, HazeField, denoised
+from otf_stream.restore.methods import CleanPlanes, Grid, denoised
 from otf_stream.restore.turns import Room, Turn, Work, unhindered
 from otf_stream.service.character import FoundPsf, middle
 from otf_stream.service.source import StackSource

@@ -10,9 +10,10 @@ from dataclasses import replace
 from typing import Protocol
 
 from otf_stream.learn.compute import Compute
+from otf_stream.optics.haze import HazeField
 from otf_stream.restore.deblurring import Deblurring
 from otf_stream.restore.fidelity import Fidelity
-from otf_stream.restore.methods import CleanPlanes, HazeField
+from otf_stream.restore.methods import CleanPlanes
 from otf_stream.restore.regions import Method
 from otf_stream.restore.turns import OutOfTimeError, Room, Turn, Work
 from otf_stream.service.ahead import go_ahead, may_go_ahead

@@ -27,8 +27,8 @@ from otf_stream.learn.planes import PlanePool
 from otf_stream.learn.slices import shown
 from otf_stream.optics.deconvolution import deconvolved
 from otf_stream.optics.forward import along_z, convolved, reading_matrix
-from otf_stream.optics.haze import binned
-from otf_stream.restore.methods import Grid, HazeField, denoised
+from otf_stream.optics.haze import HazeField, binned
+from otf_stream.restore.methods import Grid, denoised
 from otf_stream.restore.turns import Turn, Work
 from otf_stream.service.character import FoundPsf, middle
 from otf_stream.service.cleaned import CleanStack

@@ -21,10 +21,10 @@ import torch
 
 from otf_stream.acquisition import StackIndex
 from otf_stream.learn.compute import Compute
+from otf_stream.optics.haze import HazeField
 from otf_stream.restore.fidelity import Fidelity
 from otf_stream.restore.methods import (
     Grid,
-    HazeField,
     clean_richardson_lucy,
     interpolate,
     richardson_lucy,

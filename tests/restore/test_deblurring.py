@@ -13,9 +13,10 @@ from otf_stream.learn.compute import choose_compute
 from otf_stream.learn.denoise import Denoiser
 from otf_stream.learn.nafnet import NAFNet
 from otf_stream.learn.training import padded_pixels, with_statistics
+from otf_stream.optics.haze import HazeField
 from otf_stream.optics.noise import NoiseModel
 from otf_stream.restore.deblurring import CONTEXT, YZ_STEPS, Deblurring, pixels_through
-from otf_stream.restore.methods import CleanPlanes, Grid, HazeField, clean_richardson_lucy, denoised, interpolated
+from otf_stream.restore.methods import CleanPlanes, Grid, clean_richardson_lucy, denoised, interpolated
 from otf_stream.restore.regions import Region
 from otf_stream.restore.turns import OutOfTimeError, Turn, at_once
 from otf_stream.store.scratch import Scratch

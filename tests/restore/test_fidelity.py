@@ -5,9 +5,10 @@ import pytest
 import torch
 from kernels import gaussian
 
+from otf_stream.optics.haze import HazeField
 from otf_stream.optics.noise import NoiseModel
 from otf_stream.restore.fidelity import Fidelity
-from otf_stream.restore.methods import Grid, HazeField
+from otf_stream.restore.methods import Grid
 from otf_stream.restore.regions import Region
 
 GRID = Grid(range(8), 2.0, 15)
