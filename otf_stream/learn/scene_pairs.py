@@ -35,9 +35,6 @@ from otf_stream.optics.psf import AxialBlur, SplitPsf
 BATCH = 8
 """Patches of a scene that are dealt out together."""
 
-LATERAL = 0.25
-"""Share of them that are lateral planes, where the deblurring network is taught; the others are axial slices."""
-
 _AT_ONCE = 64  # patches that are drawn together: few take a graphics card as long as many
 _MEASURED = 4  # batches that tell the statistics of a scene's planes
 _UNSURE = 0.04  # standard deviation of the logarithm of width and haze, as they are found in stacks
@@ -60,7 +57,7 @@ def noisy_pairs(scene: Scene, generator: torch.Generator) -> Pairs:
     return _dealt(pairs, BATCH)
 
 
-def axial_pairs(denoising: NAFNet, compute: Compute, *, lateral: float = LATERAL) -> MakePairs:
+def axial_pairs(denoising: NAFNet, compute: Compute, *, lateral: float) -> MakePairs:
     """Return what makes, of a scene, a source of pairs for deblurring.
 
     Parameters
