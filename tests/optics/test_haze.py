@@ -5,7 +5,7 @@ import torch
 
 from otf_stream.optics import haze as computing
 from otf_stream.optics.forward import convolved
-from otf_stream.optics.haze import _accelerated, _parts, binned, haze, share_left, spread
+from otf_stream.optics.haze import HazeField, _accelerated, _parts, binned, haze, spread
 from otf_stream.optics.pointspread import Microscope, focus_width, point_spread
 from otf_stream.optics.psf import SplitPsf, focus, split_psf
 from simulators.phantom import cells, seen_isotropically
@@ -29,12 +29,11 @@ def everywhere(planes):
 @pytest.mark.parametrize("binning", [2, 3, 4])
 def test_what_is_left_looks_more_like_the_sample(hazy, binning):
     psf, truth, planes = hazy
-    coarse = binned(planes, binning)
-    added = haze(coarse, psf, 4.0, binning=binning)
-    share = share_left(coarse, added, psf)
-    left = (planes - spread(added, binning, *everywhere(planes))) / share
-    assert share == pytest.approx(psf.core_share, rel=0.1)
+    field = HazeField.of(binned(planes, binning), psf, 4.0, binning)
+    left = field.removed(planes, *everywhere(planes))
+    assert field.core_share == pytest.approx(psf.core_share, rel=0.1)
     assert float(left.mean()) == pytest.approx(float(planes.mean()), rel=0.01)
+    torch.testing.assert_close(field.added(left, *everywhere(planes)), planes, rtol=1e-4, atol=1e-3)
 
     def alike(stack):
         return float(torch.corrcoef(torch.stack([stack.flatten(), truth[::4].flatten()]))[0, 1])
