@@ -104,21 +104,18 @@ def _normalising(conv: nn.Conv2d, norm: LayerNorm2d, dtype: torch.dtype) -> tupl
 
 
 def _attention(attention: StackAttention) -> Tensor:
-    """Return the constant that attention scales each channel by, ``(c,)``."""
-    with torch.no_grad():
-        scale: Tensor = attention[1](attention.pooled)
-    return scale.flatten()
+    """Return the constant that attention scales each channel by, ``(1, c, 1, 1)``."""
+    scale: Tensor = attention[1](attention.pooled)
+    return scale
 
 
-def _scaled(conv: nn.Conv2d, *, before: Tensor | None, after: Tensor) -> nn.Conv2d:
+def _scaled(conv: Pointwise, *, before: Tensor | None, after: Tensor) -> Pointwise:
     """Fold scales of the channels before and after a pointwise convolution into it."""
-    conv = copy.deepcopy(conv)
-    weight, bias, scale = conv.weight.data, _bias(conv), after.data.flatten()
-    if before is not None:
-        weight *= before[None, :, None, None]
-    weight *= scale[:, None, None, None]
-    bias *= scale
-    return conv
+    folded = copy.deepcopy(conv)
+    weight, bias = conv.scaled(before, after)
+    assert bias is not None  # noqa: S101 - those of a block have one
+    folded.weight.data, folded.bias = weight.detach(), nn.Parameter(bias.detach())
+    return folded
 
 
 def _halves(conv: nn.Conv2d) -> list[nn.Conv2d]:

@@ -74,17 +74,16 @@ class StackAttention(nn.Sequential):
         self.measured = True
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scale each channel of ``x``, ``(n, c, h, w)``."""
+        """Return by what each channel of ``x``, ``(n, c, h, w)``, is to be scaled: one for all images, or one each."""
         if self.training:
             images = len(x) // self.stacks
             pooled = x.mean(dim=(2, 3)).view(self.stacks, images, -1).mean(dim=1)[:, :, None, None]
             if self.measuring:
                 self.settle(pooled.detach().float().mean(dim=0, keepdim=True))
             scale: Tensor = self[1](pooled)
-            return x * scale.repeat_interleave(images, dim=0)
-        pooled = self.pooled.to(x.dtype) if self.measured else x.mean(dim=(2, 3), keepdim=True)
-        scale = self[1](pooled)
-        return x * scale
+            return scale.repeat_interleave(images, dim=0) if self.stacks > 1 else scale
+        scale = self[1](self.pooled.to(x.dtype) if self.measured else x.mean(dim=(2, 3), keepdim=True))
+        return scale
 
 
 def _gate(x: Tensor) -> Tensor:
@@ -110,10 +109,11 @@ class NAFBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(n, c, h, w)`` to the same shape."""
-        y = self.conv3(self.sca(_gate(self.conv2(self.conv1(self.norm1(x))))))
-        x = x + (y * self.beta).to(x.dtype)
-        z: Tensor = self.conv5(_gate(self.conv4(self.norm2(x)))) * self.gamma
-        return x + z.to(x.dtype)
+        y = _gate(self.conv2(self.conv1(self.norm1(x))))
+        x = x + self.conv3(y, before=self.sca(y), after=self.beta)
+        y = _gate(self.conv4(self.norm2(x)))
+        z: Tensor = self.conv5(y, after=self.gamma)
+        return x + z
 
 
 class NAFNet(nn.Module):

@@ -24,11 +24,34 @@ class Pointwise(nn.Conv2d):
     def __init__(self, in_channels: int, out_channels: int, *, bias: bool = True) -> None:
         super().__init__(in_channels, out_channels, 1, bias=bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``(n, in_channels, h, w)`` to ``(n, out_channels, h, w)``."""
+    def forward(self, x: Tensor, before: Tensor | None = None, after: Tensor | None = None) -> Tensor:
+        """Map ``(n, in_channels, h, w)`` to ``(n, out_channels, h, w)``.
+
+        Parameters
+        ----------
+        x
+            Images.
+        before
+            Scales of their channels, ``(1, in_channels, 1, 1)`` or one of these an image; 1 if None.
+        after
+            Scales of the channels that are made of them, ``(1, out_channels, 1, 1)``; 1 if None.
+        """
+        if before is not None and len(before) > 1:
+            x, before = x * before, None
+        weight, bias = self.scaled(before, after)
         if x.device.type != "cpu":
-            return functional.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+            return functional.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
         n, c, h, w = x.shape
         rows = x.permute(0, 2, 3, 1).reshape(n * h, 1, w, c)  # neither copies what is channels-last
-        convolved = super().forward(rows.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        convolved = functional.conv2d(rows.permute(0, 3, 1, 2), weight, bias).permute(0, 2, 3, 1)
         return convolved.reshape(n, h, w, self.out_channels).permute(0, 3, 1, 2)
+
+    def scaled(self, before: Tensor | None, after: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return weights and bias that scale channels before and after, ``(1, channels, 1, 1)``, as well."""
+        weight, bias = self.weight, self.bias
+        if before is not None:
+            weight = weight * before
+        if after is not None:
+            weight = weight * after.transpose(0, 1)
+            bias = None if bias is None else bias * after.flatten()
+        return weight, bias

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from otf_stream.learn.compute import Compute
-from otf_stream.learn.nafnet import LayerNorm2d, NAFBlock, NAFNet, StackAttention, channels_last
+from otf_stream.learn.nafnet import LayerNorm2d, NAFBlock, NAFNet, channels_last
+from otf_stream.learn.pointwise import Pointwise
 from otf_stream.learn.training import Loss, layers_of
 
 PROXIES = ("gradient_norm", "snip", "grasp", "fisher", "weight_gradient", "synflow", "weight_mean", "weight_variance")
@@ -266,9 +267,8 @@ def flow_shares(network: NAFNet, shape: Sequence[int]) -> dict[str, float]:
     for module in twin.modules():
         if isinstance(module, LayerNorm2d):
             module.register_forward_hook(_scaled)
-        elif isinstance(module, StackAttention):
-            module.register_forward_hook(_attended)
         elif isinstance(module, NAFBlock):
+            module.conv3.register_forward_hook(_attended, with_kwargs=True)
             module.conv2.register_forward_hook(_summed)
             module.conv4.register_forward_hook(_summed)
     with torch.enable_grad():
@@ -284,9 +284,9 @@ def _scaled(norm: LayerNorm2d, given: tuple[Tensor], _: Tensor) -> Tensor:
     return given[0] * norm.weight[:, None, None] + norm.bias[:, None, None]
 
 
-def _attended(attention: StackAttention, given: tuple[Tensor], _: Tensor) -> Tensor:
-    scale: Tensor = attention[1](given[0].mean(dim=(2, 3), keepdim=True))
-    return given[0] + scale
+def _attended(convolution: Pointwise, given: tuple[Tensor], scales: dict[str, Tensor], _: Tensor) -> Tensor:
+    # Past the hook, which would be called again.
+    return Pointwise.forward(convolution, given[0] + scales["before"], after=scales["after"])
 
 
 def _summed(convolution: nn.Module, given: tuple[Tensor], made: Tensor) -> Tensor:

@@ -22,3 +22,22 @@ def test_it_is_a_convolution(layout, bias):
     functional.conv2d(x, conv.weight, conv.bias).square().sum().backward()
     torch.testing.assert_close(x.grad, seen)
     torch.testing.assert_close(conv.weight.grad, weights)
+
+
+@pytest.mark.parametrize("images", [1, 2])
+@pytest.mark.parametrize("bias", [True, False])
+def test_scales_before_and_after_it_are_those_of_the_channels(images, bias):
+    torch.manual_seed(0)
+    conv = Pointwise(5, 7, bias=bias)
+    given = [torch.rand(2, 5, 6, 9), torch.rand(images, 5, 1, 1), torch.rand(1, 7, 1, 1)]
+    folded, plain = ([tensor.clone().requires_grad_() for tensor in given] for _ in range(2))
+    x, before, after = plain
+    expected = functional.conv2d(x * before, conv.weight, conv.bias) * after
+    found = conv(folded[0], before=folded[1], after=folded[2])
+    torch.testing.assert_close(found, expected)
+    gradients = [
+        torch.autograd.grad(y.square().sum(), [*of, *conv.parameters()])
+        for y, of in ((found, folded), (expected, plain))
+    ]
+    for mine, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, theirs)
