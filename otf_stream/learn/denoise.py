@@ -56,7 +56,11 @@ _SMOOTHING = 5  # pixels over which light is averaged to tell the noise
 
 
 def denoising_network() -> NAFNet:
-    """Return a new network: noise is local, and the time belongs to deblurring."""
+    """Return a new network: noise is local, and the time belongs to deblurring.
+
+    One that looks twice as far, by a level more and a sixth more arithmetic, was tried: it went on from this one for
+    5600 steps of four scenes, and planes of four stacks had 0.04 dB less error.
+    """
     return NAFNet(
         width=32, enc_blk_nums=(1, 1), middle_blk_num=2, dec_blk_nums=(1, 1), guide_channels=2 * NEIGHBOURS + 1
     )
