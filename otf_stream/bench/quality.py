@@ -27,7 +27,7 @@ from otf_stream.learn.compute import Compute
 from otf_stream.restore.evaluate import psnr, ssim
 from simulators.phantom import Volume
 
-_REVISION = 9
+_REVISION = 10
 """Raised whenever our method makes another volume of the same planes with the same networks."""
 
 _NAMES = {

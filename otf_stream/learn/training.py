@@ -34,7 +34,6 @@ PARTS = 2
 
 _WARM_UP = 0.03
 _STATISTICS = 4  # batches
-_EDGE = 4  # pixels that are mirrored at least
 _AVERAGING = 0.99
 _RECENT = 20  # steps
 _FAINTEST_ERROR = 1e-7
@@ -274,12 +273,10 @@ def with_statistics(network: NAFNet, batches: Iterable[Tensor], compute: Compute
 
     def statistics(batch: Tensor) -> list[Tensor]:
         replica = idle.get()
-        height, width = batch.shape[-2:]
-        padding = [0, -width % network.multiple, 0, -height % network.multiple]
         for attention in _attentions(replica):
             attention.stacks, attention.measuring = 1, True
         with torch.no_grad(), compute.autocast():
-            replica(_reflect(batch, padding).contiguous(memory_format=torch.channels_last))
+            replica(_fitting(replica, batch))
         found = [attention.pooled.clone() for attention in _attentions(replica)]
         idle.put(replica)
         return found
@@ -297,8 +294,9 @@ def _attentions(network: NAFNet) -> list[StackAttention]:
 def apply_network(network: NAFNet, images: Tensor, compute: Compute) -> Tensor:
     """Run a network over whole images of any size.
 
-    Edges are mirrored up to the next multiple that the network asks for, and by a few pixels more, so that
-    no edge of the image lies at an edge of the convolution.
+    Edges are mirrored up to the next multiple that the network asks for, and no further: the patches that it was taught
+    with ended as well, and beyond an end it expects nothing. With four pixels mirrored on each side, three denoised
+    stacks had 0.1 to 1 % more squared error, nearly all of it in the outermost two pixels.
 
     Parameters
     ----------
@@ -311,31 +309,29 @@ def apply_network(network: NAFNet, images: Tensor, compute: Compute) -> Tensor:
         ``(n, 1, y, x)``, float32.
     """
     height, width = images.shape[-2:]
-    padding = _padding(network, height, width)
-    padded = _reflect(images, padding).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode(), compute.autocast():
-        restored: Tensor = network(padded).float()
-    left, _, top, _ = padding
-    return restored[..., top : top + height, left : left + width]
+        restored: Tensor = network(_fitting(network, images)).float()
+    return restored[..., :height, :width]
 
 
 def padded_pixels(network: NAFNet, height: int, width: int) -> int:
     """Return how many pixels an image has once :func:`apply_network` has mirrored its edges."""
-    left, right, top, bottom = _padding(network, height, width)
-    return (height + top + bottom) * (width + left + right)
+    below, right = _missing(network, height, width)
+    return (height + below) * (width + right)
 
 
-def _padding(network: NAFNet, height: int, width: int) -> list[int]:
-    after = [_EDGE + -(side + 2 * _EDGE) % network.multiple for side in (width, height)]
-    return [_EDGE, after[0], _EDGE, after[1]]
-
-
-def _reflect(images: Tensor, padding: list[int]) -> Tensor:
-    """Pad by ``(left, right, top, bottom)`` with mirrored pixels; sides too short for that repeat their edge."""
-    left, right, top, bottom = padding
+def _fitting(network: NAFNet, images: Tensor) -> Tensor:
+    """Mirror images ``(n, c, y, x)`` at their lower and right edges up to the multiple that the network asks for."""
     height, width = images.shape[-2:]
-    fits = max(left, right) < width and max(top, bottom) < height
-    return functional.pad(images, (left, right, top, bottom), mode="reflect" if fits else "replicate")
+    below, right = _missing(network, height, width)
+    fits = below < height and right < width  # sides too short for that repeat their edge
+    padded = functional.pad(images, (0, right, 0, below), mode="reflect" if fits else "replicate")
+    return padded.contiguous(memory_format=torch.channels_last)
+
+
+def _missing(network: NAFNet, height: int, width: int) -> tuple[int, int]:
+    """How many pixels along y and x there are up to the next multiple that the network asks for."""
+    return -height % network.multiple, -width % network.multiple
 
 
 def _schedule(progress: float) -> float:

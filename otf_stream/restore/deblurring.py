@@ -268,8 +268,7 @@ def _fuse(xz: Tensor, yz: Tensor, step: int, length: int) -> None:
 
 def slices_at_once(depth: int, width: int, pixels: int) -> int:
     """How many slices of ``depth × width`` go through a network together, of about so many ``pixels``."""
-    edge = 16  # what is mirrored around a slice counts as well
-    return max(pixels // ((depth + edge) * (width + edge)), 1)
+    return max(pixels // (depth * width), 1)
 
 
 def pixels_through(network: NAFNet, depth: int, width: int, pixels: int) -> int:

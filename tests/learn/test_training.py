@@ -43,6 +43,17 @@ def test_images_of_any_size_pass():
         assert apply_network(network, images, CPU).shape == images.shape
 
 
+def test_images_end_where_they_end_as_patches_did():
+    network, multiple = NAFNet(width=8).eval(), NAFNet(width=8).multiple
+    images = torch.rand(2, 1, 4 * multiple, 6 * multiple)
+    with torch.inference_mode():
+        torch.testing.assert_close(apply_network(network, images, CPU), network(images))
+        # What a multiple lacks is mirrored, once for all.
+        cut = images[..., :-1, :-2]
+        mirrored = torch.nn.functional.pad(cut, (0, 2, 0, 1), mode="reflect")
+        torch.testing.assert_close(apply_network(network, cut, CPU), network(mirrored)[..., :-1, :-2])
+
+
 def small(seed=0):
     """A network of one level in which no gradient vanishes, and pairs for it."""
     generator = torch.Generator().manual_seed(seed)
