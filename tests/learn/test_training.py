@@ -44,8 +44,8 @@ def test_images_of_any_size_pass():
 
 
 def test_images_end_where_they_end_as_patches_did():
-    network, multiple = NAFNet(width=8).eval(), NAFNet(width=8).multiple
-    images = torch.rand(2, 1, 4 * multiple, 6 * multiple)
+    network = NAFNet(width=8).eval()
+    images = torch.rand(2, 1, 4 * network.multiple, 6 * network.multiple)
     with torch.inference_mode():
         torch.testing.assert_close(apply_network(network, images, CPU), network(images))
         # What a multiple lacks is mirrored, once for all.
