@@ -21,6 +21,7 @@ from otf_stream.bench.cases import Case
 from otf_stream.bench.elsewhere import run_elsewhere
 from otf_stream.bench.streaming import recorded
 from otf_stream.config import LayerChoice, MethodName
+from otf_stream.learn.checkpoints import digest
 from otf_stream.learn.compute import Compute
 from otf_stream.restore.evaluate import psnr
 from otf_stream.service.budget import Budget
@@ -31,6 +32,9 @@ from simulators.phantom import Volume, seen_isotropically
 
 _MOST_ITERATIONS = 300
 _EVERY = 5
+
+_REVISION = 10
+"""Raised whenever our method makes another volume of the same planes with the same networks."""
 
 Planes = NDArray[np.uint16]
 
@@ -59,6 +63,11 @@ def ours(
         settings = Settings(method, Budget(total=seconds, tail=0.0), weights=weights, layers=layers)
         provenance = restore_stack(store, (0, 0), settings, compute)
         return read_restored(store.path, (0, 0)).astype(np.float32), provenance
+
+
+def version_of_ours() -> str:
+    """Return what tells our method and the networks that ship from those of before."""
+    return "-".join([str(_REVISION), *(digest(shipped=name)[:12] for name in ("denoise", "deblur"))])
 
 
 def richardson_lucy(case: Case, planes: Planes, truth: Volume) -> tuple[Volume, int]:

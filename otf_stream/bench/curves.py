@@ -17,7 +17,7 @@ import torch
 
 from otf_stream import __version__
 from otf_stream.bench.cases import Case
-from otf_stream.bench.contenders import interpolated, ours
+from otf_stream.bench.contenders import interpolated, ours, version_of_ours
 from otf_stream.bench.results import Result, machine, run_missing
 from otf_stream.config import LayerChoice, MethodName
 from otf_stream.learn.checkpoints import save_weights
@@ -55,7 +55,7 @@ def run_curves(
     cases
         What to restore.
     results
-        JSON lines, one a restoration; what is there already is not run again.
+        JSON lines, one a restoration; what is there already, of the same version of ours, is not run again.
     compute
         Where.
     budgets
@@ -63,15 +63,16 @@ def run_curves(
     progress
         Is told what was found.
     """
+    version = version_of_ours()
     wanted = {
-        (case.name, way, budget): partial(_run, case, way, budget, compute)
+        (case.name, way, budget, version): partial(_run, case, way, budget, compute)
         for case, way, budget in product(cases, _WAYS, sorted(budgets))
         if way != "pre-trained" or budget == max(budgets)
     }
     return run_missing(
         results,
         wanted,
-        lambda result: (result["case"], result["way"], result["budget"]),
+        lambda result: (result["case"], result["way"], result["budget"], result.get("ours", "")),
         lambda result: progress(
             f"{result['case']}, {_NAMES[result['way']]}, {result['budget']:g} s: {result['psnr']:.2f} dB "
             f"({result['method']}, {result['steps']} steps)"
@@ -100,6 +101,7 @@ def _run(case: Case, way: str, budget: float, compute: Compute) -> Result:
         "took": provenance["timing"]["since_first_plane_s"],
         "method": provenance["method"],
         "steps": (provenance["training"] or {}).get("steps", 0),
+        "ours": version_of_ours(),
         "machine": machine(compute),
         "version": __version__,
     }

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from otf_stream import __version__
 from otf_stream.bench.cases import Case
+from otf_stream.bench.contenders import version_of_ours
 from otf_stream.bench.elsewhere import run_elsewhere
 from otf_stream.bench.results import Result, machine, read_results, run_missing
 from otf_stream.learn.checkpoints import shipped_network
@@ -131,21 +132,22 @@ def run_denoisers(
     progress: Callable[[str], None] = lambda said: None,
 ) -> list[Result]:
     """Compare on every case; parameters as :func:`compare` and :func:`otf_stream.bench.quality.run_cases` have them."""
+    version = version_of_ours()
     known = {_key(result)[:-1]: result for result in read_results(results) if result["machine"] == machine(compute)}
     wanted = {
         (*asked, True): partial(
             compare, case, compute, seconds=seconds, n2v2_python=n2v2_python, known=known.get(asked)
         )
         for case in cases
-        for asked in [(case.name, seconds, n2v2_python is not None)]
+        for asked in [(case.name, seconds, version, n2v2_python is not None)]
     }
     return run_missing(results, wanted, _key, lambda result: progress(line(result)))
 
 
-def _key(result: Result) -> tuple[str, float, bool, bool]:
+def _key(result: Result) -> tuple[str, float, str, bool, bool]:
     """Return what a result is of, and whether every way is in it: what came since is run alone."""
     ways = result["psnr"].keys()
-    return result["case"], result["seconds"], "n2v2" in ways, _NAMES.keys() - ways <= {"n2v2"}
+    return result["case"], result["seconds"], result.get("ours", ""), "n2v2" in ways, _NAMES.keys() - ways <= {"n2v2"}
 
 
 def compare(
@@ -217,6 +219,7 @@ def compare(
         "seconds": seconds,
         "psnr": {name: psnr(volume, truth) for name, volume in clean.items()} | reached,
         "steps": steps,
+        "ours": version_of_ours(),
         "machine": machine(compute),
         "version": __version__,
     }

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from otf_stream import __version__
 from otf_stream.bench.cases import Case
+from otf_stream.bench.contenders import version_of_ours
 from otf_stream.bench.results import Result, machine, run_missing
 from otf_stream.learn.checkpoints import shipped_network
 from otf_stream.learn.compute import Compute
@@ -66,7 +67,8 @@ def run_layers(
     cases
         What to train on.
     results
-        JSON lines, one a case and seed. What is there already, of the same seconds and share, is not run again.
+        JSON lines, one a case and seed. What is there already, of the same seconds, share and version of ours, is not
+        run again.
     compute
         Where to train.
     seconds
@@ -88,15 +90,18 @@ def run_layers(
         figures = "  ".join(f"{name} {value:+.2f}" for name, value in result["gain"].items())
         progress(f"{result['case']}, seed {result['seed']}: {figures} dB")
 
+    version = version_of_ours()
     wanted = {
-        (case.name, seed, seconds, share): partial(_run, case, compute, seconds=seconds, share=share, seed=seed)
+        (case.name, seed, seconds, share, version): partial(
+            _run, case, compute, seconds=seconds, share=share, seed=seed
+        )
         for case, seed in product(cases, range(seeds))
     }
     return run_missing(results, wanted, _key, told)
 
 
-def _key(result: Result) -> tuple[str, int, float, float]:
-    return result["case"], result["seed"], result["seconds"], result["share"]
+def _key(result: Result) -> tuple[str, int, float, float, str]:
+    return result["case"], result["seed"], result["seconds"], result["share"], result.get("ours", "")
 
 
 def _run(case: Case, compute: Compute, *, seconds: float, share: float, seed: int) -> Result:
@@ -135,6 +140,7 @@ def _run(case: Case, compute: Compute, *, seconds: float, share: float, seed: in
         "selected": list(selected),
         "selecting": selecting,
         "layers": forward_order(network),
+        "ours": version_of_ours(),
         "machine": machine(compute),
         "version": __version__,
     }

@@ -19,16 +19,12 @@ import numpy as np
 
 from otf_stream import __version__
 from otf_stream.bench.cases import HELD_OUT, TUNED_ON, Case
-from otf_stream.bench.contenders import care, interpolated, ours, richardson_lucy
+from otf_stream.bench.contenders import care, interpolated, ours, richardson_lucy, version_of_ours
 from otf_stream.bench.gaussian import MORPHOLOGIES
 from otf_stream.bench.results import Result, machine, read_results, run_missing
-from otf_stream.learn.checkpoints import digest
 from otf_stream.learn.compute import Compute
 from otf_stream.restore.evaluate import psnr, ssim
 from simulators.phantom import Volume
-
-_REVISION = 10
-"""Raised whenever our method makes another volume of the same planes with the same networks."""
 
 _NAMES = {
     "linear": "linear interpolation",
@@ -86,11 +82,6 @@ def run_cases(
         lambda result: (result["case"], result["budget"], result.get("ours", "")),
         lambda result: progress(_line(result)),
     )
-
-
-def version_of_ours() -> str:
-    """Return what tells our method and the networks that ship from those of before."""
-    return "-".join([str(_REVISION), *(digest(shipped=name)[:12] for name in ("denoise", "deblur"))])
 
 
 def _run(

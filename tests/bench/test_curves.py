@@ -27,6 +27,9 @@ def test_every_way_is_run_once_and_told(tmp_path, monkeypatch):
     assert {(layers, scratch) for _, layers, _, scratch in asked} == {("all", True), ("all", False), ("zest", False)}
     run_curves(cases, tmp_path / "r.jsonl", choose_compute("cpu"), budgets=[30, 60])
     assert len(asked) == len(found)  # nothing is run twice
+    monkeypatch.setattr(curves, "version_of_ours", lambda: "others")
+    run_curves(cases, tmp_path / "r.jsonl", choose_compute("cpu"), budgets=[30, 60])
+    assert len(asked) == 2 * len(found)  # but what another version of ours reached is not taken for this one's
     draw(tmp_path / "curves.png", found)
     assert (tmp_path / "curves.png").stat().st_size > 10_000
     said = page(found, "otf-stream bench curves", "curves.png")

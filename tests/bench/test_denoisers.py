@@ -88,10 +88,31 @@ def test_a_way_that_is_new_is_run_without_those_that_are_known(monkeypatch, tmp_
     monkeypatch.setattr(denoisers, "denoising_network", tiny)
     compute, case, path = choose_compute("cpu"), Case("confocal", "low", 6), tmp_path / "denoising.jsonl"
     known = {name: 30.0 for name in denoisers._NAMES if name not in ("n2v2", "pre-trained + both")}
-    old = {"case": case.name, "seconds": 0.5, "psnr": known, "steps": {}, "machine": machine(compute), "version": "0"}
+    old = {
+        "case": case.name, "seconds": 0.5, "psnr": known, "steps": {}, "machine": machine(compute), "version": "0",
+        "ours": denoisers.version_of_ours(),
+    }  # fmt: skip
     path.write_text(json.dumps(old) + "\n", "utf-8")
     for _ in range(2):
         [result] = run_denoisers([case], path, compute, seconds=0.5, n2v2_python=None)
         assert set(result["steps"]) == {"pre-trained + both"}
         assert result["psnr"].items() >= known.items()
     assert len(path.read_text("utf-8").splitlines()) == 2
+
+
+def test_what_another_version_of_ours_reached_is_not_taken_for_this_ones(monkeypatch, tmp_path):
+    compute, case, path = choose_compute("cpu"), Case("confocal", "low", 6), tmp_path / "denoising.jsonl"
+    compared = []
+
+    def made(case, compute, *, seconds, n2v2_python, known):
+        compared.append(known)
+        return {
+            "case": case.name, "seconds": seconds, "psnr": dict.fromkeys(denoisers._NAMES.keys() - {"n2v2"}, 30.0),
+            "machine": machine(compute), "ours": denoisers.version_of_ours(),
+        }  # fmt: skip
+
+    monkeypatch.setattr(denoisers, "compare", made)
+    for version in ("before", "before", "now"):
+        monkeypatch.setattr(denoisers, "version_of_ours", lambda version=version: version)
+        run_denoisers([case], path, compute, seconds=0.5, n2v2_python=None)
+    assert compared == [None, None]

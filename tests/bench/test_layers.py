@@ -67,6 +67,9 @@ def test_a_run_is_kept_and_told(tmp_path, monkeypatch) -> None:
     found = run_layers([case], results, CPU, seconds=0.2, share=0.3, seeds=1)
     monkeypatch.setattr(layers, "_run", lambda *a, **k: pytest.fail("is there already"))
     assert run_layers([case], results, CPU, seconds=0.2, share=0.3, seeds=1) == json.loads(json.dumps(found))
+    monkeypatch.setattr(layers, "version_of_ours", lambda: "others")
+    with pytest.raises(pytest.fail.Exception, match="there already"):  # but not of another version of ours
+        run_layers([case], results, CPU, seconds=0.2, share=0.3, seeds=1)
     (result,) = found
     assert set(result["gain"]) == {"none", "last", "random", "zest", "all"}
     assert result["trained"]["all"] == 1

@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from otf_stream.bench.cases import Case, all_cases
+from otf_stream.bench.contenders import version_of_ours
 from otf_stream.bench.gaussian import gaussian_cases
-from otf_stream.bench.quality import version_of_ours
 from otf_stream.cli.commands import app
 
 

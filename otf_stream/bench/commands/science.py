@@ -33,8 +33,9 @@ def quality(
 ) -> None:
     """Compare with interpolation, Richardson–Lucy and CARE on phantoms of four modalities."""
     from otf_stream.bench.cases import TUNED_ON, Case, all_cases, few_cases, few_held_out_cases
+    from otf_stream.bench.contenders import version_of_ours
     from otf_stream.bench.gaussian import gaussian_cases
-    from otf_stream.bench.quality import page, run_cases, version_of_ours
+    from otf_stream.bench.quality import page, run_cases
     from otf_stream.bench.results import read_results
 
     few = [*few_cases(), *few_held_out_cases()]
