@@ -146,8 +146,12 @@ def few_cases() -> list[Case]:
     return [Case(modality, usual.noise, usual.z_step) for modality, usual in INSTRUMENTS.items()]
 
 
+def held_out_cases() -> list[Case]:
+    """Return all with samples held out, modalities by turns: where a run is cut off, there are some of each."""
+    return sorted((case for case in all_cases() if case.sample in HELD_OUT), key=lambda case: (case.z_step, case.noise))
+
+
 def few_held_out_cases() -> list[Case]:
     """Return those of the samples held out that are imaged like :func:`few_cases`."""
-    imaged = {(case.modality, case.noise, case.z_step) for case in few_cases()}
-    held_out = [case for case in all_cases() if case.sample in HELD_OUT]
-    return [case for case in held_out if (case.modality, case.noise, case.z_step) in imaged]
+    held_out = {(case.modality, case.noise, case.z_step): case for case in held_out_cases()}
+    return [held_out[case.modality, case.noise, case.z_step] for case in few_cases()]

@@ -162,7 +162,7 @@ def page(results: Iterable[Result], command: str, pictures: Sequence[str] = ()) 
 
 
 def _summary(results: Sequence[Result]) -> str:
-    names = [name for name in _NAMES if all(name in result["psnr"] for result in results)]
+    names = _everywhere(results)
     lines = [
         "| mean over the cases | PSNR (dB) | ours above it (dB) | worst case (dB) | SSIM |",
         "|---|---|---|---|---|",
@@ -176,9 +176,14 @@ def _summary(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
+def _everywhere(results: Sequence[Result]) -> list[str]:
+    """Return the ways in which every case was restored."""
+    return [name for name in _NAMES if all(name in result["psnr"] for result in results)]
+
+
 def _by_kind(results: Sequence[Result]) -> str:
     """Tell how far ours is above the others, in dB, for each modality, noise and z step by itself."""
-    names = [name for name in _NAMES if name != "otf_stream" and all(name in result["psnr"] for result in results)]
+    names = [name for name in _everywhere(results) if name != "otf_stream"]
     lines = ["| ours above, in dB | cases | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
     for key, called in (("modality", "{}"), ("noise", "{} noise"), ("z_step", "z step {}")):
         for value in dict.fromkeys(result[key] for result in results):

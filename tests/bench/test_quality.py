@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from otf_stream.bench import contenders, quality
-from otf_stream.bench.cases import HELD_OUT, Case, all_cases, few_cases, few_held_out_cases
+from otf_stream.bench.cases import HELD_OUT, Case, all_cases, few_cases, few_held_out_cases, held_out_cases
 from otf_stream.bench.contenders import interpolated, richardson_lucy
 from otf_stream.bench.quality import draw, page, run_cases
 from otf_stream.bench.results import read_results
@@ -31,6 +31,8 @@ def test_the_benchmark_covers_every_modality_noise_and_z_step() -> None:
     assert {case.modality for case in few_cases()} == {case.modality for case in cases}
     assert len(few_held_out_cases()) == len(few_cases())
     assert not {case.sample for case in few_held_out_cases()} & {case.sample for case in few_cases()}
+    assert {case.name for case in held_out_cases()} == {case.name for case in held_out}
+    assert len({case.modality for case in held_out_cases()[:4]}) == 4
     assert set(PHOTONS) == {case.noise for case in cases}
 
 

@@ -22,7 +22,9 @@ def result(case: Case, budget: float = 120.0) -> dict:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("cases", "count"), [("few", 8), ("cells", 40), ("all", 72), ("gaussian", 10)])
+@pytest.mark.parametrize(
+    ("cases", "count"), [("few", 8), ("cells", 40), ("all", 72), ("held-out", 36), ("gaussian", 10)]
+)
 def test_a_page_is_written_of_what_is_there(tmp_path: Path, cases: str, count: int) -> None:
     rows = [json.dumps(result(case)) for case in [*all_cases(), *gaussian_cases()]]
     (tmp_path / "page.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
@@ -36,14 +38,15 @@ def test_a_page_is_written_of_what_is_there(tmp_path: Path, cases: str, count: i
     assert (tmp_path / "page.jsonl").read_text(encoding="utf-8").splitlines() == rows
 
 
-def test_each_simulator_has_a_page_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_kept_apart_has_pages_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     docs = tmp_path / "docs"
     docs.mkdir()
-    for name, cases in (("quality", all_cases()), ("gaussian", gaussian_cases())):
+    for name, cases in (("quality", all_cases()), ("held-out", all_cases()), ("gaussian", gaussian_cases())):
         rows = [json.dumps(result(case)) for case in cases]
         (docs / f"{name}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    for choice in ("few", "gaussian"):
+    for choice in ("few", "held-out", "gaussian"):
         assert CliRunner().invoke(app, ["bench", "quality", "--cases", choice]).exit_code == 0
     assert "8 cases" in (docs / "quality.md").read_text(encoding="utf-8")
+    assert "36 cases" in (docs / "held-out.md").read_text(encoding="utf-8")
     assert "10 cases" in (docs / "gaussian.md").read_text(encoding="utf-8")
